@@ -1,0 +1,113 @@
+"""Writing and reading weights: the only calls of ``torch.save`` and ``torch.load`` in the package."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+from torch import nn
+
+__all__ = ["CheckpointError", "atomic_file", "load_file", "load_weights", "save_file"]
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that is missing, damaged, or of another model or run."""
+
+
+@contextmanager
+def atomic_file(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
+    """Open a file for writing whose name appears only when it is complete, also across a kill or a power cut.
+
+    Args:
+        path: the file to write; its folder is made where missing. What was there stays until the block ends well.
+
+    Yields:
+        a binary file.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     with atomic_file(f"{folder}/a/b.txt") as file:
+        ...         _ = file.write(b"whole")
+        ...     Path(f"{folder}/a/b.txt").read_text()
+        'whole'
+    """
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".tmp")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, target)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def save_file(content: Any, path: str | os.PathLike[str]) -> None:
+    """Save tensors and plain containers of them atomically; :func:`load_file` reads them back."""
+    with atomic_file(path) as file:
+        torch.save(content, file)
+
+
+def load_file(path: str | os.PathLike[str]) -> Any:
+    """Load what :func:`save_file` wrote, on the CPU, without running any code of the file.
+
+    Args:
+        path: the file.
+
+    Raises:
+        CheckpointError: the file is missing, cut short, damaged, or holds anything but tensors and plain containers.
+    """
+    if not Path(path).is_file():
+        raise CheckpointError("the checkpoint does not exist: train first, or give the file that holds the weights.")
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged file ends in almost any error: zip, pickle, unicode, key, runtime
+        raise CheckpointError(
+            f"the checkpoint is damaged or is no weights-only PyTorch file ({type(error).__name__})."
+        ) from None
+
+
+def load_weights(network: nn.Module, path: str | os.PathLike[str]) -> nn.Module:
+    """Load weights into a network after checking that they belong to it.
+
+    Args:
+        network: the module to fill; its settings must be those the weights were trained with.
+        path: a file holding its state dict.
+
+    Returns:
+        the network, in evaluation mode.
+
+    Raises:
+        CheckpointError: see :func:`load_file`; or names or shapes differ (another backbone, number of members or
+            image size), or a weight is not finite. The network is then left as it was.
+    """
+    weights = load_file(path)
+    if not isinstance(weights, dict) or not all(isinstance(value, torch.Tensor) for value in weights.values()):
+        raise CheckpointError("the checkpoint holds no state dict (names with tensors).")
+    expected = network.state_dict()
+    missing, surplus = sorted(expected.keys() - weights.keys()), sorted(weights.keys() - expected.keys())
+    if missing or surplus:
+        raise CheckpointError(
+            f"the checkpoint is of another model (backbone, members or refine differ): {len(missing)} weights are "
+            f"missing (first: {missing[:1]}), {len(surplus)} are not of this model (first: {surplus[:1]})."
+        )
+    for name, value in weights.items():
+        if value.shape != expected[name].shape:
+            raise CheckpointError(
+                f"the checkpoint is of another model (image_size, in_channels or latent_size differ): {name} has shape "
+                f"{tuple(value.shape)}, expected {tuple(expected[name].shape)}."
+            )
+        if not torch.isfinite(value).all():
+            raise CheckpointError(f"the checkpoint's weight {name} holds NaN or infinite values.")
+    network.load_state_dict(weights)
+    return network.eval()

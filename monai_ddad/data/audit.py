@@ -1,0 +1,128 @@
+"""Checks of a data set before anything is trained or scored on it."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+
+import torch
+
+from monai_ddad.data.resident import DataError, ResidentDataset
+
+__all__ = ["Audit", "audit"]
+
+logger = logging.getLogger(__name__)
+
+SHOWN = 10  # positions named in a message
+NEAR_COPY = 0.99  # correlation of two images, at the size they are scored at, above which one is a near copy
+
+
+@dataclass
+class Audit:
+    """What the checks found.
+
+    Attributes:
+        warnings: sentences with counts.
+        duplicate: for each test image, whether its content is also among the training images.
+        near_copy: for each test image, whether a training image correlates with it above .99; includes duplicates.
+    """
+
+    warnings: list[str] = field(default_factory=list)
+    duplicate: list[bool] = field(default_factory=list)
+    near_copy: list[bool] = field(default_factory=list)
+
+
+def audit(training: ResidentDataset | None = None, test: ResidentDataset | None = None) -> Audit:
+    """Check the training and test images and log what only makes results optimistic.
+
+    Args:
+        training: known normal (label 0) and unlabelled (None) images; None where nothing is trained.
+        test: images to score; None where nothing is scored.
+
+    Returns:
+        warnings and duplicate flags.
+
+    Raises:
+        DataError: a run would be meaningless: unreadable files, no known normal or unlabelled images, the same file
+            listed for training and test. One message lists all problems, by position in the list.
+
+    Example:
+        >>> audit(ResidentDataset([], dict))
+        Traceback (most recent call last):
+            ...
+        monai_ddad.data.resident.DataError: the data cannot be used:
+        - training has 0 known normal images, at least 2 are needed
+        - training has 0 unlabelled images, at least 2 are needed
+    """
+    sets = {name: data for name, data in (("training", training), ("test", test)) if data is not None}
+    errors = [
+        f"{name} item {position}: {reason}" for name, data in sets.items() for position, reason in data.errors.items()
+    ]
+    if training is not None:
+        errors += _check_counts(training)
+    if training is not None and test is not None:
+        errors += _check_names(training, test)
+    if errors:
+        raise DataError("the data cannot be used:\n" + "\n".join(f"- {error}" for error in errors))
+
+    result = Audit()
+    for name, data in sets.items():
+        result.warnings += _check_content(name, data)
+    if test is not None:
+        _find_copies(result, training, test)
+    for warning in result.warnings:
+        logger.warning(warning)
+    return result
+
+
+def _check_counts(training: ResidentDataset) -> list[str]:
+    counts = {"known normal": training.labels.count(0), "unlabelled": training.labels.count(None)}
+    return [f"training has {n} {kind} images, at least 2 are needed" for kind, n in counts.items() if n < 2]
+
+
+def _check_names(training: ResidentDataset, test: ResidentDataset) -> list[str]:
+    paths = {item["image"]: position for position, item in enumerate(training.data)}
+    return [
+        f"test item {position} is the same file as training item {paths[item['image']]}"
+        for position, item in enumerate(test.data)
+        if item["image"] in paths
+    ]
+
+
+def _check_content(name: str, data: ResidentDataset) -> list[str]:
+    if data.images is None:
+        return []
+    warnings = []
+    constant = [i for i, image in enumerate(data.images) if int(image.max()) == int(image.min())]
+    if constant:
+        warnings.append(f"{len(constant)} {name} images are constant (positions {constant[:SHOWN]}).")
+    repeats = len(data) - len(_contents(data.images))
+    if repeats:
+        warnings.append(f"{repeats} {name} images repeat the content of another {name} image.")
+    return warnings
+
+
+def _contents(images: torch.Tensor) -> set[bytes]:
+    return {image.numpy().tobytes() for image in images}
+
+
+def _find_copies(result: Audit, training: ResidentDataset | None, test: ResidentDataset) -> None:
+    result.duplicate = result.near_copy = [False] * len(test)
+    if training is None or training.images is None or test.images is None:
+        return
+    seen = _contents(training.images)
+    result.duplicate = [image.numpy().tobytes() in seen for image in test.images]
+    near = (_standardise(test.images) @ _standardise(training.images).T).amax(dim=1) > NEAR_COPY
+    result.near_copy = [duplicate or bool(close) for duplicate, close in zip(result.duplicate, near)]
+    for found, what in ((result.duplicate, "the content of"), (result.near_copy, "a near copy of")):
+        if any(found):
+            result.warnings.append(
+                f"{sum(found)} of {len(test)} test images have {what} a training image: figures on all test images "
+                "are optimistic, see those without them."
+            )
+
+
+def _standardise(images: torch.Tensor) -> torch.Tensor:
+    pixels = images.flatten(1).float()
+    pixels = pixels - pixels.mean(dim=1, keepdim=True)
+    return torch.nn.functional.normalize(pixels, dim=1)

@@ -1,0 +1,185 @@
+"""Data folders and lists in, MONAI datalists out."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+from monai_ddad.data.phantom import write_phantom_dataset
+from monai_ddad.data.resident import DataError
+
+__all__ = ["IMAGE_SUFFIXES", "dataset_or_phantom", "list_images", "load_datalist"]
+
+logger = logging.getLogger(__name__)
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
+LAYOUTS = (
+    "data.json beside images/ (the authors' structure), the folders normal/, unlabeled/, test/normal/ and "
+    "test/abnormal/, or a MONAI datalist (datalist.json)"
+)
+
+Item = dict[str, Any]
+
+
+def load_datalist(
+    dataset_dir: str | os.PathLike[str], unlabeled_size: int | None = None, abnormal_rate: float | None = None
+) -> dict[str, list[Item]]:
+    """Load the known normal, unlabelled and test images of a data set.
+
+    Three layouts are taken: the authors' ``data.json`` beside ``images/``; folders ``normal/``, ``unlabeled/``,
+    ``test/normal/`` and ``test/abnormal/``; or a MONAI datalist, ``datalist.json`` in the folder or a JSON file given
+    itself, with ``training`` (label 0: known normal; no label: unlabelled) and ``test`` (label 0 or 1) items, paths
+    relative to the file.
+
+    Args:
+        dataset_dir: folder or JSON file of the data set.
+        unlabeled_size: images to take from the unlabelled pool, the first ones of the list; None takes all.
+        abnormal_rate: share of abnormal images among them, for pools whose make-up is known (``data.json``); None
+            takes them as they come. Ignored for other layouts, which do not say it.
+
+    Returns:
+        ``{"training": items, "test": items}``, an item being ``{"image": path, "label": 0 | 1 | None}`` and None
+        meaning unlabelled.
+
+    Raises:
+        DataError: the folder is missing, empty or of none of the layouts, or the JSON file is damaged.
+
+    Source: method.md section 1 (the pool is a prefix of the list, ``int(size * rate)`` of it abnormal).
+    """
+    root = Path(dataset_dir).expanduser()
+    if not root.exists():
+        raise DataError(f"dataset_dir does not exist. Expected a folder with {LAYOUTS}.")
+    if root.is_file():
+        return _from_monai(root, unlabeled_size, abnormal_rate)
+    if (root / "data.json").is_file():
+        return _from_authors(root, unlabeled_size, abnormal_rate)
+    if (root / "datalist.json").is_file():
+        return _from_monai(root / "datalist.json", unlabeled_size, abnormal_rate)
+    if (root / "normal").is_dir():
+        return _from_folders(root, unlabeled_size, abnormal_rate)
+    raise DataError(f"dataset_dir holds none of the known layouts. Expected {LAYOUTS}.")
+
+
+def dataset_or_phantom(dataset_dir: str | list[str] | None, phantom_dir: str) -> str | list[str]:
+    """Return the user's data, or draw the built-in synthetic data set where none is given.
+
+    Args:
+        dataset_dir: what the user gave: a folder, a file, a list of files, or None.
+        phantom_dir: folder to draw the synthetic images in.
+    """
+    return dataset_dir if dataset_dir else str(write_phantom_dataset(phantom_dir))
+
+
+def list_images(source: str | os.PathLike[str] | list[str]) -> list[Item]:
+    """List the images to score: a folder (with its subfolders, sorted), one file, or a list of files.
+
+    Args:
+        source: folder, image file, ``.txt`` file with a path a line, or list of paths.
+
+    Returns:
+        items ``{"image": path, "label": None}``.
+
+    Raises:
+        DataError: nothing is there.
+    """
+    if isinstance(source, (list, tuple)):
+        paths = [Path(path) for path in source]
+    elif Path(source).is_dir():
+        paths = _images_in(Path(source))
+    elif Path(source).suffix.lower() == ".txt" and Path(source).is_file():
+        paths = [Path(source).parent / line for line in Path(source).read_text().splitlines() if line.strip()]
+    elif Path(source).is_file():
+        paths = [Path(source)]
+    else:
+        raise DataError("the input folder or file does not exist.")
+    if not paths:
+        raise DataError(f"the input folder holds no image (files ending in {', '.join(IMAGE_SUFFIXES)}).")
+    return _items(paths, None)
+
+
+def _images_in(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
+
+
+def _items(paths: list[Path], label: int | None) -> list[Item]:
+    return [{"image": str(path), "label": label} for path in paths]
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text())
+    except (ValueError, OSError) as error:
+        raise DataError(f"the data set's {path.suffix[1:]} file cannot be read ({type(error).__name__}).") from None
+
+
+def _from_authors(root: Path, size: int | None, rate: float | None) -> dict[str, list[Item]]:
+    lists = _read_json(root / "data.json")
+    try:
+        groups = [lists["train"]["0"], lists["train"]["unlabeled"]["0"], lists["train"]["unlabeled"]["1"]]
+        groups += [lists.get("test", {}).get("0", []), lists.get("test", {}).get("1", [])]
+        normal, pool_normal, pool_abnormal, test_normal, test_abnormal = (
+            [root / "images" / name for name in group] for group in groups
+        )
+    except (KeyError, TypeError, AttributeError):
+        expected = '{"train": {"0": [], "unlabeled": {"0": [], "1": []}}, "test": {"0": [], "1": []}}'
+        raise DataError(f"data.json does not have the structure {expected}.") from None
+    if size is not None and rate is not None:
+        abnormal = int(size * rate)
+        for kind, pool, asked in (("normal", pool_normal, size - abnormal), ("abnormal", pool_abnormal, abnormal)):
+            if len(pool) < asked:
+                logger.warning(f"The unlabelled pool has {len(pool)} {kind} images, {asked} were asked for.")
+        unlabeled = pool_normal[: size - abnormal] + pool_abnormal[:abnormal]
+    else:
+        unlabeled = _prefix(pool_normal + pool_abnormal, size)
+    return {
+        "training": _items(normal, 0) + _items(unlabeled, None),
+        "test": _items(test_normal, 0) + _items(test_abnormal, 1),
+    }
+
+
+def _from_folders(root: Path, size: int | None, rate: float | None) -> dict[str, list[Item]]:
+    _warn_rate(rate)
+    return {
+        "training": _items(_images_in(root / "normal"), 0)
+        + _items(_prefix(_images_in(root / "unlabeled"), size), None),
+        "test": _items(_images_in(root / "test" / "normal"), 0) + _items(_images_in(root / "test" / "abnormal"), 1),
+    }
+
+
+def _from_monai(path: Path, size: int | None, rate: float | None) -> dict[str, list[Item]]:
+    _warn_rate(rate)
+    lists = _read_json(path)
+    try:
+        training, test = (
+            [{"image": str(path.parent / item["image"]), "label": item.get("label")} for item in lists.get(key, [])]
+            for key in ("training", "test")
+        )
+    except (KeyError, TypeError, AttributeError):
+        raise DataError(
+            'a MONAI datalist has the structure {"training": [{"image": path, "label": 0}], "test": []}; label 0 is a '
+            "known normal image, no label an unlabelled one."
+        ) from None
+    normal = [item for item in training if item["label"] == 0]
+    unlabeled = [item for item in training if item["label"] is None]
+    wrong = [i for i, item in enumerate(training) if item["label"] not in (0, None)]
+    wrong_test = [i for i, item in enumerate(test) if item["label"] not in (0, 1)]
+    if wrong or wrong_test:
+        raise DataError(
+            f"training items are known normal (label 0) or unlabelled (none) and test items 0 or 1; "
+            f"wrong at training positions {wrong[:10]} and test positions {wrong_test[:10]}."
+        )
+    return {"training": normal + _prefix(unlabeled, size), "test": test}
+
+
+def _prefix(pool: list[Any], size: int | None) -> list[Any]:
+    if size is not None and len(pool) < size:
+        logger.warning(f"The unlabelled pool has {len(pool)} images, {size} were asked for.")
+    return pool[:size]
+
+
+def _warn_rate(rate: float | None) -> None:
+    if rate is not None:
+        logger.info("abnormal_rate is ignored: this data set does not say which unlabelled images are abnormal.")

@@ -1,0 +1,82 @@
+"""What the trainers share: epochs that can be left and taken up again."""
+
+from __future__ import annotations
+
+import time
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from ignite.engine import Events
+from monai.engines import Trainer
+
+__all__ = ["ResumableTrainer"]
+
+
+class ResumableTrainer(Trainer):
+    """Trainer whose draws depend on the seed and the epoch's number alone, so it can go on after any epoch.
+
+    A subclass's ``_iteration`` takes the step's number in the epoch and returns ``{"loss": scalar, "losses": {name:
+    scalar}}``; names up to a bracket are averaged to ``state.metrics["<name>_loss"]`` at the end of the epoch.
+
+    Args:
+        device: where to train.
+        max_epochs: epochs to train.
+        steps: steps an epoch.
+        handlers: handlers to attach.
+
+    Attributes:
+        epochs: epochs done, by part of the model.
+        seconds: time spent in epochs so far, earlier runs included.
+    """
+
+    def __init__(
+        self, device: torch.device, max_epochs: int, steps: int, handlers: Sequence[Any] | None = None
+    ) -> None:
+        self.epochs: dict[str, int] = {}
+        self.seconds = 0.0
+        self._losses: dict[str, list[torch.Tensor]] = {}
+        super().__init__(
+            device=device, max_epochs=max_epochs, data_loader=range(steps), handlers=handlers, decollate=False
+        )
+        self.add_event_handler(Events.EPOCH_STARTED, ResumableTrainer._begin)
+        self.add_event_handler(Events.ITERATION_COMPLETED, ResumableTrainer._collect)
+
+    @property
+    @abstractmethod
+    def fingerprint(self) -> dict[str, Any]:
+        """What must be equal for a checkpoint of another run to be continued by this one."""
+
+    @abstractmethod
+    def start_epoch(self, epoch: int) -> None:
+        """Draw all that is random in the epoch."""
+
+    @abstractmethod
+    def training_state(self) -> dict[str, Any]:
+        """Return all that a later run needs to go on after this epoch."""
+
+    @abstractmethod
+    def load_training_state(self, state: dict[str, Any]) -> None:
+        """Go on from what :meth:`training_state` returned."""
+
+    def continue_after(self, epoch: int) -> None:
+        """Let the next epoch be ``epoch + 1``."""
+        self.state.epoch = epoch
+        self.state.iteration = epoch * self.state.epoch_length
+
+    def _begin(self) -> None:
+        self._started = time.perf_counter()
+        self._losses = {}
+        self.start_epoch(self.state.epoch)
+
+    def _collect(self) -> None:
+        for name, loss in self.state.output["losses"].items():
+            self._losses.setdefault(f"{name.split('[')[0]}_loss", []).append(loss)
+        if self.state.iteration % self.state.epoch_length == 0:
+            self.state.metrics.update(
+                {name: float(torch.stack(losses).mean()) for name, losses in self._losses.items()}
+            )
+            for part, done in self.epochs.items():
+                self.epochs[part] = max(done, self.state.epoch)
+            self.seconds += time.perf_counter() - self._started

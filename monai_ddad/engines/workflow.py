@@ -1,0 +1,133 @@
+"""The whole training run: ensembles, refinement, model file, evaluation."""
+
+from __future__ import annotations
+
+import logging
+import platform
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from monai.engines import Evaluator
+
+import monai_ddad
+from monai_ddad.checkpoints import save_file
+from monai_ddad.data.resident import ResidentDataset, normalise
+from monai_ddad.engines.ensemble_trainer import EnsembleTrainer
+from monai_ddad.engines.refine_trainer import RefineTrainer
+from monai_ddad.networks import DDADNet
+from monai_ddad.outputs import write_json
+
+__all__ = ["PHASES", "TrainingWorkflow", "map_limits"]
+
+logger = logging.getLogger(__name__)
+
+PHASES = ("ndm", "udm", "refine", "evaluate")
+
+
+class TrainingWorkflow:
+    """Run the phases of a training in order and leave ``model.pt`` and ``run.json``.
+
+    Both files are written when every part of the model is trained, in this run or an earlier one with the same
+    checkpoints.
+
+    Args:
+        network: the model.
+        ensembles: trainer of NDM and UDM; its ``modules`` say which of them are trained.
+        refine: trainer of ASR-Net.
+        evaluator: evaluates the model at the end.
+        dataset: the training images.
+        models_dir: folder of the two files.
+        phases: any of ``"ndm"``, ``"udm"``, ``"refine"`` and ``"evaluate"``.
+        settings: the run's settings, recorded in ``run.json``.
+
+    Raises:
+        ValueError: an unknown phase.
+        RuntimeError: ASR-Net is to be trained before the ensembles are.
+    """
+
+    def __init__(
+        self,
+        network: DDADNet,
+        ensembles: EnsembleTrainer,
+        refine: RefineTrainer,
+        evaluator: Evaluator,
+        dataset: ResidentDataset,
+        models_dir: str,
+        phases: Sequence[str] = PHASES,
+        settings: dict[str, Any] | None = None,
+    ) -> None:
+        unknown = set(phases) - set(PHASES)
+        if unknown:
+            raise ValueError(f"phases must be among {PHASES}, got {sorted(unknown)}.")
+        self.network = network
+        self.ensembles = ensembles
+        self.refine = refine
+        self.evaluator = evaluator
+        self.dataset = dataset
+        self.models_dir = Path(models_dir)
+        self.phases = phases
+        self.settings = settings or {}
+
+    def run(self) -> None:
+        """Run the phases."""
+        self.ensembles.run()
+        missing = [module for module, epochs in self.ensembles.epochs.items() if epochs == 0]
+        if missing and "refine" in self.phases and self.network.asr is not None:
+            raise RuntimeError(f"refine needs trained ensembles and {', '.join(missing)} is not: run that phase first.")
+        if not missing:
+            self.refine.run()
+            missing = [part for part, epochs in self.refine.epochs.items() if epochs == 0]
+        if missing:
+            logger.warning(f"{', '.join(missing)} not trained yet: no model.pt is written and nothing is evaluated.")
+            return
+        weights = {name: value.cpu().contiguous() for name, value in self.network.state_dict().items()}
+        save_file(weights, self.models_dir / "model.pt")
+        write_json(self.record(), self.models_dir / "run.json")
+        if "evaluate" in self.phases:
+            self.evaluator.run()
+
+    def record(self) -> dict[str, Any]:
+        """Return what is needed to know and to repeat this run."""
+        packages = ("torch", "monai", "pytorch-ignite", "numpy", "pillow")
+        return {
+            "network": {**self.network.settings, "refine": self.network.refine, "map_names": self.network.map_names},
+            "settings": self.settings,
+            "epochs": {**self.ensembles.epochs, **self.refine.epochs},
+            "seconds": {
+                "ensembles": round(self.ensembles.seconds, 1),
+                "refine": round(self.refine.seconds, 1),
+            },
+            "data": {
+                "normal": self.dataset.labels.count(0),
+                "unlabeled": self.dataset.labels.count(None),
+                "sha256": self.ensembles.data_hash,
+            },
+            "map_limits": map_limits(self.network, self.dataset),
+            "versions": {"monai_ddad": monai_ddad.__version__, "python": platform.python_version()}
+            | {name: version(name) for name in packages},
+        }
+
+
+@torch.inference_mode()
+def map_limits(network: DDADNet, dataset: ResidentDataset, images: int = 500) -> dict[str, float]:
+    """Find the value of each map that one in a thousand pixels of the known normals exceeds.
+
+    Args:
+        network: the trained model.
+        dataset: training images, of which the first known normals are used.
+        images: how many of them.
+
+    Returns:
+        the limits by map name, for drawing maps on one scale.
+    """
+    assert dataset.images is not None
+    normal = [i for i, label in enumerate(dataset.labels) if label == 0][:images]
+    device = next(network.parameters()).device
+    batches = dataset.images[normal].split(64)
+    maps = torch.cat([network.eval()(normalise(batch).to(device)).cpu() for batch in batches])
+    limits = np.quantile(maps.transpose(0, 1).flatten(1).numpy(), 0.999, axis=1)
+    return dict(zip(network.map_names, limits.tolist()))

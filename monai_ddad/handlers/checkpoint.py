@@ -1,0 +1,79 @@
+"""Handler that saves a run at the end of epochs and goes on from there."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from ignite.engine import Events
+
+from monai_ddad.checkpoints import CheckpointError, load_file, save_file
+
+__all__ = ["ResumeCheckpoint"]
+
+logger = logging.getLogger(__name__)
+
+
+class ResumeCheckpoint:
+    """Save a trainer's whole state every few epochs and load it when a run starts again.
+
+    Works on trainers with ``epochs``, ``fingerprint``, ``training_state()`` and ``load_training_state()``. One file is
+    replaced atomically, so the last good state always survives.
+
+    Args:
+        path: the checkpoint file.
+        interval: epochs between saves; the last epoch is always saved.
+        on_mismatch: what to do when the file is of a run with other settings or data: ``"raise"``, or ``"restart"``
+            from the beginning.
+
+    Raises:
+        CheckpointError: on start, the file is damaged, of other settings or data, or trained longer than asked.
+    """
+
+    def __init__(self, path: str, interval: int = 1, on_mismatch: str = "raise") -> None:
+        self.path = Path(path)
+        self.interval = interval
+        self.on_mismatch = on_mismatch
+        self._saved: dict[str, int] = {}
+
+    def attach(self, engine: Any) -> None:
+        """Attach to a trainer."""
+        engine.add_event_handler(Events.STARTED, self.resume)
+        engine.add_event_handler(Events.EPOCH_COMPLETED(every=self.interval), self.save)
+        engine.add_event_handler(Events.COMPLETED, self.save)
+
+    def save(self, engine: Any) -> None:
+        """Save the trainer's state, unless the file holds this epoch already."""
+        if engine.epochs != self._saved:
+            save_file({"fingerprint": engine.fingerprint, "state": engine.training_state()}, self.path)
+            self._saved = dict(engine.epochs)
+
+    def resume(self, engine: Any) -> None:
+        """Load the state that an earlier run left, if there is one."""
+        self._saved = dict(engine.epochs)
+        if not self.path.is_file():
+            return
+        content = load_file(self.path)
+        try:
+            found, state = content["fingerprint"], content["state"]
+        except (KeyError, TypeError):
+            raise CheckpointError(f"{self.path.name} is no checkpoint of a training run.") from None
+        expected = engine.fingerprint
+        different = sorted(key for key in expected.keys() | found.keys() if expected.get(key) != found.get(key))
+        if different and self.on_mismatch == "restart":
+            logger.warning(f"{self.path.name} is of a run with other {', '.join(different)}: training starts anew.")
+            return
+        if different:
+            raise CheckpointError(
+                f"{self.path.name} is of a run with other {', '.join(different)}: give another --output_dir, repeat "
+                "the earlier settings to go on with that run, or delete the file to start anew."
+            )
+        engine.load_training_state(state)
+        if engine.state.epoch > engine.state.max_epochs:
+            raise CheckpointError(
+                f"{self.path.name} is trained for {engine.state.epoch} epochs, {engine.state.max_epochs} were asked "
+                "for: ask for at least as many, or give another --output_dir."
+            )
+        self._saved = dict(engine.epochs)
+        logger.info(f"Going on after epoch {engine.state.epoch} of {engine.state.max_epochs}.")

@@ -1,0 +1,70 @@
+"""Handler that collects image scores and computes their metrics."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from ignite.engine import Events
+from monai.utils.enums import CommonKeys
+
+from monai_ddad.metrics import auroc, average_precision
+from monai_ddad.networks import DDADNet
+from monai_ddad.scores import image_scores
+
+__all__ = ["ImageScores"]
+
+
+class ImageScores:
+    """Collect the image scores of an evaluator's epoch.
+
+    The evaluator's batches hold ``"index"`` and ``"label"`` (-1 where unknown) and its output ``"pred"``, the maps of
+    a :class:`~monai_ddad.networks.DDADNet`. At the end of the epoch ``state.scores`` holds ``"index"`` (N,), ``"label"``
+    (N,) and each score (N,) by name, as NumPy arrays in the order of the index; where both classes are there,
+    ``state.metrics`` holds ``auroc_<score>`` and ``average_precision_<score>``.
+
+    Args:
+        network: the network that is evaluated.
+        refined: include the score of ASR-Net; False while it is not trained yet.
+
+    Raises:
+        FloatingPointError: a score is NaN or infinite; the message names the positions in the list.
+    """
+
+    def __init__(self, network: DDADNet, refined: bool = True) -> None:
+        self.first = 0 if refined or network.asr is None else 1
+        self.names = network.map_names[self.first :]
+
+    def attach(self, engine: Any) -> None:
+        """Attach to an evaluator."""
+        engine.add_event_handler(Events.STARTED, self.start)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self.collect)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self.finish)
+
+    def start(self, engine: Any) -> None:
+        """Forget an earlier epoch."""
+        self._batches: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
+
+    def collect(self, engine: Any) -> None:
+        """Score a batch."""
+        index, label = torch.as_tensor(engine.state.batch["index"]), torch.as_tensor(engine.state.batch["label"])
+        scores = image_scores(engine.state.output[CommonKeys.PRED].float())[:, self.first :].cpu()
+        bad = index[~torch.isfinite(scores).all(dim=1)].tolist()
+        if bad:
+            raise FloatingPointError(f"the scores of the images at positions {bad[:10]} are not finite.")
+        self._batches.append((index, label, scores))
+
+    def finish(self, engine: Any) -> None:
+        """Join the batches and compute the metrics."""
+        index, label, scores = (torch.cat(parts).numpy() for parts in zip(*self._batches))
+        order = np.argsort(index)
+        label = label[order]
+        engine.state.scores = {"index": index[order], "label": label}
+        engine.state.scores.update({name: scores[order, i] for i, name in enumerate(self.names)})
+        known = label >= 0
+        if len(set(label[known].tolist())) == 2:
+            for name in self.names:
+                values = engine.state.scores[name][known]
+                engine.state.metrics[f"auroc_{name}"] = float(auroc(values, label[known]))
+                engine.state.metrics[f"average_precision_{name}"] = float(average_precision(values, label[known]))

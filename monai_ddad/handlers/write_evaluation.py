@@ -1,0 +1,144 @@
+"""Handler that writes what an evaluation found."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from ignite.engine import Events
+
+from monai_ddad.data.audit import Audit
+from monai_ddad.data.resident import ResidentDataset, normalise
+from monai_ddad.networks import DDADNet
+from monai_ddad.outputs import (
+    evaluate_scores,
+    format_table,
+    plot_gallery,
+    plot_histograms,
+    plot_roc,
+    write_json,
+    write_scores,
+)
+
+__all__ = ["WriteEvaluation"]
+
+logger = logging.getLogger(__name__)
+
+
+class WriteEvaluation:
+    """Write ``scores.csv``, ``metrics.json``, ``histograms.png``, ``roc.png`` and ``gallery.png`` after an evaluation.
+
+    Goes behind an :class:`~monai_ddad.handlers.ImageScores` handler. Without both classes among the labels the metrics
+    and ROC curves are left out.
+
+    Args:
+        network: the network that is evaluated.
+        dataset: the images that are scored.
+        output_dir: folder of the files.
+        run_file: ``run.json`` of the training, copied into ``metrics.json``.
+        audit: checks of the data; where it holds copies of training images, figures without them are added.
+        resamples: bootstrap samples of each interval.
+        seed: seed of the bootstrap.
+        gallery_size: most and least anomalous images to show, of each.
+        file_names: add the images' paths to ``scores.csv``; they may tell who a patient is.
+    """
+
+    def __init__(
+        self,
+        network: DDADNet,
+        dataset: ResidentDataset,
+        output_dir: str,
+        run_file: str,
+        audit: Audit,
+        resamples: int = 1000,
+        seed: int = 0,
+        gallery_size: int = 6,
+        file_names: bool = False,
+    ) -> None:
+        self.network = network
+        self.dataset = dataset
+        self.output_dir = Path(output_dir)
+        self.run_file = Path(run_file)
+        self.audit = audit
+        self.resamples = resamples
+        self.seed = seed
+        self.gallery_size = gallery_size
+        self.file_names = file_names
+
+    def attach(self, engine: Any) -> None:
+        """Attach to an evaluator."""
+        engine.add_event_handler(Events.STARTED, self.start)
+        engine.add_event_handler(Events.COMPLETED, self.write)
+
+    def start(self, engine: Any) -> None:
+        """Start the clock."""
+        self._started = time.perf_counter()
+
+    def write(self, engine: Any) -> None:
+        """Write all files and log the table."""
+        seconds = time.perf_counter() - self._started
+        scores, names = engine.state.scores, self.network.map_names
+        run = json.loads(self.run_file.read_text()) if self.run_file.is_file() else {}
+        flags = {"duplicate": self.audit.duplicate, "near_copy": self.audit.near_copy}
+        columns: dict[str, Any] = {name: np.array(values, dtype=int) for name, values in flags.items() if any(values)}
+        if self.file_names:
+            columns["image"] = [item["image"] for item in self.dataset.data]
+        write_scores(scores, names, self.output_dir / "scores.csv", columns)
+
+        splits = {"all": np.ones(len(scores["index"]), dtype=bool)}
+        for name, split in (("duplicate", "without_duplicates"), ("near_copy", "without_near_copies")):
+            if name in columns:
+                splits[split] = columns[name][scores["index"]] == 0
+        figures = {
+            split: evaluate_scores(scores, names, keep, self.resamples, self.seed) for split, keep in splits.items()
+        }
+        content = {
+            "splits": figures,
+            "intervals": f"95 %, bootstrap of {self.resamples} samples within each class",
+            "images": {
+                "scored": len(scores["index"]),
+                "sha256": hashlib.sha256(self.dataset.images.numpy().tobytes()).hexdigest(),
+            },
+            "warnings": self.audit.warnings,
+            "evaluation_seconds": round(seconds, 2),
+            "training": run,
+        }
+        write_json(content, self.output_dir / "metrics.json")
+
+        plot_histograms(scores, names, self.output_dir / "histograms.png")
+        if figures["all"]["scores"]:
+            plot_roc(scores, names, self.output_dir / "roc.png")
+            logger.info("Image-level figures with 95 % bootstrap intervals:\n" + format_table(figures))
+        self._plot_gallery(scores, run)
+        logger.info("scores.csv, metrics.json and the plots are written to the evaluation folder.")
+
+    def _plot_gallery(self, scores: dict[str, np.ndarray], run: dict[str, Any]) -> None:
+        first = self.network.map_names[0]
+        ranked = scores["index"][np.argsort(-scores[first], kind="stable")]
+        size = min(self.gallery_size, len(ranked) // 2) or len(ranked)
+        chosen = np.unique(np.r_[ranked[:size], ranked[-size:]], return_index=True)
+        shown = chosen[0][np.argsort(chosen[1])]
+        images = normalise(self.dataset.images[torch.from_numpy(shown)])
+        with torch.inference_mode():
+            maps = self.network(images.to(next(self.network.parameters()).device)).float().cpu().numpy()
+        rows = {index: row for row, index in enumerate(scores["index"])}
+        kinds = {0: "normal", 1: "abnormal", -1: ""}
+        titles = [
+            f"{index} {kinds[int(scores['label'][rows[index]])]}\n{first} {scores[first][rows[index]]:.4f}"
+            for index in shown
+        ]
+        limits = run.get("map_limits", dict(zip(self.network.map_names, maps.max(axis=(0, 2, 3)).tolist())))
+        plot_gallery(
+            images.numpy(),
+            maps,
+            self.network.map_names,
+            titles,
+            [max(limits[name], 1e-12) for name in self.network.map_names],
+            self.output_dir / "gallery.png",
+        )

@@ -1,0 +1,172 @@
+"""DDADNet: the one module that is trained, saved, exported and served."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from monai_ddad.networks.autoencoder import AE, AEU
+from monai_ddad.networks.ensemble import Ensemble
+from monai_ddad.networks.memory import MemAE
+from monai_ddad.networks.refine import ASRNet
+from monai_ddad.scores import image_scores, inter_map, intra_map, mean_variance, rec_map
+from monai_ddad.seeding import derive_seed
+
+__all__ = ["BACKBONES", "REFINE_INPUTS", "DDADNet"]
+
+BACKBONES: dict[str, type[AE]] = {"AE": AE, "AE-U": AEU, "MemAE": MemAE}
+REFINE_INPUTS: dict[str, list[str]] = {"dual": ["inter", "intra"], "intra": ["intra"], "none": []}
+
+
+class DDADNet(nn.Module):
+    """Dual-distribution discrepancy network with self-supervised refinement.
+
+    Holds the normative distribution module ``ndm`` and the unknown distribution module ``udm``, each an ensemble of
+    ``members`` autoencoders, and the refinement network ``asr``.
+
+    Args:
+        backbone: ``"AE"``, ``"AE-U"`` or ``"MemAE"``.
+        members: networks in each ensemble (K). With 1 the intra map is undefined and left out, and ``refine`` must be
+            ``"none"``.
+        refine: input of ASR-Net: ``"dual"`` (inter and intra), ``"intra"``, or ``"none"`` for no ASR-Net.
+        in_channels: channels of the image, 1 for grey and 3 for RGB.
+        image_size: side of the square image in pixels, a multiple of 16.
+        latent_size: length of the latent code.
+        width: channels of the backbone's first convolution.
+        hidden_size: units of the backbone's hidden linear layers.
+        memory_slots, shrink_threshold, entropy_weight: of MemAE alone.
+        seed: seed of the initial weights, a stream of its own for each member; None draws them from PyTorch's
+            global generator.
+
+    Attributes:
+        map_names: names of the output channels: ``r_dual`` or ``r_intra`` first (if refined), then ``inter``,
+            ``intra`` (if defined) and ``rec``.
+        settings: what the ensembles were built with.
+
+    Raises:
+        ValueError: an unknown backbone or refine input, no members, or a refined ensemble of one member.
+
+    Source: MedIA 2023, sections 3.2 to 3.4; method.md sections 2 to 4.
+
+    Example:
+        >>> net = DDADNet(image_size=32, width=2, hidden_size=8).eval()
+        >>> net.map_names
+        ['r_dual', 'inter', 'intra', 'rec']
+        >>> net(torch.zeros(5, 1, 32, 32)).shape, net.image_scores(torch.zeros(5, 1, 32, 32)).shape
+        (torch.Size([5, 4, 32, 32]), torch.Size([5, 4]))
+    """
+
+    def __init__(
+        self,
+        backbone: Literal["AE", "AE-U", "MemAE"] = "AE",
+        members: int = 3,
+        refine: Literal["dual", "intra", "none"] = "dual",
+        in_channels: int = 1,
+        image_size: int = 64,
+        latent_size: int = 16,
+        width: int = 16,
+        hidden_size: int = 2048,
+        memory_slots: int = 25,
+        shrink_threshold: float = 0.0,
+        entropy_weight: float = 2e-4,
+        seed: int | None = None,
+    ) -> None:
+        super().__init__()
+        if backbone not in BACKBONES:
+            raise ValueError(f"backbone must be one of {', '.join(BACKBONES)}, got {backbone!r}.")
+        if refine not in REFINE_INPUTS:
+            raise ValueError(f"refine must be one of {', '.join(REFINE_INPUTS)}, got {refine!r}.")
+        if members < 1:
+            raise ValueError(f"members must be at least 1, got {members}.")
+        if members == 1 and refine != "none":
+            raise ValueError(
+                f"refine={refine!r} needs the intra map, the spread of at least 2 members, and members is 1: "
+                "raise members to 2 or more, or set refine to none and use the inter and rec maps."
+            )
+        options: dict[str, Any] = {
+            "in_channels": in_channels,
+            "image_size": image_size,
+            "latent_size": latent_size,
+            "width": width,
+            "hidden_size": hidden_size,
+        }
+        if backbone == "MemAE":
+            options.update(memory_slots=memory_slots, shrink_threshold=shrink_threshold, entropy_weight=entropy_weight)
+        self.ndm = Ensemble(BACKBONES[backbone](**options) for _ in range(members))
+        self.udm = Ensemble(BACKBONES[backbone](**options) for _ in range(members))
+        self.asr = ASRNet(len(REFINE_INPUTS[refine])) if refine != "none" else None
+
+        self.settings: dict[str, Any] = {"backbone": backbone, "members": members, **options}
+        self.backbone = backbone
+        self.members = members
+        self.refine = refine
+        self.in_channels = in_channels
+        self.image_size = image_size
+        names = ["inter", "intra", "rec"] if members > 1 else ["inter", "rec"]
+        self.refine_channels: list[int] = [names.index(name) for name in REFINE_INPUTS[refine]]
+        self.map_names: list[str] = ([] if self.asr is None else [f"r_{refine}"]) + names
+        if seed is not None:
+            self._initialise(seed)
+
+    def _initialise(self, seed: int) -> None:
+        """Draw every member's initial weights anew, each from a stream of its own."""
+        modules = [self.ndm.members, self.udm.members, [] if self.asr is None else [self.asr]]
+        with torch.random.fork_rng(devices=[]):
+            for index, networks in enumerate(modules):
+                for k, network in enumerate(networks):
+                    torch.manual_seed(derive_seed(seed, index, k))
+                    for layer in network.modules():
+                        if hasattr(layer, "reset_parameters"):
+                            layer.reset_parameters()
+
+    def discrepancy_maps(self, image: torch.Tensor) -> torch.Tensor:
+        """Compute the maps before refinement.
+
+        Args:
+            image: (B, C, H, W) float in [-1, 1], H = W = ``image_size``.
+
+        Returns:
+            (B, M, H, W), at least 0: inter, intra (if defined) and rec, each averaged over the image's channels.
+        """
+        ndm, udm = self.ndm(image), self.udm(image)
+        if self.backbone == "AE-U":
+            ndm, log_variances = ndm.chunk(2, dim=2)
+            udm, _ = udm.chunk(2, dim=2)
+            variance = mean_variance(log_variances)
+        else:
+            variance = torch.ones_like(image)
+        deviation = variance.sqrt()
+        maps = [inter_map(udm, ndm) / deviation]
+        if self.members > 1:
+            maps.append(intra_map(ndm) / deviation)
+        maps.append(rec_map(image, ndm) / variance)
+        return torch.stack(maps, dim=1).mean(dim=2)
+
+    def refine_logits(self, maps: torch.Tensor) -> torch.Tensor:
+        """Apply ASR-Net to the (B, M, H, W) discrepancy maps; return (B, 2, H, W) logits of (normal, anomalous)."""
+        if self.asr is None:
+            raise ValueError("this model has no ASR-Net (refine is none).")
+        return self.asr(maps[:, self.refine_channels])
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        """Compute all anomaly maps.
+
+        Args:
+            image: (B, C, H, W) float in [-1, 1], H = W = ``image_size``.
+
+        Returns:
+            (B, M, H, W), one channel a name in :attr:`map_names`; refined maps lie in [0, 1], the others are at
+            least 0.
+        """
+        maps = self.discrepancy_maps(image)
+        if self.asr is None:
+            return maps
+        refined = self.refine_logits(maps).softmax(dim=1)[:, 1:]
+        return torch.cat([refined, maps], dim=1)
+
+    @torch.jit.export
+    def image_scores(self, image: torch.Tensor) -> torch.Tensor:
+        """Score images: (B, C, H, W) in [-1, 1] -> (B, M), the maps' means in the order of :attr:`map_names`."""
+        return image_scores(self(image))

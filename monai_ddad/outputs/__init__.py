@@ -1,0 +1,16 @@
+"""Files that a run leaves."""
+
+from monai_ddad.outputs.overlay import overlay_heat_map
+from monai_ddad.outputs.plots import plot_gallery, plot_histograms, plot_roc
+from monai_ddad.outputs.tables import evaluate_scores, format_table, write_json, write_scores
+
+__all__ = [
+    "evaluate_scores",
+    "format_table",
+    "overlay_heat_map",
+    "plot_gallery",
+    "plot_histograms",
+    "plot_roc",
+    "write_json",
+    "write_scores",
+]

@@ -1,0 +1,112 @@
+"""Score tables as CSV, figures as JSON and text."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from monai_ddad.checkpoints import atomic_file
+from monai_ddad.metrics import auroc, average_precision, bootstrap_interval
+
+__all__ = ["evaluate_scores", "format_table", "write_json", "write_scores"]
+
+METRICS = {"auroc": auroc, "average_precision": average_precision}
+
+
+def evaluate_scores(
+    scores: dict[str, np.ndarray], names: Sequence[str], keep: np.ndarray, resamples: int = 1000, seed: int = 0
+) -> dict[str, Any]:
+    """Compute all metrics of all scores on a part of the images.
+
+    Args:
+        scores: ``"label"`` (N,) with 0, 1 or -1 (unknown), and (N,) scores by name.
+        names: which scores.
+        keep: (N,) bool, the images that count; those with an unknown label never do.
+        resamples, seed: of the bootstrap intervals.
+
+    Returns:
+        counts ``"normal"`` and ``"abnormal"``, and ``"scores"``: by name ``auroc`` and ``average_precision`` with
+        ``<metric>_interval``, or an empty dictionary where a class is absent.
+
+    Example:
+        >>> table = {"label": np.array([0, 0, 1]), "rec": np.array([0.1, 0.2, 0.3])}
+        >>> evaluate_scores(table, ["rec"], np.array([True, True, True]))["scores"]["rec"]["auroc"]
+        1.0
+    """
+    keep = keep & (scores["label"] >= 0)
+    labels = scores["label"][keep]
+    result: dict[str, Any] = {"normal": int((labels == 0).sum()), "abnormal": int((labels == 1).sum()), "scores": {}}
+    if result["normal"] and result["abnormal"]:
+        for name in names:
+            values = scores[name][keep]
+            result["scores"][name] = {}
+            for metric, function in METRICS.items():
+                result["scores"][name][metric] = float(function(values, labels))
+                interval = bootstrap_interval(function, values, labels, resamples, seed=seed)
+                result["scores"][name][f"{metric}_interval"] = list(interval)
+    return result
+
+
+def format_table(splits: dict[str, dict[str, Any]]) -> str:
+    """Lay out the figures of :func:`evaluate_scores`, by split, as text.
+
+    Example:
+        >>> figures = {"auroc": 0.9, "auroc_interval": [0.8, 1.0]}
+        >>> figures |= {"average_precision": 0.7, "average_precision_interval": [0.6, 0.8]}
+        >>> print(format_table({"all": {"normal": 5, "abnormal": 6, "scores": {"rec": figures}}}))
+        split                  images    score    AUROC                AP
+        all                    5 + 6     rec      .900 [.800, 1.000]   .700 [.600, .800]
+    """
+    rows = [("split", "images", "score", "AUROC", "AP")]
+    for split, figures in splits.items():
+        for name, values in figures["scores"].items():
+            cells = [
+                f"{_short(values[metric])} [{', '.join(map(_short, values[f'{metric}_interval']))}]"
+                for metric in METRICS
+            ]
+            rows.append(
+                (split.replace("_", " "), f"{figures['normal']} + {figures['abnormal']}", name, cells[0], cells[1])
+            )
+    return "\n".join(f"{a:22} {b:9} {c:8} {d:20} {e}" for a, b, c, d, e in rows)
+
+
+def _short(value: float) -> str:
+    return f"{value:.3f}".removeprefix("0")
+
+
+def write_json(content: dict[str, Any], path: str | os.PathLike[str]) -> None:
+    """Write a JSON file atomically; NaN is an error."""
+    with atomic_file(path) as file:
+        file.write((json.dumps(content, indent=2, allow_nan=False) + "\n").encode())
+
+
+def write_scores(
+    scores: dict[str, np.ndarray],
+    names: Sequence[str],
+    path: str | os.PathLike[str],
+    columns: dict[str, Sequence[Any]] | None = None,
+) -> None:
+    """Write one CSV row an image, atomically: position in the list, label (empty where unknown), all scores.
+
+    Args:
+        scores: ``"index"``, ``"label"`` and scores by name, (N,) each.
+        names: which scores, in the order of the columns.
+        path: the CSV file.
+        columns: further columns by name, indexed by position in the list.
+    """
+    extra = columns or {}
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["position", "label", *extra, *names])
+    for row, index in enumerate(scores["index"]):
+        label = "" if scores["label"][row] < 0 else int(scores["label"][row])
+        further = [values[index] for values in extra.values()]
+        writer.writerow([int(index), label, *further, *(f"{scores[name][row]:.8g}" for name in names)])
+    with atomic_file(path) as file:
+        file.write(text.getvalue().encode())

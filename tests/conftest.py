@@ -1,0 +1,83 @@
+"""Constants and fixtures that several tests share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from monai_ddad.data import ResidentDataset
+from monai_ddad.networks import DDADNet
+from monai_ddad.transforms import ReadImaged
+
+SIDE = 32
+TINY = {"image_size": SIDE, "width": 2, "hidden_size": 8, "latent_size": 4}
+
+MakeNet = Callable[..., DDADNet]
+WriteImage = Callable[..., Path]
+
+
+def pytest_configure() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def tiny() -> dict[str, int]:
+    """Settings of a network that trains in milliseconds."""
+    return dict(TINY)
+
+
+@pytest.fixture
+def make_net() -> MakeNet:
+    """Return a maker of tiny models whose members differ clearly, BatchNorm statistics included."""
+
+    def make(backbone: str = "AE", seed: int = 0, **settings: object) -> DDADNet:
+        network = DDADNet(backbone, seed=seed, **(TINY | settings)).eval()
+        generator = torch.Generator().manual_seed(seed)
+        for name, value in network.state_dict().items():
+            if name.endswith("running_var"):
+                value.uniform_(0.5, 1.5, generator=generator)
+            elif value.is_floating_point() and "asr" not in name:
+                value.add_(torch.randn(value.shape, generator=generator), alpha=0.2)
+        return network
+
+    return make
+
+
+@pytest.fixture
+def images() -> torch.Tensor:
+    """Five (1, 32, 32) images in [-1, 1]."""
+    return torch.rand(5, 1, SIDE, SIDE, generator=torch.Generator().manual_seed(1)) * 2 - 1
+
+
+@pytest.fixture
+def write_image(tmp_path: Path) -> WriteImage:
+    """Return a writer of arrays, or random grey images, to files below ``tmp_path``."""
+
+    def write(name: str, pixels: np.ndarray | None = None, seed: int = 0, **options: object) -> Path:
+        if pixels is None:
+            pixels = np.random.default_rng(seed).integers(0, 256, (SIDE, SIDE), dtype=np.uint8)
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(path, **options)
+        return path
+
+    return write
+
+
+@pytest.fixture
+def make_dataset(write_image: WriteImage) -> Callable[..., ResidentDataset]:
+    """Return a maker of decoded sets of random images, written to PNG files first."""
+
+    def make(normal: int = 12, unlabeled: int = 8, seed: int = 0) -> ResidentDataset:
+        items = []
+        for i in range(normal + unlabeled):
+            path = write_image(f"set{seed}/{i:03}.png", seed=1000 * seed + i)
+            items.append({"image": str(path), "label": 0 if i < normal else None})
+        return ResidentDataset(items, ReadImaged("image", image_size=SIDE))
+
+    return make

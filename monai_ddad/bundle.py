@@ -1,17 +1,22 @@
-"""What the bundles' configs call."""
+"""What the bundles' configs call besides networks, data and engines."""
 
 from __future__ import annotations
 
 import inspect
 import json
+import logging
 import sys
+import traceback
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 from monai_ddad.checkpoints import CheckpointError
 from monai_ddad.networks import DDADNet
 
-__all__ = ["find_root", "network_settings"]
+logger = logging.getLogger(__name__)
+
+__all__ = ["find_root", "network_settings", "report_errors_plainly"]
 
 
 def find_root(name: str) -> str:
@@ -64,3 +69,24 @@ def network_settings(models_dir: str) -> dict[str, Any]:
     except (ValueError, KeyError, TypeError):
         raise CheckpointError("run.json in the models folder is damaged: run train.json again.") from None
     return settings | {name: value for name, value in trained.items() if name in settings}
+
+
+def report_errors_plainly() -> None:
+    """Let ``python -m monai.bundle`` end with one clear message where this package found what is wrong.
+
+    MONAI wraps an error in one of its own for each level of the config, and Python prints them all. Errors from
+    elsewhere, and other programs that run the bundle, are left alone.
+    """
+    if Path(sys.argv[0]).parts[-3:] == ("monai", "bundle", "__main__.py"):
+        sys.excepthook = _report
+
+
+def _report(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    cause = error
+    while cause.__cause__ is not None:
+        cause = cause.__cause__
+    frames = traceback.extract_tb(cause.__traceback__)
+    if frames and Path(frames[-1].filename).is_relative_to(Path(__file__).parent):
+        logger.error(str(cause))
+    else:
+        sys.__excepthook__(kind, error, trace)

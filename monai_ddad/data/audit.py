@@ -54,9 +54,12 @@ def audit(training: ResidentDataset | None = None, test: ResidentDataset | None 
         - training has 0 known normal images, at least 2 are needed
         - training has 0 unlabelled images, at least 2 are needed
     """
-    sets = {name: data for name, data in (("training", training), ("test", test)) if data is not None}
+    names = ("training", "input" if training is None else "test")
+    sets = {name: data for name, data in zip(names, (training, test)) if data is not None}
     errors = [
-        f"{name} item {position}: {reason}" for name, data in sets.items() for position, reason in data.errors.items()
+        f"{name} item {position}: {reason}"
+        for name, data in sets.items()
+        for position, reason in sorted(data.errors.items())
     ]
     if training is not None:
         errors += _check_counts(training)
@@ -90,8 +93,6 @@ def _check_names(training: ResidentDataset, test: ResidentDataset) -> list[str]:
 
 
 def _check_content(name: str, data: ResidentDataset) -> list[str]:
-    if data.images is None:
-        return []
     warnings = []
     constant = [i for i, image in enumerate(data.images) if int(image.max()) == int(image.min())]
     if constant:
@@ -108,7 +109,7 @@ def _contents(images: torch.Tensor) -> set[bytes]:
 
 def _find_copies(result: Audit, training: ResidentDataset | None, test: ResidentDataset) -> None:
     result.duplicate = result.near_copy = [False] * len(test)
-    if training is None or training.images is None or test.images is None:
+    if training is None or len(test) == 0:
         return
     seen = _contents(training.images)
     result.duplicate = [image.numpy().tobytes() in seen for image in test.images]

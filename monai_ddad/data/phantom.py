@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 VERSION = 1  # raised when the drawing changes, so that older folders are replaced
 ANATOMY, LESION, ACQUISITION = range(3)  # random streams of one picture
 KINDS = ("mass", "cyst", "ring", "oedema", "displacing")
-AIR, SCALP, SKULL, CSF, GREY, WHITE = 0.02, 0.85, 0.10, 0.16, 0.46, 0.70  # brightness of a T1-like picture
+AIR, SCALP, SKULL, CSF, GREY, WHITE = 0.02, 0.72, 0.12, 0.18, 0.46, 0.66  # brightness of a T1-like picture
 
 
 def draw_phantom(seed: int, abnormal: bool, side: int = 128) -> tuple[np.ndarray, np.ndarray]:
@@ -75,13 +75,13 @@ def _smooth_noise(rng: np.random.Generator, side: int, scale: float) -> np.ndarr
 def _draw_head(rng: np.random.Generator, side: int) -> tuple[np.ndarray, np.ndarray]:
     """Draw a head without noise: (side, side) brightness in [0, 1], and radius, 1 at the skin and 0 in the middle."""
     y, x = np.mgrid[0:side, 0:side] / (side / 2) - 1 + 1 / side
-    x, y = x + rng.normal(0, 0.02), y + rng.normal(0, 0.02)
-    angle = np.radians(rng.normal(0, 4))
-    width, height = rng.normal(0.74, 0.025), rng.normal(0.90, 0.025)
+    x, y = x + rng.normal(0, 0.008), y + rng.normal(0, 0.008)
+    angle = np.radians(rng.normal(0, 2))
+    width, height = rng.normal(0.74, 0.015), rng.normal(0.90, 0.015)
     u = (np.cos(angle) * x + np.sin(angle) * y) / width
     v = (np.cos(angle) * y - np.sin(angle) * x) / height
     u *= 1 - rng.normal(0.10, 0.03) * v  # narrower at the forehead, which is up
-    u, v = (axis + 0.012 * _smooth_noise(rng, side, 0.12) for axis in (u, v))
+    u, v = (axis + 0.004 * _smooth_noise(rng, side, 0.12) for axis in (u, v))
     pixel = 2 / side / width
     radius = np.hypot(u, v)
 
@@ -106,14 +106,14 @@ def _draw_head(rng: np.random.Generator, side: int) -> tuple[np.ndarray, np.ndar
         (CSF, below(radius, scalp)),
         (WHITE, below(radius, surface)),
         (GREY, ribbon * below(radius, surface)),
-        (CSF, 0.8 * sulci * below(radius, surface)),
+        (CSF, rng.uniform(0.15, 0.9) * sulci * below(radius, surface)),
     ):
         image = paint(image, brightness, share)
     # basal ganglia, ventricles (two crescents that part to the back and the front), and falx, mirrored
     across = np.abs(u + 0.015 * np.sin(3 * v + rng.uniform(0, 6)))
     ganglia = below(np.hypot((across - 0.24) / 0.10, (v + 0.02) / 0.20), 1, 0.3)
     image = paint(image, GREY, 0.85 * ganglia)
-    size, middle = rng.lognormal(0, 0.25), rng.normal(-0.03, 0.02)
+    size, middle = rng.lognormal(0, 0.2), rng.normal(-0.03, 0.02)
     reach = (v - middle) / rng.normal(0.36, 0.03)
     bow = 0.075 + 0.13 * np.clip(reach, 0, None) ** 2 + 0.06 * np.clip(-reach, 0, None) ** 2
     half = 0.05 * size * np.sqrt(np.clip(1 - reach**2, 0, None)) * (1 + 0.5 * reach**2)
@@ -125,16 +125,19 @@ def _draw_head(rng: np.random.Generator, side: int) -> tuple[np.ndarray, np.ndar
 def _add_lesion(rng: np.random.Generator, tissue: np.ndarray, radius: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Add a lesion of a random kind, place, size and contrast; return the picture and the lesion's mask."""
     side = len(tissue)
-    places = np.argwhere(radius < 0.62)
-    row, column = places[rng.integers(len(places))]
-    size = rng.uniform(0.05, 0.12) * side
+    # deep white matter of the four quadrants, in shares of the head's half axes
+    height, width = (np.ptp(np.flatnonzero((radius < 1).any(axis))) / 2 for axis in (1, 0))
+    middle_y, middle_x = np.argwhere(radius < 1).mean(axis=0)
+    row = middle_y + height * (rng.choice([-0.28, 0.28]) + rng.normal(0, 0.08))
+    column = middle_x + width * (rng.choice([-0.34, 0.34]) + rng.normal(0, 0.06))
+    size = rng.uniform(0.06, 0.125) * side
     y, x = np.mgrid[0:side, 0:side]
     y, x = y - row, x - column
     theta, distance = np.arctan2(y, x), np.hypot(y, x)
     outline = 1 + sum(rng.normal(0, 0.16 / k) * np.cos(k * theta + rng.uniform(0, 2 * np.pi)) for k in (2, 3, 4, 5))
     distance = distance / (size * np.clip(outline, 0.6, 1.5))  # 1 at the lesion's border
     kind = KINDS[rng.integers(len(KINDS))]
-    contrast = rng.uniform(0.7, 1.0)
+    contrast = rng.uniform(0.8, 1.0)
     inside = np.clip((1 - distance) * size / 2 + 0.5, 0, 1)
     brain = radius < 0.84
     mask = (distance < 1) & brain
@@ -154,6 +157,8 @@ def _add_lesion(rng: np.random.Generator, tissue: np.ndarray, radius: np.ndarray
     else:
         target = 0.95 + 2 * texture
         inside = np.exp(-0.5 * (distance / 0.8) ** 4)
+    halo = rng.uniform(0.4, 0.8) * np.exp(-0.5 * (distance / 1.3) ** 2)
+    tissue = tissue + halo * (0.95 - tissue)
     lesion = tissue + contrast * (target - tissue) * inside
     return np.where(brain, lesion, tissue), mask
 
@@ -162,12 +167,12 @@ def _acquire(rng: np.random.Generator, tissue: np.ndarray, head: np.ndarray) -> 
     """Take the picture: bias field, blur, gain and noise, all drawn alike for both classes; return uint8."""
     side = len(tissue)
     ramp = np.linspace(-1, 1, side)
-    tilt_y, tilt_x, bowl = rng.normal(0, 0.07, 3)
+    tilt_y, tilt_x, bowl = rng.normal(0, 0.05, 3)
     bias = np.exp(tilt_y * ramp[:, None] + tilt_x * ramp[None] + bowl * (ramp[:, None] ** 2 + ramp[None] ** 2))
-    image = ndimage.gaussian_filter(tissue * bias, rng.uniform(0.3, 1.6) * side / 128)
+    image = ndimage.gaussian_filter(tissue * bias, rng.uniform(0.5, 1.8) * side / 128)
     image *= rng.normal(0.46, 0.025) / image[head].mean()
-    level = np.exp(rng.uniform(np.log(0.01), np.log(0.14)))
-    grain = [ndimage.gaussian_filter(rng.standard_normal((side, side)), 0.6 * side / 128) for _ in range(2)]
+    level = np.exp(rng.uniform(np.log(0.01), np.log(0.25)))
+    grain = [ndimage.gaussian_filter(rng.standard_normal((side, side)), 0.8 * side / 128) for _ in range(2)]
     noisy = np.hypot(image + level * grain[0], level * grain[1])  # magnitude picture: Rician noise
     return np.rint(255 * np.clip(noisy, 0, 1)).astype(np.uint8)
 

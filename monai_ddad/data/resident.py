@@ -49,7 +49,7 @@ class ResidentDataset(Dataset):
         num_workers: decoding threads; None takes one a core.
 
     Attributes:
-        images: (N, C, H, W) uint8; zeros where an item could not be read. None for an empty list.
+        images: (N, C, H, W) uint8; zeros where an item could not be read.
         labels: list of 0 (normal), 1 (abnormal) or None (unlabelled).
         errors: position in the list -> what is wrong with the file.
     """
@@ -74,9 +74,9 @@ class ResidentDataset(Dataset):
         with ThreadPoolExecutor(num_workers or os.cpu_count()) as pool:
             decoded = list(pool.map(decode, range(len(self.data))))
         good = [image for image in decoded if image is not None]
-        self.images = torch.zeros((len(decoded), *good[0].shape), dtype=torch.uint8) if good else None
+        self.images = torch.zeros((len(decoded), *(good[0].shape if good else (0, 0, 0))), dtype=torch.uint8)
         for position, image in enumerate(decoded):
-            if image is not None and self.images is not None:
+            if image is not None:
                 self.images[position] = image
 
     def __len__(self) -> int:
@@ -84,7 +84,7 @@ class ResidentDataset(Dataset):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         """Return ``{"image": (C, H, W) float32 in [-1, 1], "index": int, "label": int}``; label -1 is unlabelled."""
-        if index in self.errors or self.images is None:
-            raise DataError(f"item {index} of the list cannot be read: {self.errors.get(index, 'no such item')}.")
+        if index in self.errors:
+            raise DataError(f"item {index} of the list cannot be read: {self.errors[index]}.")
         label = self.labels[index]
         return {"image": normalise(self.images[index]), "index": index, "label": -1 if label is None else label}

@@ -17,7 +17,7 @@ from torch import nn
 from monai_ddad.data.resident import DataError, ResidentDataset, normalise
 from monai_ddad.engines.precision import autocast
 from monai_ddad.engines.resumable import ResumableTrainer
-from monai_ddad.networks import DDADNet
+from monai_ddad.networks import AE, DDADNet
 from monai_ddad.seeding import derive_seed, epoch_order
 
 __all__ = ["EnsembleTrainer"]
@@ -31,7 +31,7 @@ class _Member:
 
     module: str
     index: int
-    network: nn.Module
+    network: AE
     optimizer: torch.optim.Optimizer
     images: torch.Tensor  # positions in the data set
     order: torch.Tensor  # (steps, batch) of this epoch
@@ -89,7 +89,7 @@ class EnsembleTrainer(ResumableTrainer):
         if unknown:
             raise ValueError(f"modules must be among {MODULES}, got {sorted(unknown)}.")
         device = torch.device(device)
-        self.network = network.to(device, memory_format=torch.channels_last)
+        self.network = network.to(device).to(memory_format=torch.channels_last)
         self.modules = [module for module in MODULES if module in modules]
         self.batch_size = batch_size
         self.seed = seed
@@ -122,7 +122,7 @@ class EnsembleTrainer(ResumableTrainer):
     ) -> tuple[torch.Tensor, list[_Member]]:
         normal = torch.tensor([i for i, label in enumerate(dataset.labels) if label == 0])
         positions = {"ndm": normal, "udm": torch.arange(len(dataset))}
-        if dataset.images is None or len(normal) < 2 or len(dataset) - len(normal) < 2:
+        if len(normal) < 2 or len(dataset) - len(normal) < 2:
             raise DataError(
                 f"training needs at least 2 known normal and 2 unlabelled images, got {len(normal)} and "
                 f"{len(dataset) - len(normal)}."

@@ -67,9 +67,9 @@ class RefineTrainer(ResumableTrainer):
     ) -> None:
         device = torch.device(device)
         normal = [i for i, label in enumerate(dataset.labels) if label == 0]
-        if dataset.images is None or len(normal) < 2:
+        if len(normal) < 2:
             raise DataError(f"ASR-Net needs at least 2 known normal images, got {len(normal)}.")
-        self.network = network.to(device, memory_format=torch.channels_last)
+        self.network = network.to(device).to(memory_format=torch.channels_last)
         self.images = dataset.images[normal].to(device)
         self.anomaly = RandBlendPatch() if anomaly is None else anomaly
         self.batch_size = batch_size

@@ -124,7 +124,6 @@ def map_limits(network: DDADNet, dataset: ResidentDataset, images: int = 500) ->
     Returns:
         the limits by map name, for drawing maps on one scale.
     """
-    assert dataset.images is not None
     normal = [i for i, label in enumerate(dataset.labels) if label == 0][:images]
     device = next(network.parameters()).device
     batches = dataset.images[normal].split(64)

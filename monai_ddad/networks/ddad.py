@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Literal
 
 import torch
@@ -112,7 +113,11 @@ class DDADNet(nn.Module):
 
     def _initialise(self, seed: int) -> None:
         """Draw every member's initial weights anew, each from a stream of its own."""
-        modules = [self.ndm.members, self.udm.members, [] if self.asr is None else [self.asr]]
+        modules: list[Iterable[nn.Module]] = [
+            self.ndm.members,
+            self.udm.members,
+            [] if self.asr is None else [self.asr],
+        ]
         with torch.random.fork_rng(devices=[]):
             for index, networks in enumerate(modules):
                 for k, network in enumerate(networks):

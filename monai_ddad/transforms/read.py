@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
 from os import PathLike
+from typing import Any
 
 import numpy as np
 import torch
@@ -133,7 +134,7 @@ class ReadImaged(MapTransform):
         super().__init__(keys, allow_missing_keys)
         self.read = ReadImage(in_channels, image_size)
 
-    def __call__(self, data: Mapping[Hashable, object]) -> dict[Hashable, object]:
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Read the files named by the keys; see :class:`ReadImage` for result and errors."""
         result = dict(data)
         for key in self.key_iterator(result):

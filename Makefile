@@ -1,0 +1,33 @@
+# "make demo" installs and runs the main job on the built-in data; "make test" installs and runs all checks.
+PYTHON ?= python3
+TORCH = torch==2.13.0
+PIP_INSTALL = pip install --quiet --disable-pip-version-check --constraint .ci/constraints.txt
+
+.PHONY: demo test lint clean
+
+demo: .venv/installed
+	.venv/bin/python -W ignore -m monai.bundle run --config_file bundles/ddad_brain/train.json
+
+test: .venv-test/installed lint
+	OMP_WAIT_POLICY=PASSIVE .venv-test/bin/python -m pytest
+
+lint: .venv-test/installed
+	.venv-test/bin/ruff check .
+	.venv-test/bin/ruff format --check .
+	.venv-test/bin/mypy
+
+# PyTorch first: a later step would otherwise be free to choose another build of it
+.venv/installed: setup.py .ci/constraints.txt
+	$(PYTHON) -m venv .venv
+	.venv/bin/$(PIP_INSTALL) $(TORCH)
+	.venv/bin/$(PIP_INSTALL) --editable .
+	touch $@
+
+.venv-test/installed: setup.py .ci/constraints.txt
+	$(PYTHON) -m venv .venv-test
+	.venv-test/bin/$(PIP_INSTALL) $(TORCH)
+	.venv-test/bin/$(PIP_INSTALL) --editable ".[dev]"
+	touch $@
+
+clean:
+	rm -rf .venv .venv-test build *.egg-info

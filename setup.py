@@ -1,0 +1,58 @@
+"""Packaging of monai_ddad."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).parent
+VERSION = next(
+    line.split('"')[1] for line in (ROOT / "monai_ddad/__init__.py").read_text().splitlines() if "__version__" in line
+)
+
+setup(
+    name="monai-ddad",
+    version=VERSION,
+    description="DDAD (dual-distribution discrepancy) anomaly detection for medical images as MONAI bundles",
+    long_description=(ROOT / "README.md").read_text(),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.10",
+    packages=find_packages(include=["monai_ddad", "monai_ddad.*"]),
+    package_data={"monai_ddad": ["py.typed"]},
+    install_requires=[
+        "torch>=2.8",
+        "monai>=1.6.1",
+        "pytorch-ignite>=0.5.2",
+        "numpy>=1.26",
+        "scipy>=1.11",
+        "pillow>=10.3",
+        "matplotlib>=3.8",
+        "tensorboard>=2.16",
+        "tqdm>=4.66",
+        "fire>=0.6",
+        "pyyaml>=6",
+        "jsonschema>=4.20",
+    ],
+    extras_require={
+        # MONAI Label and MONAI Deploy need environments of their own: they ask for different pydicom and numpy
+        "label": ["monailabel==0.8.5", "pydicom>=2.4.5,<3", "numpy>=1.26,<2"],
+        "deploy": [
+            "monai-deploy-app-sdk==4.0.0",
+            "holoscan-cu13==4.2.0",
+            "holoscan-cli==4.2.0",
+            "highdicom>=0.28.2",
+            "pydicom>=3.0.2",
+            "pylibjpeg",
+            "pylibjpeg-libjpeg",
+            "pylibjpeg-openjpeg",
+        ],
+        "onnx": ["onnx>=1.17", "onnxscript>=0.3", "onnxruntime>=1.20"],
+        "mlflow": ["mlflow>=3.15"],
+        "dev": ["pytest>=8", "ruff", "mypy", "scikit-learn>=1.4", "onnx>=1.17", "onnxscript>=0.3", "onnxruntime>=1.20"],
+    },
+    classifiers=[
+        "License :: OSI Approved :: Apache Software License",
+        "Programming Language :: Python :: 3",
+        "Topic :: Scientific/Engineering :: Medical Science Apps.",
+    ],
+)

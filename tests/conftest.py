@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 
@@ -71,13 +72,15 @@ def write_image(tmp_path: Path) -> WriteImage:
 
 @pytest.fixture
 def make_dataset(write_image: WriteImage) -> Callable[..., ResidentDataset]:
-    """Return a maker of decoded sets of random images, written to PNG files first."""
+    """Return a maker of decoded sets of random images, each written to PNG files once."""
+    made: dict[tuple[int, ...], ResidentDataset] = {}
 
-    def make(normal: int = 12, unlabeled: int = 8, seed: int = 0) -> ResidentDataset:
-        items = []
-        for i in range(normal + unlabeled):
-            path = write_image(f"set{seed}/{i:03}.png", seed=1000 * seed + i)
-            items.append({"image": str(path), "label": 0 if i < normal else None})
-        return ResidentDataset(items, ReadImaged("image", image_size=SIDE))
+    def make(normal: int = 8, unlabeled: int = 4, seed: int = 0, side: int = SIDE) -> ResidentDataset:
+        key = (normal, unlabeled, seed, side)
+        if key not in made:
+            paths = [write_image(f"{key}/{i:03}.png", seed=1000 * seed + i) for i in range(normal + unlabeled)]
+            items = [{"image": str(path), "label": 0 if i < normal else None} for i, path in enumerate(paths)]
+            made[key] = ResidentDataset(items, ReadImaged("image", image_size=side))
+        return copy.deepcopy(made[key])
 
     return make

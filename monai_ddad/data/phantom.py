@@ -142,9 +142,10 @@ def _add_lesion(rng: np.random.Generator, tissue: np.ndarray, radius: np.ndarray
     brain = radius < 0.84
     mask = (distance < 1) & brain
     push = {"mass": 0.3, "cyst": 0.3, "ring": 0.4, "oedema": 0.0, "displacing": 0.8}[kind]
+    pushed = tissue
     if push:  # what lay inside is squeezed out around the lesion, less with distance
         pulled = 1 - push * np.exp(-0.5 * distance**2)
-        tissue = ndimage.map_coordinates(tissue, [row + y * pulled, column + x * pulled], order=1, mode="nearest")
+        pushed = ndimage.map_coordinates(tissue, [row + y * pulled, column + x * pulled], order=1, mode="nearest")
     texture = 0.06 * _smooth_noise(rng, side, 0.02)
     if kind == "mass":
         target = 1.0 + texture
@@ -158,8 +159,8 @@ def _add_lesion(rng: np.random.Generator, tissue: np.ndarray, radius: np.ndarray
         target = 0.95 + 2 * texture
         inside = np.exp(-0.5 * (distance / 0.8) ** 4)
     halo = rng.uniform(0.4, 0.8) * np.exp(-0.5 * (distance / 1.3) ** 2)
-    tissue = tissue + halo * (0.95 - tissue)
-    lesion = tissue + contrast * (target - tissue) * inside
+    swollen = pushed + halo * (0.95 - pushed)
+    lesion = swollen + contrast * (target - swollen) * inside
     return np.where(brain, lesion, tissue), mask
 
 
@@ -170,9 +171,9 @@ def _acquire(rng: np.random.Generator, tissue: np.ndarray, head: np.ndarray) -> 
     tilt_y, tilt_x, bowl = rng.normal(0, 0.05, 3)
     bias = np.exp(tilt_y * ramp[:, None] + tilt_x * ramp[None] + bowl * (ramp[:, None] ** 2 + ramp[None] ** 2))
     image = ndimage.gaussian_filter(tissue * bias, rng.uniform(0.5, 1.8) * side / 128)
-    image *= rng.normal(0.46, 0.025) / image[head].mean()
-    level = np.exp(rng.uniform(np.log(0.01), np.log(0.25)))
-    grain = [ndimage.gaussian_filter(rng.standard_normal((side, side)), 0.8 * side / 128) for _ in range(2)]
+    image *= rng.uniform(0.28, 0.54) / image[head].mean()
+    level = rng.uniform(0.01, 0.10)
+    grain = [_smooth_noise(rng, side, 0.008) for _ in range(2)]
     noisy = np.hypot(image + level * grain[0], level * grain[1])  # magnitude picture: Rician noise
     return np.rint(255 * np.clip(noisy, 0, 1)).astype(np.uint8)
 

@@ -15,7 +15,7 @@ from monai.utils.enums import CommonKeys
 from torch import nn
 
 from monai_ddad.data.resident import DataError, ResidentDataset, normalise
-from monai_ddad.engines.precision import autocast
+from monai_ddad.engines.placement import autocast, place
 from monai_ddad.engines.resumable import ResumableTrainer
 from monai_ddad.networks import AE, DDADNet
 from monai_ddad.seeding import derive_seed, epoch_order
@@ -89,8 +89,8 @@ class EnsembleTrainer(ResumableTrainer):
         if unknown:
             raise ValueError(f"modules must be among {MODULES}, got {sorted(unknown)}.")
         device = torch.device(device)
-        self.network = network.to(device).to(memory_format=torch.channels_last)
-        self.modules = [module for module in MODULES if module in modules]
+        self.network = place(network, device)
+        trained = [module for module in MODULES if module in modules]
         self.batch_size = batch_size
         self.seed = seed
         self.precision = precision
@@ -98,9 +98,10 @@ class EnsembleTrainer(ResumableTrainer):
         self.num_workers = (num_workers or os.cpu_count() or 1) if device.type == "cpu" else 1
         self.images, self.members = self._prepare(dataset, device, optimizer)
         self.data_hash = hashlib.sha256(self.images.cpu().numpy().tobytes() + str(dataset.labels).encode()).hexdigest()
-        steps = max((len(member.order) for member in self.members if member.module in self.modules), default=1)
-        super().__init__(device, max_epochs, steps, train_handlers)
+        steps = max((len(member.order) for member in self.members if member.module in trained), default=1)
+        super().__init__(device, max_epochs if trained else 0, steps, train_handlers)
         self.epochs = dict.fromkeys(MODULES, 0)
+        self.trained = trained
 
     @property
     def fingerprint(self) -> dict[str, Any]:
@@ -135,7 +136,7 @@ class EnsembleTrainer(ResumableTrainer):
         return dataset.images.to(device), members
 
     def run(self) -> None:
-        """Train to ``max_epochs``, from where the checkpoint handler found an earlier run."""
+        """Train to ``max_epochs``; see :class:`~monai_ddad.engines.ResumableTrainer`."""
         threads = torch.get_num_threads()
         with ThreadPoolExecutor(self.num_workers, initializer=self._start_thread) as self._pool:
             super().run()
@@ -156,7 +157,7 @@ class EnsembleTrainer(ResumableTrainer):
         stepping = [
             member
             for member in self.members
-            if member.module in self.modules
+            if member.module in self.trained
             and batchdata < len(member.order)
             and self.epochs[member.module] < self.state.epoch
         ]
@@ -194,7 +195,7 @@ class EnsembleTrainer(ResumableTrainer):
             member.network.load_state_dict(weights)
             member.optimizer.load_state_dict(optimizer)
         # the modules that are not trained do not hold back the others
-        self.continue_after(min((self.epochs[module] for module in self.modules), default=self.state.max_epochs))
+        self.continue_after(min((self.epochs[module] for module in self.trained), default=0))
 
 
 def hyperparameters(optimizer: torch.optim.Optimizer) -> dict[str, Any]:

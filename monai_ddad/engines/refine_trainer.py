@@ -13,7 +13,7 @@ from torch import nn
 
 from monai_ddad.data.resident import DataError, ResidentDataset, normalise
 from monai_ddad.engines.ensemble_trainer import hyperparameters
-from monai_ddad.engines.precision import autocast
+from monai_ddad.engines.placement import autocast, place
 from monai_ddad.engines.resumable import ResumableTrainer
 from monai_ddad.losses import focal_loss
 from monai_ddad.networks import DDADNet
@@ -69,7 +69,7 @@ class RefineTrainer(ResumableTrainer):
         normal = [i for i, label in enumerate(dataset.labels) if label == 0]
         if len(normal) < 2:
             raise DataError(f"ASR-Net needs at least 2 known normal images, got {len(normal)}.")
-        self.network = network.to(device).to(memory_format=torch.channels_last)
+        self.network = place(network, device)
         self.images = dataset.images[normal].to(device)
         self.anomaly = RandBlendPatch() if anomaly is None else anomaly
         self.batch_size = batch_size
@@ -80,6 +80,7 @@ class RefineTrainer(ResumableTrainer):
         self._order = epoch_order(len(normal), batch_size, seed=0)
         super().__init__(device, 0 if network.asr is None else max_epochs, len(self._order), train_handlers)
         self.epochs = {} if network.asr is None else {"asr": 0}
+        self.trained = list(self.epochs)
 
     @property
     def fingerprint(self) -> dict[str, Any]:
@@ -99,7 +100,7 @@ class RefineTrainer(ResumableTrainer):
         }
 
     def run(self) -> None:
-        """Train to ``max_epochs``, from where the checkpoint handler found an earlier run."""
+        """Train to ``max_epochs``; see :class:`~monai_ddad.engines.ResumableTrainer`."""
         if self.network.asr is not None:
             super().run()
         self.network.eval()

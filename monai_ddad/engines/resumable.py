@@ -22,12 +22,13 @@ class ResumableTrainer(Trainer):
 
     Args:
         device: where to train.
-        max_epochs: epochs to train.
+        max_epochs: epochs to train; 0 trains nothing.
         steps: steps an epoch.
         handlers: handlers to attach.
 
     Attributes:
         epochs: epochs done, by part of the model.
+        trained: the parts that this run trains.
         seconds: time spent in epochs so far, earlier runs included.
     """
 
@@ -35,6 +36,7 @@ class ResumableTrainer(Trainer):
         self, device: torch.device, max_epochs: int, steps: int, handlers: Sequence[Any] | None = None
     ) -> None:
         self.epochs: dict[str, int] = {}
+        self.trained: list[str] = []
         self.seconds = 0.0
         self._losses: dict[str, list[torch.Tensor]] = {}
         super().__init__(
@@ -42,6 +44,13 @@ class ResumableTrainer(Trainer):
         )
         self.add_event_handler(Events.EPOCH_STARTED, ResumableTrainer._begin)
         self.add_event_handler(Events.ITERATION_COMPLETED, ResumableTrainer._collect)
+
+    def run(self) -> None:
+        """Train to ``max_epochs``, from where the checkpoint handler found an earlier run; 0 only loads that run."""
+        if self.state.max_epochs == 0:
+            self.fire_event(Events.STARTED)
+        else:
+            super().run()
 
     @property
     @abstractmethod
@@ -77,6 +86,6 @@ class ResumableTrainer(Trainer):
             self.state.metrics.update(
                 {name: float(torch.stack(losses).mean()) for name, losses in self._losses.items()}
             )
-            for part, done in self.epochs.items():
-                self.epochs[part] = max(done, self.state.epoch)
+            for part in self.trained:
+                self.epochs[part] = max(self.epochs[part], self.state.epoch)
             self.seconds += time.perf_counter() - self._started

@@ -36,7 +36,7 @@ class TrainingWorkflow:
 
     Args:
         network: the model.
-        ensembles: trainer of NDM and UDM; its ``modules`` say which of them are trained.
+        ensembles: trainer of NDM and UDM; its ``trained`` says which of them this run trains.
         refine: trainer of ASR-Net.
         evaluator: evaluates the model at the end.
         dataset: the training images.

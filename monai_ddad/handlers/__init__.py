@@ -2,9 +2,18 @@
 
 from monai_ddad.handlers.checkpoint import ResumeCheckpoint
 from monai_ddad.handlers.image_scores import ImageScores
+from monai_ddad.handlers.load_weights import LoadWeights
 from monai_ddad.handlers.non_finite import StopOnNonFinite
 from monai_ddad.handlers.progress import EpochProgress
 from monai_ddad.handlers.save_overlays import SaveOverlays
 from monai_ddad.handlers.write_evaluation import WriteEvaluation
 
-__all__ = ["EpochProgress", "ImageScores", "ResumeCheckpoint", "SaveOverlays", "StopOnNonFinite", "WriteEvaluation"]
+__all__ = [
+    "EpochProgress",
+    "ImageScores",
+    "LoadWeights",
+    "ResumeCheckpoint",
+    "SaveOverlays",
+    "StopOnNonFinite",
+    "WriteEvaluation",
+]

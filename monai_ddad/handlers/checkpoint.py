@@ -70,10 +70,12 @@ class ResumeCheckpoint:
                 "the earlier settings to go on with that run, or delete the file to start anew."
             )
         engine.load_training_state(state)
-        if engine.state.epoch > engine.state.max_epochs:
+        done = max(engine.epochs.values())
+        if done > engine.state.max_epochs > 0:
             raise CheckpointError(
-                f"{self.path.name} is trained for {engine.state.epoch} epochs, {engine.state.max_epochs} were asked "
+                f"{self.path.name} is trained for {done} epochs, {engine.state.max_epochs} were asked "
                 "for: ask for at least as many, or give another --output_dir."
             )
         self._saved = dict(engine.epochs)
-        logger.info(f"Going on after epoch {engine.state.epoch} of {engine.state.max_epochs}.")
+        if engine.state.max_epochs > 0:
+            logger.info(f"Going on after epoch {engine.state.epoch} of {engine.state.max_epochs}.")

@@ -123,8 +123,8 @@ class DDADNet(nn.Module):
                 for k, network in enumerate(networks):
                     torch.manual_seed(derive_seed(seed, index, k))
                     for layer in network.modules():
-                        if hasattr(layer, "reset_parameters"):
-                            layer.reset_parameters()
+                        if callable(reset := getattr(layer, "reset_parameters", None)):
+                            reset()
 
     def discrepancy_maps(self, image: torch.Tensor) -> torch.Tensor:
         """Compute the maps before refinement.

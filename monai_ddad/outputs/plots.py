@@ -52,7 +52,8 @@ def plot_histograms(scores: dict[str, np.ndarray], names: Sequence[str], path: s
     """
     figure = Figure(figsize=(3.2 * len(names), 3), layout="constrained")
     for axes, name in zip(np.atleast_1d(figure.subplots(1, len(names))), names):
-        bins = np.histogram_bin_edges(scores[name], bins=40)
+        low, high = scores[name].min(), scores[name].max()
+        bins = np.linspace(low, max(high, low + 1e-3 * abs(low), 1e-12), 41)
         for label, kind, colour in ((0, "normal", NORMAL), (1, "abnormal", ABNORMAL), (-1, "unlabelled", "grey")):
             values = scores[name][scores["label"] == label]
             if len(values):

@@ -1,0 +1,275 @@
+"""The brain bundle: layout, configs, and runs of each config in this process."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from monai.bundle import ConfigWorkflow, ckpt_export, verify_metadata, verify_net_in_out
+from PIL import Image
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+from monai_ddad.bundle import network_settings
+from monai_ddad.checkpoints import CheckpointError, load_file, load_weights
+from monai_ddad.networks import DDADNet
+
+BUNDLE = Path(__file__).resolve().parents[2] / "bundles" / "ddad_brain"
+CONFIGS = BUNDLE / "configs"
+NAMES = ["r_dual", "inter", "intra", "rec"]
+
+
+def run(configs: str | list[str], **settings: Any) -> ConfigWorkflow:
+    names = [configs] if isinstance(configs, str) else configs
+    workflow = ConfigWorkflow([str(CONFIGS / f"{name}.json") for name in names], logging_file=False, **settings)
+    workflow.initialize()
+    workflow.run()
+    workflow.finalize()
+    return workflow
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, dataset_dir: Path, small: dict[str, Any]) -> Path:
+    """Output folder of a small run."""
+    output = tmp_path_factory.mktemp("output")
+    run("train", output_dir=str(output), dataset_dir=str(dataset_dir), **small)
+    return output
+
+
+def cause_of(error: BaseException) -> BaseException:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
+
+
+def test_bundle_has_the_standard_layout():
+    expected = ["configs/metadata.json", "configs/train.json", "configs/evaluate.json", "configs/inference.json"]
+    expected += ["configs/logging.conf", "docs/README.md", "LICENSE", "large_files.yml"]
+    assert [name for name in expected if not (BUNDLE / name).is_file()] == []
+
+
+@pytest.mark.parametrize("name", ["train.json", "evaluate.json", "inference.json", "metadata.json", "logging.conf"])
+def test_config_beside_the_folder_is_the_one_inside(name):
+    assert (BUNDLE / name).read_bytes() == (CONFIGS / name).read_bytes()
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.json")), ids=lambda path: path.name)
+def test_expressions_import_nothing_and_stay_short(path):
+    expressions = re.findall(r'"(\$(?:[^"\\]|\\.)*)"', path.read_text())
+    assert [text for text in expressions if re.search(r"import|__|subprocess|\bos\.|\beval\(|exec|open\(", text)] == []
+    assert [text for text in expressions if len(text) > 100] == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "configs"), [("train", ["train"]), ("infer", ["inference"]), ("infer", ["train", "evaluate"])]
+)
+def test_required_properties_are_there(kind, configs, dataset_dir, tmp_path):
+    files = [str(CONFIGS / f"{name}.json") for name in configs]
+    settings = {"dataset_dir": str(dataset_dir), "output_dir": str(tmp_path)}
+    workflow = ConfigWorkflow(files, workflow_type=kind, logging_file=False, **settings)
+    workflow.initialize()
+    assert workflow.check_properties() == []
+
+
+def test_metadata_follows_the_schema_and_names_the_outputs(tmp_path):
+    verify_metadata(meta_file=str(CONFIGS / "metadata.json"), filepath=str(BUNDLE.parent / "metadata_schema.json"))
+    metadata = json.loads((CONFIGS / "metadata.json").read_text())
+    channels = metadata["network_data_format"]["outputs"]["pred"]["channel_def"]
+    assert list(channels.values()) == DDADNet().map_names
+    del metadata["changelog"]
+    (tmp_path / "metadata.json").write_text(json.dumps(metadata))
+    with pytest.raises(ValueError, match="changelog"):
+        verify_metadata(meta_file=str(tmp_path / "metadata.json"), filepath=str(BUNDLE.parent / "metadata_schema.json"))
+
+
+@pytest.mark.parametrize("config", ["train", "inference"])
+def test_network_takes_and_gives_what_the_metadata_says(config, tmp_path):
+    verify_net_in_out(
+        net_id="network_def",
+        config_file=str(CONFIGS / f"{config}.json"),
+        meta_file=str(CONFIGS / "metadata.json"),
+        device="cpu",
+        output_dir=str(tmp_path),
+    )
+
+
+def test_exported_torchscript_equals_the_trained_model(trained, tmp_path):
+    ckpt_export(
+        net_id="network_def",
+        filepath=str(tmp_path / "model.ts"),
+        ckpt_file=str(trained / "models" / "model.pt"),
+        meta_file=str(CONFIGS / "metadata.json"),
+        config_file=str(CONFIGS / "inference.json"),
+        output_dir=str(trained),
+    )
+    network = load_weights(DDADNet(**network_settings(str(trained / "models"))), trained / "models" / "model.pt")
+    image = torch.rand(3, 1, 16, 16) * 2 - 1
+    scripted = torch.jit.load(tmp_path / "model.ts").eval()
+    torch.testing.assert_close(scripted(image), network(image), rtol=1e-5, atol=1e-5)
+
+
+def test_training_leaves_everything(trained):
+    expected = ["models/model.pt", "models/run.json", "eval/metrics.json", "eval/scores.csv", "eval/roc.png"]
+    expected += ["eval/histograms.png", "eval/gallery.png"]
+    assert [name for name in expected if not (trained / name).is_file()] == []
+    assert list((trained / "eval" / "tensorboard").glob("events*"))
+    weights = torch.load(trained / "models" / "model.pt", weights_only=True)
+    assert weights.keys() == DDADNet(**network_settings(str(trained / "models"))).state_dict().keys()
+    for name in ("roc", "histograms", "gallery"):
+        with Image.open(trained / "eval" / f"{name}.png") as picture:
+            assert len(picture.convert("RGB").getcolors(maxcolors=2**24)) > 20
+
+
+def test_metrics_are_those_of_the_score_table(trained):
+    metrics = json.loads((trained / "eval" / "metrics.json").read_text())
+    with (trained / "eval" / "scores.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    labels = [int(row["label"]) for row in rows]
+    assert labels == [0] * 6 + [1] * 6
+    for name in NAMES:
+        scores = [float(row[name]) for row in rows]
+        figures = metrics["splits"]["all"]["scores"][name]
+        assert math.isclose(figures["auroc"], roc_auc_score(labels, scores), abs_tol=1e-9)
+        assert math.isclose(figures["average_precision"], average_precision_score(labels, scores), abs_tol=1e-9)
+        low, high = figures["auroc_interval"]
+        assert low <= figures["auroc"] <= high
+    record = metrics["training"]
+    assert record["epochs"] == {"ndm": 2, "udm": 2, "asr": 1}
+    assert record["settings"]["seed"] == 0
+    assert record["data"]["normal"] == 16 and record["data"]["unlabeled"] == 10
+    assert record["seconds"]["ensembles"] > 0 and record["seconds"]["refine"] > 0
+    assert record["versions"]["torch"].startswith("2.")
+
+
+def test_evaluation_alone_repeats_the_figures(trained, dataset_dir, tmp_path):
+    shutil.copytree(trained / "models", tmp_path / "models", ignore=shutil.ignore_patterns("checkpoint*"))
+    settings = {"output_dir": str(tmp_path), "dataset_dir": str(dataset_dir), "unlabeled_size": 10}
+    run(["train", "evaluate"], **settings)
+    ours, theirs = (json.loads((folder / "eval" / "metrics.json").read_text()) for folder in (tmp_path, trained))
+    assert ours["splits"] == theirs["splits"]
+
+
+def test_inference_scores_a_folder_without_labels(trained, dataset_dir, tmp_path):
+    folder = tmp_path / "films"
+    folder.mkdir()
+    names = sorted(path.name for path in (dataset_dir / "images").iterdir())[:3]
+    for name in names:
+        with Image.open(dataset_dir / "images" / name) as image:
+            image.resize((50, 40)).save(folder / name)
+    shutil.copytree(trained / "models", tmp_path / "out" / "models")
+    run("inference", output_dir=str(tmp_path / "out"), dataset_dir=str(folder))
+    results = tmp_path / "out" / "eval" / "inference"
+    with (results / "scores.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["position"] for row in rows] == ["0", "1", "2"]
+    assert all(row["label"] == "" and math.isfinite(float(row[name])) for row in rows for name in NAMES)
+    for position in range(3):
+        with Image.open(results / "overlays" / f"{position:06d}.png") as overlay:
+            assert overlay.size == (50, 40) and overlay.mode == "RGB"
+    assert not (results / "roc.png").exists()
+    written = b"".join(path.read_bytes() for path in results.rglob("*") if path.suffix in (".csv", ".json"))
+    assert not any(name.encode() in written for name in names)
+    run("inference", output_dir=str(tmp_path / "out"), dataset_dir=str(folder), file_names=True)
+    with (results / "scores.csv").open() as file:
+        assert [Path(row["image"]).name for row in csv.DictReader(file)] == names
+
+
+def test_finished_run_trains_nothing_again(trained, dataset_dir, small, tmp_path, monkeypatch):
+    shutil.copytree(trained, tmp_path / "again")
+    before = load_file(trained / "models" / "model.pt")
+
+    def refuse(*args):
+        raise AssertionError("a step of training was made")
+
+    monkeypatch.setattr("monai_ddad.engines.EnsembleTrainer._step", refuse)
+    monkeypatch.setattr("monai_ddad.engines.RefineTrainer._draw", refuse)
+    run("train", output_dir=str(tmp_path / "again"), dataset_dir=str(dataset_dir), **small)
+    after = load_file(tmp_path / "again" / "models" / "model.pt")
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_phases_run_alone_give_the_same_model(trained, dataset_dir, small, tmp_path):
+    settings = small | {"output_dir": str(tmp_path), "dataset_dir": str(dataset_dir)}
+    run("train", phases=["ndm"], **settings)
+    assert not (tmp_path / "models" / "model.pt").exists()
+    with pytest.raises(RuntimeError) as caught:
+        run("train", phases=["refine"], **settings)
+    assert "udm" in str(cause_of(caught.value))
+    for phase in (["udm"], ["refine"], ["evaluate"]):
+        run("train", phases=phase, **settings)
+    whole, parts = (load_file(folder / "models" / "model.pt") for folder in (trained, tmp_path))
+    assert all(torch.equal(whole[name], parts[name]) for name in whole)
+    assert (tmp_path / "eval" / "metrics.json").is_file()
+
+
+def test_one_member_without_refinement_gives_finite_scores(dataset_dir, small, tmp_path):
+    settings = small | {"members": 1, "refine": "none", "output_dir": str(tmp_path), "dataset_dir": str(dataset_dir)}
+    run("train", **settings)
+    table = np.genfromtxt(tmp_path / "eval" / "scores.csv", delimiter=",", names=True)
+    assert table.dtype.names == ("position", "label", "inter", "rec")
+    assert np.isfinite(table["inter"]).all() and np.isfinite(table["rec"]).all()
+
+
+def test_one_member_with_refinement_says_what_to_do(dataset_dir, small, tmp_path):
+    settings = small | {"members": 1, "output_dir": str(tmp_path), "dataset_dir": str(dataset_dir)}
+    with pytest.raises(RuntimeError) as caught:
+        run("train", **settings)
+    assert "set refine to none" in str(cause_of(caught.value))
+
+
+@pytest.mark.parametrize("backbone", ["AE-U", "MemAE"])
+def test_other_backbones_and_rgb_run(backbone, dataset_dir, small, tmp_path):
+    settings = small | {"backbone": backbone, "in_channels": 3, "refine": "intra", "output_dir": str(tmp_path)}
+    run("train", dataset_dir=str(dataset_dir), **settings)
+    metrics = json.loads((tmp_path / "eval" / "metrics.json").read_text())
+    assert metrics["training"]["network"]["map_names"][0] == "r_intra"
+    assert metrics["training"]["network"]["in_channels"] == 3
+
+
+def test_bfloat16_runs(dataset_dir, small, tmp_path):
+    run("train", precision="bfloat16", output_dir=str(tmp_path), dataset_dir=str(dataset_dir), **small)
+    assert all(value.isfinite().all() for value in load_file(tmp_path / "models" / "model.pt").values())
+
+
+def test_continuing_with_other_settings_is_refused(trained, dataset_dir, small, tmp_path):
+    shutil.copytree(trained, tmp_path / "again")
+    settings = small | {"seed": 1, "output_dir": str(tmp_path / "again"), "dataset_dir": str(dataset_dir)}
+    with pytest.raises(RuntimeError) as caught:
+        run("train", **settings)
+    assert isinstance(cause_of(caught.value), CheckpointError) and "other seed" in str(cause_of(caught.value))
+
+
+@pytest.mark.parametrize("change", [{"backbone": "AE-U"}, {"members": 3}, {"image_size": 32}, {"refine": "none"}])
+def test_evaluating_a_checkpoint_of_another_model_is_refused(change, trained, dataset_dir):
+    with pytest.raises(RuntimeError) as caught:
+        run(["train", "evaluate"], output_dir=str(trained), dataset_dir=str(dataset_dir), **change)
+    assert isinstance(cause_of(caught.value), CheckpointError) and "another model" in str(cause_of(caught.value))
+
+
+def test_inference_without_a_model_says_to_train_first(dataset_dir, tmp_path):
+    with pytest.raises(RuntimeError) as caught:
+        run("inference", output_dir=str(tmp_path), dataset_dir=str(dataset_dir / "images"))
+    assert "train first" in str(cause_of(caught.value))
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.9])
+def test_model_file_cut_off_is_refused(share, trained, dataset_dir, tmp_path):
+    shutil.copytree(trained / "models", tmp_path / "models")
+    content = (trained / "models" / "model.pt").read_bytes()
+    (tmp_path / "models" / "model.pt").write_bytes(content[: int(share * len(content))])
+    with pytest.raises(RuntimeError) as caught:
+        run("inference", output_dir=str(tmp_path), dataset_dir=str(dataset_dir / "images"))
+    assert isinstance(cause_of(caught.value), CheckpointError)
+
+
+def test_built_in_data_is_used_without_a_data_set(small, tmp_path, caplog):
+    run("train", output_dir=str(tmp_path), **(small | {"phases": []}))
+    assert (tmp_path / "phantom" / "data.json").is_file()
+    assert "SYNTHETIC" in caplog.text

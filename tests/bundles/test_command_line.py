@@ -1,0 +1,74 @@
+"""``python -m monai.bundle run`` as a user types it: where outputs go, and how errors end."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+def bundle_run(config: str, folder: Path, **settings: Any) -> subprocess.CompletedProcess[str]:
+    arguments = [f"--{name}={value}" for name, value in settings.items()]
+    return subprocess.run(
+        [sys.executable, "-W", "ignore", "-m", "monai.bundle", "run", "--config_file", config, *arguments],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[2]), "OMP_WAIT_POLICY": "PASSIVE"},
+        timeout=300,
+    )
+
+
+@pytest.mark.parametrize(
+    ("start", "config"),
+    [
+        ("top", "bundles/ddad_brain/train.json"),
+        ("bundle", "train.json"),
+        ("bundle", "configs/train.json"),
+        ("other", "{bundle}/train.json"),
+        ("repository", "{bundle}/configs/train.json"),
+    ],
+)
+def test_outputs_go_into_the_bundle_wherever_it_is_started(
+    start, config, bundle, repository, dataset_dir, small, tmp_path
+):
+    other = tmp_path / "other"
+    other.mkdir()
+    folders = {"top": bundle.parents[1], "bundle": bundle, "other": other, "repository": repository}
+    before = {folder: sorted(folder.iterdir()) for folder in (other, bundle.parents[1])}
+    done = bundle_run(config.format(bundle=bundle), folders[start], dataset_dir=dataset_dir, **small)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "r_dual" in done.stdout
+    assert (bundle / "models" / "model.pt").is_file() and (bundle / "eval" / "metrics.json").is_file()
+    assert {folder: sorted(folder.iterdir()) for folder in before} == before
+
+
+def test_unreadable_images_end_in_one_message_without_paths(bundle, tmp_path, small, dataset_dir):
+    folder = tmp_path / "Muster^Erika"
+    for place in ("normal", "unlabeled", "test/normal", "test/abnormal"):
+        (folder / place).mkdir(parents=True)
+    sources = sorted((dataset_dir / "images").glob("*.png"))
+    for i in range(4):
+        (folder / "normal" / f"{i}.png").write_bytes(sources[i].read_bytes())
+        (folder / "unlabeled" / f"{i}.png").write_bytes(sources[10 + i].read_bytes())
+    (folder / "normal" / "1.png").write_text("not an image")
+    (folder / "test" / "abnormal" / "x.jpg").write_bytes(b"")
+    done = bundle_run(str(bundle / "train.json"), tmp_path, dataset_dir=folder, **small)
+    assert done.returncode != 0
+    assert "training item 1:" in done.stdout and "test item 0:" in done.stdout
+    assert "Traceback" not in done.stdout + done.stderr
+    assert "Muster" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("kind", ["missing", "empty"])
+def test_missing_or_empty_folder_ends_in_one_message(kind, bundle, tmp_path, small):
+    folder = tmp_path / "folder"
+    if kind == "empty":
+        folder.mkdir()
+    done = bundle_run(str(bundle / "train.json"), tmp_path, dataset_dir=folder, **small)
+    assert done.returncode != 0
+    assert "dataset_dir" in done.stdout and "Traceback" not in done.stdout + done.stderr

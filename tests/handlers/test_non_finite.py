@@ -1,0 +1,29 @@
+"""StopOnNonFinite raises at the step, and only there."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from ignite.engine import Engine
+
+from monai_ddad.handlers import StopOnNonFinite
+
+
+def engine(losses: list[dict[str, float]]) -> Engine:
+    """An engine of 3 steps an epoch whose step n reports ``losses[n]``."""
+    steps = iter(losses)
+    result = Engine(lambda *_: {"losses": {name: torch.tensor(value) for name, value in next(steps).items()}})
+    StopOnNonFinite().attach(result)
+    return result
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_the_networks_epoch_and_step_are_named(value):
+    losses = [{"a": 1.0, "b": 1.0, "c": 1.0}] * 4 + [{"a": value, "b": 1.0, "c": value}]
+    with pytest.raises(FloatingPointError, match="loss of a, c is not finite at epoch 2, step 2"):
+        engine(losses).run(range(3), max_epochs=2)
+
+
+def test_finite_losses_pass():
+    losses = [{"a": 1e38}, {}, {"a": -3.0}, {"b": 0.0}]
+    assert engine(losses).run(range(2), max_epochs=2).iteration == 4

@@ -1,0 +1,195 @@
+"""Weights come back as they were, or not at all."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from monai_ddad.checkpoints import CheckpointError, atomic_file, load_file, load_weights, save_file
+
+
+class Payload:
+    """Runs a command where a pickle of it is loaded."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def __reduce__(self) -> tuple[Callable, tuple]:
+        return os.system, (f"touch {self.file}",)
+
+
+@pytest.fixture
+def saved(make_net, tmp_path) -> Path:
+    path = tmp_path / "patient_doe" / "model.pt"
+    save_file(make_net(seed=1).state_dict(), path)
+    return path
+
+
+@pytest.fixture
+def assert_refused(make_net):
+    """Return a check that a file is refused for a reason, and that the network stays as it was."""
+
+    def check(path: Path, message: str) -> None:
+        network = make_net(seed=2)
+        before = {name: value.clone() for name, value in network.state_dict().items()}
+        with pytest.raises(CheckpointError, match=message) as caught:
+            load_weights(network, path)
+        assert str(path.parent) not in str(caught.value)
+        assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+
+    return check
+
+
+@pytest.mark.parametrize("backbone", ["AE", "AE-U", "MemAE"])
+def test_weights_come_back_as_they_were(make_net, images, tmp_path, backbone):
+    first, second = make_net(backbone, seed=1), make_net(backbone, seed=2).train()
+    save_file(first.state_dict(), tmp_path / "model.pt")
+    assert load_weights(second, tmp_path / "model.pt") is second and not second.training
+    assert all(torch.equal(value, second.state_dict()[name]) for name, value in first.state_dict().items())
+    assert torch.equal(first(images), second(images))
+
+
+def test_plain_containers_come_back_as_they_were(tmp_path):
+    content = {"epochs": {"ndm": 3}, "list": [1.5, None, "text", True], "tensor": torch.arange(3)}
+    save_file(content, tmp_path / "state.pt")
+    found = load_file(tmp_path / "state.pt")
+    assert torch.equal(found.pop("tensor"), content.pop("tensor")) and found == content
+
+
+@pytest.mark.parametrize("share", [0.0, 0.0005, 0.01, 0.3, 0.5, 0.9, 0.999])
+def test_a_file_cut_short_is_refused(saved, assert_refused, share):
+    content = saved.read_bytes()
+    saved.write_bytes(content[: int(share * len(content))])
+    assert_refused(saved, "damaged")
+
+
+@pytest.mark.parametrize(
+    "content", [np.random.default_rng(0).bytes(5000), b"PK\x03\x04" + bytes(200), b"\x80\x02}q\x00.", b"text"]
+)
+def test_files_of_anything_else_are_refused(saved, assert_refused, content):
+    saved.write_bytes(content)
+    assert_refused(saved, "damaged|no state dict|another model")
+
+
+def test_a_missing_file_and_a_folder_are_refused(saved, assert_refused):
+    assert_refused(saved.parent / "absent.pt", "does not exist")
+    assert_refused(saved.parent, "does not exist")
+
+
+@pytest.mark.parametrize("legacy", [False, True], ids=["zip", "legacy"])
+@pytest.mark.parametrize("wrap", [lambda payload: payload, lambda payload: {"weight": payload}])
+def test_code_in_a_file_is_never_run(saved, assert_refused, tmp_path, legacy, wrap):
+    torch.save(wrap(Payload(tmp_path / "run")), saved, _use_new_zipfile_serialization=not legacy)
+    assert_refused(saved, "damaged or is no weights-only")
+    saved.write_bytes(pickle.dumps(wrap(Payload(tmp_path / "run"))))
+    assert_refused(saved, "damaged or is no weights-only")
+    assert not (tmp_path / "run").exists()
+    pickle.loads(saved.read_bytes())  # the payload does run where it is trusted
+    assert (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        ({"backbone": "AE-U"}, "another model.*decoder.9.weight"),
+        ({"backbone": "MemAE"}, "6 are not of this model .first:.*mem_rep"),
+        ({"members": 2}, "backbone, members or refine differ.*weights are missing .first:.*members.2"),
+        ({"members": 4}, "are not of this model .first:.*members.3"),
+        ({"image_size": 48}, "image_size, in_channels or latent_size differ"),
+        ({"in_channels": 3}, r"encoder.0.weight has shape \(2, 3, 4, 4\), expected \(2, 1, 4, 4\)"),
+        ({"latent_size": 5}, "image_size, in_channels or latent_size differ"),
+        ({"refine": "none"}, "weights are missing .first:.*asr"),
+        ({"refine": "intra"}, "another model"),
+    ],
+)
+def test_weights_of_another_model_are_refused(make_net, tmp_path, assert_refused, settings, message):
+    save_file(make_net(**settings).state_dict(), tmp_path / "model.pt")
+    assert_refused(tmp_path / "model.pt", message)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("name", ["ndm.members.0.encoder.0.weight", "udm.members.2.decoder.7.running_var"])
+def test_weights_that_are_not_finite_are_refused(make_net, tmp_path, assert_refused, name, value):
+    weights = make_net().state_dict()
+    weights[name].view(-1)[0] = value
+    save_file(weights, tmp_path / "model.pt")
+    assert_refused(tmp_path / "model.pt", f"{name} holds NaN or infinite")
+
+
+def test_weights_too_large_for_the_network_are_refused(make_net, tmp_path, assert_refused):
+    weights = make_net().double().state_dict()
+    weights["asr.model.6.bias"][0] = 1e300
+    save_file(weights, tmp_path / "model.pt")
+    assert_refused(tmp_path / "model.pt", "asr.model.6.bias")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        torch.zeros(3),
+        [torch.zeros(3)],
+        None,
+        {"weights": {"a": torch.zeros(3)}},
+        {},
+        {3: torch.zeros(3)},
+        {3: torch.zeros(3), "a": torch.zeros(3)},
+    ],
+)
+def test_files_without_a_state_dict_are_refused(saved, assert_refused, content):
+    save_file(content, saved)
+    assert_refused(saved, "no state dict|another model")
+
+
+def test_a_flipped_byte_is_an_error_or_gives_finite_weights(make_net, saved):
+    whole, generator, refused = saved.read_bytes(), np.random.default_rng(0), 0
+    network = make_net(members=3, seed=2)
+    for place in generator.integers(len(whole), size=30):
+        damaged = bytearray(whole)
+        damaged[place] ^= 1 << generator.integers(8)
+        saved.write_bytes(damaged)
+        try:
+            load_weights(network, saved)
+        except CheckpointError:
+            refused += 1
+        assert all(torch.isfinite(value).all() for value in network.state_dict().values())
+    assert refused > 0
+
+
+class Interrupted(BaseException):
+    """Stands for a kill."""
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, Interrupted])
+@pytest.mark.parametrize("existing", [True, False])
+def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path, error, existing):
+    path = tmp_path / "sub" / "state.pt"
+    if existing:
+        save_file({"a": 1}, path)
+    with pytest.raises(error), atomic_file(path) as file:
+        file.write(b"half")
+        raise error
+    assert [entry.name for entry in path.parent.iterdir()] == (["state.pt"] if existing else [])
+    assert not existing or load_file(path) == {"a": 1}
+
+
+def test_a_file_that_cannot_be_saved_leaves_the_old_one(tmp_path):
+    save_file({"a": 1}, tmp_path / "state.pt")
+    with pytest.raises((pickle.PicklingError, AttributeError, TypeError)):
+        save_file({"a": lambda: 1}, tmp_path / "state.pt")
+    assert load_file(tmp_path / "state.pt") == {"a": 1} and len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_file_appears_only_when_it_is_complete_and_replaces_the_old_one(tmp_path):
+    path = tmp_path / "text"
+    for content in (b"first", b"second"):
+        with atomic_file(path) as file:
+            file.write(content)
+            assert not path.exists() or path.read_bytes() == b"first"
+        assert path.read_bytes() == content
+    assert [entry.name for entry in tmp_path.iterdir()] == ["text"]

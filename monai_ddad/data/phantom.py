@@ -171,8 +171,8 @@ def _acquire(rng: np.random.Generator, tissue: np.ndarray, head: np.ndarray) -> 
     tilt_y, tilt_x, bowl = rng.normal(0, 0.05, 3)
     bias = np.exp(tilt_y * ramp[:, None] + tilt_x * ramp[None] + bowl * (ramp[:, None] ** 2 + ramp[None] ** 2))
     image = ndimage.gaussian_filter(tissue * bias, rng.uniform(0.5, 1.8) * side / 128)
-    image *= rng.uniform(0.28, 0.54) / image[head].mean()
-    level = rng.uniform(0.01, 0.10)
+    image *= rng.uniform(0.30, 0.52) / image[head].mean()
+    level = rng.uniform(0.01, 0.09)
     grain = [_smooth_noise(rng, side, 0.008) for _ in range(2)]
     noisy = np.hypot(image + level * grain[0], level * grain[1])  # magnitude picture: Rician noise
     return np.rint(255 * np.clip(noisy, 0, 1)).astype(np.uint8)
@@ -184,7 +184,7 @@ def write_phantom_dataset(
     normal: int = 256,
     unlabeled: int = 256,
     abnormal_rate: float = 0.6,
-    test: int = 60,
+    test: int = 100,
     side: int = 128,
 ) -> Path:
     """Write a synthetic data set in the authors' structure, whole or not at all.

@@ -14,6 +14,7 @@ from monai_ddad.checkpoints import CheckpointError, load_file, save_file
 from monai_ddad.engines import EnsembleTrainer, RefineTrainer
 from monai_ddad.handlers import ResumeCheckpoint
 from monai_ddad.networks import DDADNet
+from monai_ddad.transforms import RandBlendPatch
 
 TRAINERS = {"ensemble": EnsembleTrainer, "refine": RefineTrainer}
 
@@ -151,6 +152,14 @@ def test_a_checkpoint_of_a_run_with_other_settings_is_refused_or_restarted(start
     assert restarted.steps == 2 * restarted.trainer.state.epoch_length
     assert restarted.same(start(2, file="fresh.pt", **other))
     assert start(2, **other).steps == 0  # the checkpoint is now that of the new run
+
+
+@pytest.mark.parametrize("kind", ["refine"], indirect=True)
+@pytest.mark.parametrize("anomaly", [{"prob": 0.9}, {"half_width_range": (0.1, 0.4)}, {"centre_range": (0.3, 0.7)}])
+def test_a_checkpoint_of_a_run_with_other_anomalies_is_refused(start, anomaly):
+    start(1)
+    with pytest.raises(CheckpointError, match="anomaly"):
+        start(2, anomaly=RandBlendPatch(**anomaly))
 
 
 @pytest.mark.parametrize("network", [{"backbone": "MemAE"}, {"members": 3}, {"hidden_size": 9}])

@@ -35,7 +35,7 @@ def draw_phantom(seed: int, abnormal: bool, side: int = 128) -> tuple[np.ndarray
 
     Args:
         seed: seed of the picture, a non-negative integer.
-        abnormal: add one or two lesions, 5 to 12 % of the side in radius.
+        abnormal: add one or two lesions, about 6 to 12.5 % of the side in radius.
         side: height and width, pixels, at least 32.
 
     Returns:

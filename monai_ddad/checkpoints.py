@@ -92,7 +92,9 @@ def load_weights(network: nn.Module, path: str | os.PathLike[str]) -> nn.Module:
             image size), or a weight is not finite. The network is then left as it was.
     """
     weights = load_file(path)
-    if not isinstance(weights, dict) or not all(isinstance(value, torch.Tensor) for value in weights.values()):
+    if not isinstance(weights, dict) or not all(
+        isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in weights.items()
+    ):
         raise CheckpointError("the checkpoint holds no state dict (names with tensors).")
     expected = network.state_dict()
     missing, surplus = sorted(expected.keys() - weights.keys()), sorted(weights.keys() - expected.keys())
@@ -104,10 +106,10 @@ def load_weights(network: nn.Module, path: str | os.PathLike[str]) -> nn.Module:
     for name, value in weights.items():
         if value.shape != expected[name].shape:
             raise CheckpointError(
-                f"the checkpoint is of another model (image_size, in_channels or latent_size differ): {name} has shape "
-                f"{tuple(value.shape)}, expected {tuple(expected[name].shape)}."
+                "the checkpoint is of another model (backbone, image_size, in_channels or latent_size differ): "
+                f"{name} has shape {tuple(value.shape)}, expected {tuple(expected[name].shape)}."
             )
-        if not torch.isfinite(value).all():
+        if not torch.isfinite(value.to(expected[name].dtype)).all():
             raise CheckpointError(f"the checkpoint's weight {name} holds NaN or infinite values.")
     network.load_state_dict(weights)
     return network.eval()

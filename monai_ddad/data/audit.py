@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from dataclasses import dataclass, field
 
 import torch
@@ -84,12 +85,9 @@ def _check_counts(training: ResidentDataset) -> list[str]:
 
 
 def _check_names(training: ResidentDataset, test: ResidentDataset) -> list[str]:
-    paths = {item["image"]: position for position, item in enumerate(training.data)}
-    return [
-        f"test item {position} is the same file as training item {paths[item['image']]}"
-        for position, item in enumerate(test.data)
-        if item["image"] in paths
-    ]
+    places = {os.path.realpath(item["image"]): position for position, item in enumerate(training.data)}
+    found = [(position, places.get(os.path.realpath(item["image"]))) for position, item in enumerate(test.data)]
+    return [f"test item {i} is the same file as training item {j}" for i, j in found if j is not None]
 
 
 def _check_content(name: str, data: ResidentDataset) -> list[str]:

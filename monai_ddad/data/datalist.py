@@ -120,6 +120,8 @@ def _from_authors(root: Path, size: int | None, rate: float | None) -> dict[str,
     try:
         groups = [lists["train"]["0"], lists["train"]["unlabeled"]["0"], lists["train"]["unlabeled"]["1"]]
         groups += [lists.get("test", {}).get("0", []), lists.get("test", {}).get("1", [])]
+        if not all(isinstance(group, list) for group in groups):
+            raise TypeError
         normal, pool_normal, pool_abnormal, test_normal, test_abnormal = (
             [root / "images" / name for name in group] for group in groups
         )

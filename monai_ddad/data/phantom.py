@@ -231,15 +231,17 @@ def write_phantom_dataset(
         raise FileExistsError("the folder for the synthetic images holds other files; choose a new or empty one.")
     folder.parent.mkdir(parents=True, exist_ok=True)
     built = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    retired = built.with_name(f"{built.name}-old")
     try:
         _write_files(built, seed, counts, side)
         (built / "phantom.json").write_text(json.dumps(parameters, indent=1))
         built.chmod(0o755)
-        if folder.exists():
-            shutil.rmtree(folder)
+        if folder.exists():  # renamed first: a kill while it is being removed must not leave half of it in place
+            os.replace(folder, retired)
         os.replace(built, folder)
     finally:
-        shutil.rmtree(built, ignore_errors=True)
+        for leftover in (built, retired):
+            shutil.rmtree(leftover, ignore_errors=True)
     return folder
 
 

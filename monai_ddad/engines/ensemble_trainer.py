@@ -63,7 +63,7 @@ class EnsembleTrainer(ResumableTrainer):
 
     Raises:
         DataError: fewer than 2 known normal or 2 unlabelled images.
-        ValueError: an unknown module.
+        ValueError: an unknown module, or a batch of one image.
 
     After each step ``state.output`` holds the mean ``loss`` of the members that stepped and ``losses``, theirs by
     name; after each epoch ``state.metrics`` holds the mean ``ndm_loss`` and ``udm_loss``.
@@ -85,6 +85,8 @@ class EnsembleTrainer(ResumableTrainer):
         num_workers: int | None = None,
         train_handlers: Sequence[Any] | None = None,
     ) -> None:
+        if batch_size < 2:
+            raise ValueError(f"batch_size must be at least 2 (for batch normalisation), got {batch_size}.")
         unknown = set(modules) - set(MODULES)
         if unknown:
             raise ValueError(f"modules must be among {MODULES}, got {sorted(unknown)}.")
@@ -138,14 +140,16 @@ class EnsembleTrainer(ResumableTrainer):
     def run(self) -> None:
         """Train to ``max_epochs``; see :class:`~monai_ddad.engines.ResumableTrainer`."""
         threads = torch.get_num_threads()
-        with ThreadPoolExecutor(self.num_workers, initializer=self._start_thread) as self._pool:
-            super().run()
-        torch.set_num_threads(threads)
+        try:
+            with ThreadPoolExecutor(self.num_workers, initializer=self._start_thread) as self._pool:
+                super().run()
+        finally:
+            torch.set_num_threads(threads)
         self.network.eval()
 
     def _start_thread(self) -> None:
-        if self.num_workers > 1:
-            torch.set_num_threads(1)
+        if self.images.device.type == "cpu":
+            torch.set_num_threads(1)  # also for one worker, since the number of threads changes the rounding
 
     def start_epoch(self, epoch: int) -> None:
         """Shuffle each member's images."""

@@ -45,9 +45,10 @@ class RefineTrainer(ResumableTrainer):
 
     Raises:
         DataError: fewer than 2 known normal images.
+        ValueError: a batch of one image.
 
     After each step ``state.output`` holds ``loss``; after each epoch ``state.metrics`` holds the mean
-    ``refine_loss``.
+    ``asr_loss``.
 
     Source: MedIA 2023, section 3.4; method.md section 4.
     """
@@ -66,6 +67,8 @@ class RefineTrainer(ResumableTrainer):
         train_handlers: Sequence[Any] | None = None,
     ) -> None:
         device = torch.device(device)
+        if batch_size < 2:
+            raise ValueError(f"batch_size must be at least 2 (for batch normalisation), got {batch_size}.")
         normal = [i for i, label in enumerate(dataset.labels) if label == 0]
         if len(normal) < 2:
             raise DataError(f"ASR-Net needs at least 2 known normal images, got {len(normal)}.")
@@ -93,6 +96,11 @@ class RefineTrainer(ResumableTrainer):
             "ensembles": ensembles.hexdigest(),
             "normal images": hashlib.sha256(self.images.cpu().numpy().tobytes()).hexdigest(),
             "refine": self.network.refine,
+            "anomaly": {
+                "prob": self.anomaly.prob,
+                "centre_range": list(self.anomaly.centre_range),
+                "half_width_range": list(self.anomaly.half_width_range),
+            },
             "seed": self.seed,
             "batch_size": self.batch_size,
             "precision": self.precision,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from ignite.engine import Events
 
@@ -31,10 +31,13 @@ class ResumeCheckpoint:
         CheckpointError: on start, the file is damaged, of other settings or data, or trained longer than asked.
     """
 
-    def __init__(self, path: str, interval: int = 1, on_mismatch: str = "raise") -> None:
+    def __init__(self, path: str, interval: int = 1, on_mismatch: Literal["raise", "restart"] = "raise") -> None:
+        if on_mismatch not in ("raise", "restart"):
+            raise ValueError(f"on_mismatch must be raise or restart, got {on_mismatch!r}.")
         self.path = Path(path)
         self.interval = interval
         self.on_mismatch = on_mismatch
+        self._fingerprint: dict[str, Any] = {}
         self._saved: dict[str, int] = {}
 
     def attach(self, engine: Any) -> None:
@@ -46,20 +49,22 @@ class ResumeCheckpoint:
     def save(self, engine: Any) -> None:
         """Save the trainer's state, unless the file holds this epoch already."""
         if engine.epochs != self._saved:
-            save_file({"fingerprint": engine.fingerprint, "state": engine.training_state()}, self.path)
+            save_file({"fingerprint": self._fingerprint, "state": engine.training_state()}, self.path)
             self._saved = dict(engine.epochs)
 
     def resume(self, engine: Any) -> None:
         """Load the state that an earlier run left, if there is one."""
+        self._fingerprint = engine.fingerprint
         self._saved = dict(engine.epochs)
         if not self.path.is_file():
             return
         content = load_file(self.path)
         try:
-            found, state = content["fingerprint"], content["state"]
-        except (KeyError, TypeError):
+            found, state = dict(content["fingerprint"]), content["state"]
+            done = max(state["epochs"].values())
+        except (AttributeError, IndexError, KeyError, TypeError, ValueError):
             raise CheckpointError(f"{self.path.name} is no checkpoint of a training run.") from None
-        expected = engine.fingerprint
+        expected = self._fingerprint
         different = sorted(key for key in expected.keys() | found.keys() if expected.get(key) != found.get(key))
         if different and self.on_mismatch == "restart":
             logger.warning(f"{self.path.name} is of a run with other {', '.join(different)}: training starts anew.")
@@ -69,13 +74,15 @@ class ResumeCheckpoint:
                 f"{self.path.name} is of a run with other {', '.join(different)}: give another --output_dir, repeat "
                 "the earlier settings to go on with that run, or delete the file to start anew."
             )
-        engine.load_training_state(state)
-        done = max(engine.epochs.values())
         if done > engine.state.max_epochs > 0:
             raise CheckpointError(
-                f"{self.path.name} is trained for {done} epochs, {engine.state.max_epochs} were asked "
-                "for: ask for at least as many, or give another --output_dir."
+                f"{self.path.name} is trained for {done} epochs, {engine.state.max_epochs} were asked for: ask for at "
+                "least as many, or give another --output_dir."
             )
+        try:
+            engine.load_training_state(state)
+        except (KeyError, RuntimeError, TypeError, ValueError) as error:
+            raise CheckpointError(f"{self.path.name} is incomplete or damaged ({type(error).__name__}).") from None
         self._saved = dict(engine.epochs)
         if engine.state.max_epochs > 0:
             logger.info(f"Going on after epoch {engine.state.epoch} of {engine.state.max_epochs}.")

@@ -66,16 +66,16 @@ def read_pil(path: str | PathLike[str], in_channels: int = 1) -> Image.Image:
 
 def _to_eight_bits(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):
-        values = np.asarray(image).astype(np.int64)
+        values = np.asarray(image)
         if values.min() < 0 or values.max() > 65535:
-            raise ImageReadError(f"integer values in [{values.min()}, {values.max()}], expected 16 bits")
-        return Image.fromarray(((values + 128) // 257).astype(np.uint8))
+            raise ImageReadError("integer values outside 0 to 65535 (16 bits)")
+        return Image.fromarray(((values.astype(np.uint32) + 128) // 257).astype(np.uint8))
     if image.mode == "F":
         floats = np.asarray(image)
         if not np.isfinite(floats).all():
             raise ImageReadError(f"{np.count_nonzero(~np.isfinite(floats))} pixels are NaN or infinite")
         if floats.min() < 0 or floats.max() > 1:
-            raise ImageReadError(f"float values in [{floats.min():g}, {floats.max():g}], expected [0, 1]")
+            raise ImageReadError("float values outside [0, 1]")
         return Image.fromarray(np.rint(floats * 255).astype(np.uint8))
     if image.has_transparency_data:
         rgba = image.convert("RGBA")

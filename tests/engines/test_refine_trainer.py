@@ -144,7 +144,7 @@ def test_the_anomaly_given_is_the_one_drawn(make_net, make_dataset):
 def test_the_mean_loss_of_the_epoch_is_a_metric(make_net, make_dataset):
     trainer = RefineTrainer("cpu", 2, make_net(), make_dataset(), ADAM, batch_size=4)
     losses = recorded(trainer)
-    assert trainer.state.metrics == {"refine_loss": pytest.approx(float(torch.stack(losses[2:]).mean()), rel=1e-6)}
+    assert trainer.state.metrics == {"asr_loss": pytest.approx(float(torch.stack(losses[2:]).mean()), rel=1e-6)}
 
 
 @pytest.mark.parametrize("options", [{"refine": "none"}, {"refine": "dual", "epochs": 0}])

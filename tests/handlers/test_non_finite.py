@@ -13,8 +13,16 @@ def engine(losses: list[dict[str, float]]) -> Engine:
     """An engine of 3 steps an epoch whose step n reports ``losses[n]``."""
     steps = iter(losses)
     result = Engine(lambda *_: {"losses": {name: torch.tensor(value) for name, value in next(steps).items()}})
+    result.network = torch.nn.Linear(1, 1)
     StopOnNonFinite().attach(result)
     return result
+
+
+def test_weights_that_are_not_finite_at_the_end_of_an_epoch_are_named():
+    trainer = engine([{"a": 1.0}] * 3)
+    torch.nn.init.constant_(trainer.network.bias, float("nan"))
+    with pytest.raises(FloatingPointError, match="weight bias is not finite at the end of epoch 1"):
+        trainer.run(range(3), max_epochs=1)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])

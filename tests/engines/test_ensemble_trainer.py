@@ -225,7 +225,7 @@ def test_a_network_whose_loss_is_not_finite_stops_the_run_and_is_named(train, ti
 @pytest.mark.parametrize("epochs", [1, 3])
 def test_a_learning_rate_that_destroys_the_weights_stops_the_run_before_it_is_saved(train, tmp_path, rate, epochs):
     handlers = [StopOnNonFinite(), ResumeCheckpoint(str(tmp_path / "state.pt"))]
-    with pytest.raises(FloatingPointError, match=r"ndm\.members\.0\..* epoch 1"):
+    with pytest.raises(FloatingPointError, match=r"ndm.* epoch 1"):
         train(optimizer=partial(torch.optim.Adam, lr=rate), epochs=epochs, train_handlers=handlers)
     assert list(tmp_path.glob("*.pt")) == []
 

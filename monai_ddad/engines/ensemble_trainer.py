@@ -65,7 +65,7 @@ class EnsembleTrainer(ResumableTrainer):
         DataError: fewer than 2 known normal or 2 unlabelled images.
         ValueError: an unknown module, or a batch of one image.
 
-    After each step ``state.output`` holds the mean ``loss`` of the members that stepped and ``losses``, theirs by
+    After each step ``state.output[0]`` holds the mean ``loss`` of the members that stepped and ``losses``, theirs by
     name; after each epoch ``state.metrics`` holds the mean ``ndm_loss`` and ``udm_loss``.
 
     Source: MedIA 2023, section 3.2; method.md sections 1 and 2 (losses and optimiser).
@@ -157,7 +157,7 @@ class EnsembleTrainer(ResumableTrainer):
             seed = derive_seed(self.seed, MODULES.index(member.module), member.index, epoch)
             member.order = member.images[epoch_order(len(member.images), self.batch_size, seed)]
 
-    def _iteration(self, engine: Any, batchdata: int) -> dict[str, Any]:
+    def _iteration(self, engine: Any, batchdata: int) -> list[dict[str, Any]]:
         stepping = [
             member
             for member in self.members
@@ -167,10 +167,9 @@ class EnsembleTrainer(ResumableTrainer):
         ]
         losses = list(self._pool.map(lambda member: self._step(member, member.order[batchdata]), stepping))
         engine.fire_event(IterationEvents.MODEL_COMPLETED)
-        return {
-            CommonKeys.LOSS: torch.stack(losses).mean() if losses else torch.zeros(()),
-            "losses": {f"{member.module}[{member.index}]": loss for member, loss in zip(stepping, losses)},
-        }
+        names = [f"{member.module}[{member.index}]" for member in stepping]
+        mean = torch.stack(losses).mean() if losses else torch.zeros(())
+        return [{CommonKeys.LOSS: mean, "losses": dict(zip(names, losses))}]
 
     def _step(self, member: _Member, positions: torch.Tensor) -> torch.Tensor:
         images = normalise(self.images[positions.to(self.images.device)])

@@ -47,7 +47,7 @@ class RefineTrainer(ResumableTrainer):
         DataError: fewer than 2 known normal images.
         ValueError: a batch of one image.
 
-    After each step ``state.output`` holds ``loss``; after each epoch ``state.metrics`` holds the mean
+    After each step ``state.output[0]`` holds ``loss``; after each epoch ``state.metrics`` holds the mean
     ``asr_loss``.
 
     Source: MedIA 2023, section 3.4; method.md section 4.
@@ -119,7 +119,7 @@ class RefineTrainer(ResumableTrainer):
         self.anomaly.set_random_state(seed)
         self._order = epoch_order(len(self.images), self.batch_size, seed)
 
-    def _iteration(self, engine: Any, batchdata: int) -> dict[str, Any]:
+    def _iteration(self, engine: Any, batchdata: int) -> list[dict[str, Any]]:
         assert self.optimizer is not None and self.network.asr is not None
         image, mask = self._draw(self._order[batchdata])
         self.network.eval()
@@ -133,7 +133,7 @@ class RefineTrainer(ResumableTrainer):
         loss.backward()
         self.optimizer.step()
         engine.fire_event(IterationEvents.MODEL_COMPLETED)
-        return {CommonKeys.LOSS: loss.detach(), "losses": {"asr": loss.detach()}}
+        return [{CommonKeys.LOSS: loss.detach(), "losses": {"asr": loss.detach()}}]
 
     def _draw(self, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Draw a batch of normal images, some with an anomaly: (B, C, H, W) in [-1, 1] and (B, H, W) masks."""

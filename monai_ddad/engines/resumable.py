@@ -17,8 +17,9 @@ __all__ = ["ResumableTrainer"]
 class ResumableTrainer(Trainer):
     """Trainer whose draws depend on the seed and the epoch's number alone, so it can go on after any epoch.
 
-    A subclass's ``_iteration`` takes the step's number in the epoch and returns ``{"loss": scalar, "losses": {name:
-    scalar}}``; names up to a bracket are averaged to ``state.metrics["<name>_loss"]`` at the end of the epoch.
+    A subclass's ``_iteration`` takes the step's number in the epoch and returns ``[{"loss": scalar, "losses":
+    {name: scalar}}]``, a list of one as MONAI's handlers expect; names up to a bracket are averaged to
+    ``state.metrics["<name>_loss"]`` at the end of the epoch.
 
     Args:
         device: where to train.
@@ -80,7 +81,7 @@ class ResumableTrainer(Trainer):
         self.start_epoch(self.state.epoch)
 
     def _collect(self) -> None:
-        for name, loss in self.state.output["losses"].items():
+        for name, loss in self.state.output[0]["losses"].items():
             self._losses.setdefault(f"{name.split('[')[0]}_loss", []).append(loss)
         if self.state.iteration % self.state.epoch_length == 0:
             self.state.metrics.update(

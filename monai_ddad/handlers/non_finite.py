@@ -13,7 +13,7 @@ __all__ = ["StopOnNonFinite"]
 class StopOnNonFinite:
     """Raise at the step in which a network's loss is NaN or infinite, before anything is saved.
 
-    Reads ``state.output["losses"]``, losses by network name, after each step, and the weights of ``engine.network``
+    Reads ``state.output[0]["losses"]``, losses by network name, after each step, and the weights of ``engine.network``
     after each epoch, since the last step may have destroyed them. Goes before the handler that saves checkpoints.
 
     Raises:
@@ -27,7 +27,7 @@ class StopOnNonFinite:
 
     def check_losses(self, engine: Any) -> None:
         """Check the losses of the step."""
-        bad = [name for name, loss in engine.state.output["losses"].items() if not torch.isfinite(loss)]
+        bad = [name for name, loss in engine.state.output[0]["losses"].items() if not torch.isfinite(loss)]
         if bad:
             step = (engine.state.iteration - 1) % engine.state.epoch_length + 1
             self._stop(f"the loss of {', '.join(bad)} is not finite at epoch {engine.state.epoch}, step {step}")

@@ -78,7 +78,7 @@ def recorded(trainer: EnsembleTrainer, stop_after: int | None = None) -> dict[st
     losses: dict[str, list[torch.Tensor]] = {}
 
     def record(engine: EnsembleTrainer) -> None:
-        for name, loss in engine.state.output["losses"].items():
+        for name, loss in engine.state.output[0]["losses"].items():
             losses.setdefault(name, []).append(loss)
         if engine.state.iteration == stop_after:
             engine.terminate()

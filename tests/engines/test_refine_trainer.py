@@ -41,7 +41,7 @@ def state(network: torch.nn.Module) -> dict[str, torch.Tensor]:
 def recorded(trainer: RefineTrainer) -> list[torch.Tensor]:
     """Let a trainer run; return the loss of each step."""
     losses: list[torch.Tensor] = []
-    trainer.add_event_handler(Events.ITERATION_COMPLETED, lambda engine: losses.append(engine.state.output["loss"]))
+    trainer.add_event_handler(Events.ITERATION_COMPLETED, lambda engine: losses.append(engine.state.output[0]["loss"]))
     trainer.run()
     return losses
 

@@ -12,7 +12,7 @@ from monai_ddad.handlers import StopOnNonFinite
 def engine(losses: list[dict[str, float]]) -> Engine:
     """An engine of 3 steps an epoch whose step n reports ``losses[n]``."""
     steps = iter(losses)
-    result = Engine(lambda *_: {"losses": {name: torch.tensor(value) for name, value in next(steps).items()}})
+    result = Engine(lambda *_: [{"losses": {name: torch.tensor(value) for name, value in next(steps).items()}}])
     result.network = torch.nn.Linear(1, 1)
     StopOnNonFinite().attach(result)
     return result

@@ -48,7 +48,16 @@ setup(
         ],
         "onnx": ["onnx>=1.17", "onnxscript>=0.3", "onnxruntime>=1.20"],
         "mlflow": ["mlflow>=3.15"],
-        "dev": ["pytest>=8", "mlflow>=3.15", "ruff", "mypy", "scikit-learn>=1.4", "onnx>=1.17", "onnxscript>=0.3", "onnxruntime>=1.20"],
+        "dev": [
+            "pytest>=8",
+            "mlflow>=3.15",
+            "ruff",
+            "mypy",
+            "scikit-learn>=1.4",
+            "onnx>=1.17",
+            "onnxscript>=0.3",
+            "onnxruntime>=1.20",
+        ],
     },
     classifiers=[
         "License :: OSI Approved :: Apache Software License",

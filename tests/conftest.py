@@ -22,8 +22,27 @@ MakeNet = Callable[..., DDADNet]
 WriteImage = Callable[..., Path]
 
 
+REAL_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
 def pytest_configure() -> None:
     torch.set_num_threads(1)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run the slow tests last, and skip those whose images or device are not here."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is not None)
+    for item in items:
+        if item.get_closest_marker("real_data") and not REAL_DATA.is_dir():
+            item.add_marker(pytest.mark.skip(reason="needs the real images in ../shared/data"))
+        if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+            item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """Folder of the real, openly licensed images."""
+    return REAL_DATA
 
 
 @pytest.fixture

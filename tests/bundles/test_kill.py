@@ -8,9 +8,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 KILLS = 10
 
 
+@pytest.mark.slow
 def test_killed_at_random_moments_and_restarted_gives_the_same_weights(repository, dataset_dir, small, tmp_path):
     settings = small | {"epochs": 12, "refine_epochs": 12, "dataset_dir": str(dataset_dir)}
     script = Path(__file__).with_name("kill_run.py")

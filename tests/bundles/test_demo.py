@@ -1,0 +1,28 @@
+"""The command of the README on the built-in data keeps what the README says of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+
+@pytest.mark.slow
+def test_main_job_on_the_built_in_data_ranks_lesions_above_reconstruction_error(bundle):
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-m", "monai.bundle", "run", "--config_file", "bundles/ddad_brain/train.json"],
+        cwd=bundle.parents[1],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"OMP_WAIT_POLICY": "PASSIVE"},
+        timeout=1800,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "SYNTHETIC" in done.stdout
+    figures = json.loads((bundle / "eval" / "metrics.json").read_text())["splits"]["all"]["scores"]
+    assert figures["r_dual"]["auroc"] >= 0.85
+    assert figures["r_dual"]["auroc"] > figures["rec"]["auroc"]
+    assert figures["inter"]["auroc"] > figures["rec"]["auroc"]

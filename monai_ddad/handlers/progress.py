@@ -18,10 +18,8 @@ class EpochProgress:
     """
 
     def __init__(self, description: str) -> None:
-        bar_format = (
-            "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} epochs [{elapsed}, {remaining} left{postfix}]"
-        )
-        self.bar = ProgressBar(persist=True, desc=description, bar_format=bar_format)
+        bar_format = f"{description}: {{percentage:3.0f}}%|{{bar}}| {{n_fmt}}/{{total_fmt}} epochs "
+        self.bar = ProgressBar(persist=True, bar_format=bar_format + "[{elapsed}, {remaining} left{postfix}]")
 
     def attach(self, engine: Any) -> None:
         """Attach to a trainer."""

@@ -67,6 +67,15 @@ def test_expressions_import_nothing_and_stay_short(path):
     assert [text for text in expressions if len(text) > 100] == []
 
 
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.json")), ids=lambda path: path.name)
+def test_no_key_stands_twice(path):
+    def check(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        assert len(dict(pairs)) == len(pairs), [key for key, _ in pairs]
+        return dict(pairs)
+
+    json.loads(path.read_text(), object_pairs_hook=check)
+
+
 @pytest.mark.parametrize(
     ("kind", "configs"), [("train", ["train"]), ("infer", ["inference"]), ("infer", ["train", "evaluate"])]
 )
@@ -179,6 +188,24 @@ def test_inference_scores_a_folder_without_labels(trained, dataset_dir, tmp_path
     run("inference", output_dir=str(tmp_path / "out"), dataset_dir=str(folder), file_names=True)
     with (results / "scores.csv").open() as file:
         assert [Path(row["image"]).name for row in csv.DictReader(file)] == names
+
+
+def test_odd_images_get_right_scores(trained, dataset_dir, tmp_path):
+    folder = tmp_path / "odd"
+    folder.mkdir()
+    grey = np.random.default_rng(0).integers(0, 256, (40, 30), dtype=np.uint8)
+    opaque = np.dstack([grey, grey, grey, np.full_like(grey, 255)])
+    pictures = {"a8bit": grey, "b16bit": grey.astype(np.uint16) * 257, "calpha": opaque, "dconstant": grey * 0 + 90}
+    for name, pixels in pictures.items():
+        Image.fromarray(pixels).save(folder / f"{name}.png")
+    Image.fromarray((grey / np.float32(255)).astype(np.float32)).save(folder / "efloat.tif")
+    shutil.copytree(trained / "models", tmp_path / "out" / "models")
+    run("inference", output_dir=str(tmp_path / "out"), dataset_dir=str(folder))
+    table = np.genfromtxt(tmp_path / "out" / "eval" / "inference" / "scores.csv", delimiter=",", names=True)
+    for name in NAMES:
+        assert np.isfinite(table[name]).all()
+        np.testing.assert_allclose(table[name][[1, 2, 4]], table[name][0], rtol=1e-5)
+    assert table["rec"][3] != table["rec"][0]
 
 
 def test_finished_run_trains_nothing_again(trained, dataset_dir, small, tmp_path, monkeypatch):

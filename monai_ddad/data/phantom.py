@@ -35,7 +35,7 @@ def draw_phantom(seed: int, abnormal: bool, side: int = 128) -> tuple[np.ndarray
 
     Args:
         seed: seed of the picture, a non-negative integer.
-        abnormal: add one or two lesions, about 6 to 12.5 % of the side in radius.
+        abnormal: add one or two lesions, about 8 to 15 % of the side in radius.
         side: height and width, pixels, at least 32.
 
     Returns:
@@ -130,7 +130,7 @@ def _add_lesion(rng: np.random.Generator, tissue: np.ndarray, radius: np.ndarray
     middle_y, middle_x = np.argwhere(radius < 1).mean(axis=0)
     row = middle_y + height * (rng.choice([-0.28, 0.28]) + rng.normal(0, 0.08))
     column = middle_x + width * (rng.choice([-0.34, 0.34]) + rng.normal(0, 0.06))
-    size = rng.uniform(0.06, 0.125) * side
+    size = rng.uniform(0.08, 0.15) * side
     y, x = np.mgrid[0:side, 0:side]
     y, x = y - row, x - column
     theta, distance = np.arctan2(y, x), np.hypot(y, x)
@@ -171,8 +171,8 @@ def _acquire(rng: np.random.Generator, tissue: np.ndarray, head: np.ndarray) -> 
     tilt_y, tilt_x, bowl = rng.normal(0, 0.05, 3)
     bias = np.exp(tilt_y * ramp[:, None] + tilt_x * ramp[None] + bowl * (ramp[:, None] ** 2 + ramp[None] ** 2))
     image = ndimage.gaussian_filter(tissue * bias, rng.uniform(0.5, 1.8) * side / 128)
-    image *= rng.uniform(0.30, 0.52) / image[head].mean()
-    level = rng.uniform(0.01, 0.09)
+    image *= rng.uniform(0.32, 0.50) / image[head].mean()
+    level = rng.uniform(0.01, 0.07)
     grain = [_smooth_noise(rng, side, 0.008) for _ in range(2)]
     noisy = np.hypot(image + level * grain[0], level * grain[1])  # magnitude picture: Rician noise
     return np.rint(255 * np.clip(noisy, 0, 1)).astype(np.uint8)

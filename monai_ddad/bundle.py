@@ -12,11 +12,12 @@ from types import TracebackType
 from typing import Any
 
 from monai_ddad.checkpoints import CheckpointError
+from monai_ddad.data.resident import DataError
 from monai_ddad.networks import DDADNet
 
 logger = logging.getLogger(__name__)
 
-__all__ = ["find_root", "network_settings", "report_errors_plainly"]
+__all__ = ["choose_preset", "find_root", "network_settings", "report_errors_plainly"]
 
 
 def find_root(name: str) -> str:
@@ -63,12 +64,31 @@ def network_settings(models_dir: str) -> dict[str, Any]:
     parameters = inspect.signature(DDADNet).parameters
     settings = {name: parameter.default for name, parameter in parameters.items()}
     try:
-        trained = json.loads((Path(models_dir) / "run.json").read_text())["network"]
+        trained = json.loads((Path(models_dir) / "run.json").read_text(encoding="utf-8"))["network"]
+        return settings | {name: value for name, value in trained.items() if name in settings}
     except FileNotFoundError:
         return settings
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         raise CheckpointError("run.json in the models folder is damaged: run train.json again.") from None
-    return settings | {name: value for name, value in trained.items() if name in settings}
+
+
+def choose_preset(presets: dict[str, dict[str, Any]], preset: str) -> dict[str, Any]:
+    """Return the settings of one preset.
+
+    Args:
+        presets: settings by preset.
+        preset: name of the one to use.
+
+    Raises:
+        ValueError: there is no such preset.
+
+    Example:
+        >>> choose_preset({"paper": {"epochs": 250}}, "paper")
+        {'epochs': 250}
+    """
+    if preset not in presets:
+        raise ValueError(f"preset must be one of {', '.join(presets)}, got {preset!r}.")
+    return presets[preset]
 
 
 def report_errors_plainly() -> None:
@@ -86,7 +106,14 @@ def _report(kind: type[BaseException], error: BaseException, trace: TracebackTyp
     while cause.__cause__ is not None:
         cause = cause.__cause__
     frames = traceback.extract_tb(cause.__traceback__)
-    if frames and Path(frames[-1].filename).is_relative_to(Path(__file__).parent):
+    ours = bool(frames) and Path(frames[-1].filename).is_relative_to(Path(__file__).parent)
+    if isinstance(cause, KeyboardInterrupt):
+        logger.error("Stopped. Give the same command again to go on.")
+    elif isinstance(cause, (DataError, CheckpointError, FloatingPointError)) or (
+        ours and isinstance(cause, (ValueError, RuntimeError))
+    ):
         logger.error(str(cause))
+    elif isinstance(cause, OSError) and cause.strerror:
+        logger.error(f"A file cannot be read or written: {cause.strerror}. What was saved before is intact.")
     else:
         sys.__excepthook__(kind, error, trace)

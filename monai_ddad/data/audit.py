@@ -14,7 +14,8 @@ __all__ = ["Audit", "audit"]
 
 logger = logging.getLogger(__name__)
 
-SHOWN = 10  # positions named in a message
+SHOWN = 10  # positions named in a warning
+LISTED = 50  # unreadable files of a set named one by one in an error
 NEAR_COPY = 0.99  # correlation of two images, at the size they are scored at, above which one is a near copy
 
 
@@ -45,7 +46,8 @@ def audit(training: ResidentDataset | None = None, test: ResidentDataset | None 
 
     Raises:
         DataError: a run would be meaningless: unreadable files, no known normal or unlabelled images, the same file
-            listed for training and test. One message lists all problems, by position in the list.
+            listed for training and test, or as normal and abnormal. One message lists all problems, by position in
+            the list.
 
     Example:
         >>> audit(ResidentDataset([], dict))
@@ -57,11 +59,7 @@ def audit(training: ResidentDataset | None = None, test: ResidentDataset | None 
     """
     names = ("training", "input" if training is None else "test")
     sets = {name: data for name, data in zip(names, (training, test)) if data is not None}
-    errors = [
-        f"{name} item {position}: {reason}"
-        for name, data in sets.items()
-        for position, reason in sorted(data.errors.items())
-    ]
+    errors = [error for name, data in sets.items() for error in _check_files(name, data)]
     if training is not None:
         errors += _check_counts(training)
     if training is not None and test is not None:
@@ -77,6 +75,19 @@ def audit(training: ResidentDataset | None = None, test: ResidentDataset | None 
     for warning in result.warnings:
         logger.warning(warning)
     return result
+
+
+def _check_files(name: str, data: ResidentDataset) -> list[str]:
+    errors = [f"{name} item {position}: {reason}" for position, reason in sorted(data.errors.items())]
+    if len(errors) > LISTED:
+        errors[LISTED:] = [f"{len(errors) - LISTED} more of the {len(data)} {name} items cannot be read"]
+    labels: dict[str, set[int | None]] = {}
+    for item, label in zip(data.data, data.labels):
+        labels.setdefault(os.path.realpath(item["image"]), set()).add(label)
+    contradictory = sum({0, 1} <= found for found in labels.values())
+    if contradictory:
+        errors.append(f"{contradictory} files are listed as normal and as abnormal in the {name} data")
+    return errors
 
 
 def _check_counts(training: ResidentDataset) -> list[str]:
@@ -111,7 +122,9 @@ def _find_copies(result: Audit, training: ResidentDataset | None, test: Resident
         return
     seen = _contents(training.images)
     result.duplicate = [image.numpy().tobytes() in seen for image in test.images]
-    near = (_standardise(test.images) @ _standardise(training.images).T).amax(dim=1) > NEAR_COPY
+    tests = _standardise(test.images)
+    closest = [(tests @ _standardise(part).T).amax(dim=1) for part in training.images.split(1024)]
+    near = torch.stack(closest).amax(dim=0) > NEAR_COPY
     result.near_copy = [duplicate or bool(close) for duplicate, close in zip(result.duplicate, near)]
     for found, what in ((result.duplicate, "the content of"), (result.near_copy, "a near copy of")):
         if any(found):

@@ -58,7 +58,7 @@ def load_datalist(
         return _from_authors(root, unlabeled_size, abnormal_rate)
     if (root / "datalist.json").is_file():
         return _from_monai(root / "datalist.json", unlabeled_size, abnormal_rate)
-    if (root / "normal").is_dir():
+    if (root / "normal").is_dir() or (root / "test").is_dir():
         return _from_folders(root, unlabeled_size, abnormal_rate)
     raise DataError(f"dataset_dir holds none of the known layouts. Expected {LAYOUTS}.")
 
@@ -69,12 +69,21 @@ def dataset_or_phantom(dataset_dir: str | list[str] | None, phantom_dir: str) ->
     Args:
         dataset_dir: what the user gave: a folder, a file, a list of files, or None.
         phantom_dir: folder to draw the synthetic images in.
+
+    Raises:
+        DataError: an empty name or list.
     """
-    return dataset_dir if dataset_dir else str(write_phantom_dataset(phantom_dir))
+    if dataset_dir is None:
+        return str(write_phantom_dataset(phantom_dir))
+    if not dataset_dir:
+        raise DataError("dataset_dir is empty: give a folder, or leave it out to use the built-in synthetic images.")
+    return dataset_dir
 
 
 def list_images(source: str | os.PathLike[str] | list[str]) -> list[Item]:
     """List the images to score: a folder (with its subfolders, sorted), one file, or a list of files.
+
+    Of a folder in the authors' structure, the images are listed and not the masks beside them.
 
     Args:
         source: folder, image file, ``.txt`` file with a path a line, or list of paths.
@@ -87,10 +96,14 @@ def list_images(source: str | os.PathLike[str] | list[str]) -> list[Item]:
     """
     if isinstance(source, (list, tuple)):
         paths = [Path(path) for path in source]
+    elif (Path(source) / "data.json").is_file() and (Path(source) / "images").is_dir():
+        paths = _images_in(Path(source) / "images")
     elif Path(source).is_dir():
         paths = _images_in(Path(source))
     elif Path(source).suffix.lower() == ".txt" and Path(source).is_file():
-        paths = [Path(source).parent / line for line in Path(source).read_text().splitlines() if line.strip()]
+        paths = [
+            Path(source).parent / line for line in Path(source).read_text(encoding="utf-8").splitlines() if line.strip()
+        ]
     elif Path(source).is_file():
         paths = [Path(source)]
     else:
@@ -110,7 +123,7 @@ def _items(paths: list[Path], label: int | None) -> list[Item]:
 
 def _read_json(path: Path) -> Any:
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, OSError) as error:
         raise DataError(f"the data set's {path.suffix[1:]} file cannot be read ({type(error).__name__}).") from None
 
@@ -179,6 +192,8 @@ def _from_monai(path: Path, size: int | None, rate: float | None) -> dict[str, l
 def _prefix(pool: list[Any], size: int | None) -> list[Any]:
     if size is not None and len(pool) < size:
         logger.warning(f"The unlabelled pool has {len(pool)} images, {size} were asked for.")
+    elif size is not None and len(pool) > size:
+        logger.warning(f"The unlabelled pool has {len(pool)} images, the first {size} are used (unlabeled_size).")
     return pool[:size]
 
 

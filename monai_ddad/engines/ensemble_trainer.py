@@ -16,7 +16,7 @@ from torch import nn
 
 from monai_ddad.data.resident import DataError, ResidentDataset, normalise
 from monai_ddad.engines.placement import autocast, place
-from monai_ddad.engines.resumable import ResumableTrainer
+from monai_ddad.engines.resumable import ResumableTrainer, hyperparameters
 from monai_ddad.networks import AE, DDADNet
 from monai_ddad.seeding import derive_seed, epoch_order
 
@@ -101,7 +101,7 @@ class EnsembleTrainer(ResumableTrainer):
         self.images, self.members = self._prepare(dataset, device, optimizer)
         self.data_hash = hashlib.sha256(self.images.cpu().numpy().tobytes() + str(dataset.labels).encode()).hexdigest()
         steps = max((len(member.order) for member in self.members if member.module in trained), default=1)
-        super().__init__(device, max_epochs if trained else 0, steps, train_handlers)
+        super().__init__(device, max_epochs, steps, train_handlers, train=bool(trained))
         self.epochs = dict.fromkeys(MODULES, 0)
         self.trained = trained
 
@@ -199,12 +199,3 @@ class EnsembleTrainer(ResumableTrainer):
             member.optimizer.load_state_dict(optimizer)
         # the modules that are not trained do not hold back the others
         self.continue_after(min((self.epochs[module] for module in self.trained), default=0))
-
-
-def hyperparameters(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """Return an optimizer's name and settings as plain values."""
-    return {"name": type(optimizer).__name__} | {
-        key: list(value) if isinstance(value, tuple) else value
-        for key, value in optimizer.defaults.items()
-        if isinstance(value, (int, float, bool, tuple, list, str))
-    }

@@ -12,9 +12,8 @@ from monai.utils.enums import CommonKeys
 from torch import nn
 
 from monai_ddad.data.resident import DataError, ResidentDataset, normalise
-from monai_ddad.engines.ensemble_trainer import hyperparameters
 from monai_ddad.engines.placement import autocast, place
-from monai_ddad.engines.resumable import ResumableTrainer
+from monai_ddad.engines.resumable import ResumableTrainer, hyperparameters
 from monai_ddad.losses import focal_loss
 from monai_ddad.networks import DDADNet
 from monai_ddad.seeding import derive_seed, epoch_order
@@ -30,7 +29,7 @@ class RefineTrainer(ResumableTrainer):
 
     Args:
         device: where to train.
-        max_epochs: epochs over the known normals; 0 leaves ASR-Net as it is.
+        max_epochs: epochs over the known normals.
         network: the model with trained ensembles; without ASR-Net (``refine="none"``) nothing is done.
         dataset: training images, of which the known normals (label 0) are used.
         optimizer: makes an optimizer from ASR-Net's parameters.
@@ -38,6 +37,7 @@ class RefineTrainer(ResumableTrainer):
         seed: seed of the data order and of the anomalies.
         anomaly: draws the synthetic anomalies.
         precision: ``"float32"`` or ``"bfloat16"`` (autocast).
+        train: False only loads what an earlier run left.
         train_handlers: handlers to attach, among them a :class:`~monai_ddad.handlers.ResumeCheckpoint`.
 
     Attributes:
@@ -64,6 +64,7 @@ class RefineTrainer(ResumableTrainer):
         seed: int = 0,
         anomaly: RandBlendPatch | None = None,
         precision: str = "float32",
+        train: bool = True,
         train_handlers: Sequence[Any] | None = None,
     ) -> None:
         device = torch.device(device)
@@ -81,7 +82,7 @@ class RefineTrainer(ResumableTrainer):
         self.autocast = autocast(device, precision)
         self.optimizer = None if network.asr is None else optimizer(network.asr.parameters())
         self._order = epoch_order(len(normal), batch_size, seed=0)
-        super().__init__(device, 0 if network.asr is None else max_epochs, len(self._order), train_handlers)
+        super().__init__(device, max_epochs, len(self._order), train_handlers, train=train)
         self.epochs = {} if network.asr is None else {"asr": 0}
         self.trained = list(self.epochs)
 

@@ -23,31 +23,43 @@ class ResumableTrainer(Trainer):
 
     Args:
         device: where to train.
-        max_epochs: epochs to train; 0 trains nothing.
+        max_epochs: epochs to train.
         steps: steps an epoch.
         handlers: handlers to attach.
+        train: False only loads what an earlier run left.
 
     Attributes:
         epochs: epochs done, by part of the model.
         trained: the parts that this run trains.
+        target: epochs that each part is to have in the end.
         seconds: time spent in epochs so far, earlier runs included.
     """
 
     def __init__(
-        self, device: torch.device, max_epochs: int, steps: int, handlers: Sequence[Any] | None = None
+        self,
+        device: torch.device,
+        max_epochs: int,
+        steps: int,
+        handlers: Sequence[Any] | None = None,
+        train: bool = True,
     ) -> None:
+        self.target = max_epochs
         self.epochs: dict[str, int] = {}
         self.trained: list[str] = []
         self.seconds = 0.0
         self._losses: dict[str, list[torch.Tensor]] = {}
         super().__init__(
-            device=device, max_epochs=max_epochs, data_loader=range(steps), handlers=handlers, decollate=False
+            device=device,
+            max_epochs=max_epochs if train else 0,
+            data_loader=range(steps),
+            handlers=handlers,
+            decollate=False,
         )
         self.add_event_handler(Events.EPOCH_STARTED, ResumableTrainer._begin)
         self.add_event_handler(Events.ITERATION_COMPLETED, ResumableTrainer._collect)
 
     def run(self) -> None:
-        """Train to ``max_epochs``, from where the checkpoint handler found an earlier run; 0 only loads that run."""
+        """Train to ``max_epochs``, from where the checkpoint handler found an earlier run."""
         if self.state.max_epochs == 0:
             self.fire_event(Events.STARTED)
         else:
@@ -70,6 +82,11 @@ class ResumableTrainer(Trainer):
     def load_training_state(self, state: dict[str, Any]) -> None:
         """Go on from what :meth:`training_state` returned."""
 
+    @property
+    def unfinished(self) -> dict[str, str]:
+        """The parts that are not trained to the end, with what is done: ``{"udm": "10 of 250 epochs"}``."""
+        return {part: f"{done} of {self.target} epochs" for part, done in self.epochs.items() if done < self.target}
+
     def continue_after(self, epoch: int) -> None:
         """Let the next epoch be ``epoch + 1``."""
         self.state.epoch = epoch
@@ -90,3 +107,12 @@ class ResumableTrainer(Trainer):
             for part in self.trained:
                 self.epochs[part] = max(self.epochs[part], self.state.epoch)
             self.seconds += time.perf_counter() - self._started
+
+
+def hyperparameters(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """Return an optimizer's name and settings as plain values."""
+    return {"name": type(optimizer).__name__} | {
+        key: list(value) if isinstance(value, tuple) else value
+        for key, value in optimizer.defaults.items()
+        if isinstance(value, (int, float, bool, tuple, list, str))
+    }

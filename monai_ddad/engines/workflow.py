@@ -46,7 +46,7 @@ class TrainingWorkflow:
 
     Raises:
         ValueError: an unknown phase.
-        RuntimeError: ASR-Net is to be trained before the ensembles are.
+        RuntimeError: ASR-Net is to be trained before the ensembles are finished.
     """
 
     def __init__(
@@ -75,19 +75,23 @@ class TrainingWorkflow:
     def run(self) -> None:
         """Run the phases."""
         self.ensembles.run()
-        missing = [module for module, epochs in self.ensembles.epochs.items() if epochs == 0]
-        if missing and "refine" in self.phases and self.network.asr is not None:
-            raise RuntimeError(f"refine needs trained ensembles and {', '.join(missing)} is not: run that phase first.")
-        if not missing:
+        if self.ensembles.unfinished and "refine" in self.phases and self.network.asr is not None:
+            raise RuntimeError(
+                f"ASR-Net needs finished ensembles: {_listed(self.ensembles.unfinished)}. Run the phases "
+                f"{', '.join(self.ensembles.unfinished)} first."
+            )
+        if not self.ensembles.unfinished:
             self.refine.run()
-            missing = [part for part, epochs in self.refine.epochs.items() if epochs == 0]
-        if missing:
-            logger.warning(f"{', '.join(missing)} not trained yet: no model.pt is written and nothing is evaluated.")
+        unfinished = self.ensembles.unfinished | self.refine.unfinished
+        if unfinished:
+            logger.warning(f"{_listed(unfinished)}: no model.pt is written and nothing is evaluated.")
             return
         weights = {name: value.cpu().contiguous() for name, value in self.network.state_dict().items()}
         save_file(weights, self.models_dir / "model.pt")
         write_json(self.record(), self.models_dir / "run.json")
-        if "evaluate" in self.phases:
+        if "evaluate" in self.phases and self.evaluator.state.epoch_length == 0:
+            logger.warning("There are no test images: nothing is evaluated. Score images with inference.json.")
+        elif "evaluate" in self.phases:
             self.evaluator.run()
 
     def record(self) -> dict[str, Any]:
@@ -98,8 +102,8 @@ class TrainingWorkflow:
             "settings": self.settings,
             "epochs": {**self.ensembles.epochs, **self.refine.epochs},
             "seconds": {
-                "ensembles": round(self.ensembles.seconds, 1),
-                "refine": round(self.refine.seconds, 1),
+                "ensembles": round(self.ensembles.seconds, 3),
+                "refine": round(self.refine.seconds, 3),
             },
             "data": {
                 "normal": self.dataset.labels.count(0),
@@ -110,6 +114,10 @@ class TrainingWorkflow:
             "versions": {"monai_ddad": monai_ddad.__version__, "python": platform.python_version()}
             | {name: version(name) for name in packages},
         }
+
+
+def _listed(unfinished: dict[str, str]) -> str:
+    return ", ".join(f"{part} has {done}" for part, done in unfinished.items())
 
 
 @torch.inference_mode()

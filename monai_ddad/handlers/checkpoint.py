@@ -56,9 +56,14 @@ class ResumeCheckpoint:
         """Load the state that an earlier run left, if there is one."""
         self._fingerprint = engine.fingerprint
         self._saved = dict(engine.epochs)
+        for leftover in self.path.parent.glob(".*.tmp"):  # of a run that was killed while it saved
+            leftover.unlink()
         if not self.path.is_file():
             return
-        content = load_file(self.path)
+        try:
+            content = load_file(self.path)
+        except CheckpointError as error:
+            raise CheckpointError(f"{self.path.name}: {error} Delete it to start that phase anew.") from None
         try:
             found, state = dict(content["fingerprint"]), content["state"]
             done = max(state["epochs"].values())

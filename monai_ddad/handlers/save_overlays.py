@@ -21,8 +21,8 @@ __all__ = ["SaveOverlays"]
 class SaveOverlays:
     """Save each image at its own size with one of its anomaly maps over it, named by its position in the list.
 
-    The brightest colour is the map's limit in ``run.json``: the value that one in a thousand pixels of the training
-    normals exceeds.
+    The brightest colour is the map's limit in ``run.json``, the value that one in a thousand pixels of the training
+    normals exceeds; without that file, the highest value of the batch.
 
     Args:
         network: the network that is run.
@@ -49,12 +49,20 @@ class SaveOverlays:
 
     def attach(self, engine: Any) -> None:
         """Attach to an evaluator."""
+        engine.add_event_handler(Events.STARTED, self.start)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self.save)
+
+    def start(self, engine: Any) -> None:
+        """Read the limit, and remove the overlays of an earlier run, whose positions mean other images."""
+        run = json.loads(self.run_file.read_text(encoding="utf-8")) if self.run_file.is_file() else {}
+        self.limit: float | None = run.get("map_limits", {}).get(self.map_name)
+        for old in self.output_dir.glob("[0-9]*.png"):
+            old.unlink()
 
     def save(self, engine: Any) -> None:
         """Save the overlays of a batch."""
         heat = engine.state.output[CommonKeys.PRED][:, self.channel].float().cpu().numpy()
-        limit = json.loads(self.run_file.read_text())["map_limits"][self.map_name]
+        limit = max(float(heat.max()) if self.limit is None else self.limit, 1e-12)
         for index, values in zip(engine.state.batch["index"].tolist(), heat):
             image = read_pil(self.dataset.data[index]["image"], self.in_channels)
             with atomic_file(self.output_dir / f"{index:06d}.png") as file:

@@ -77,14 +77,16 @@ class WriteEvaluation:
         engine.add_event_handler(Events.COMPLETED, self.write)
 
     def start(self, engine: Any) -> None:
-        """Start the clock."""
+        """Start the clock, and remove what an earlier evaluation left."""
         self._started = time.perf_counter()
+        for name in ("scores.csv", "metrics.json", "histograms.png", "roc.png", "gallery.png"):
+            (self.output_dir / name).unlink(missing_ok=True)
 
     def write(self, engine: Any) -> None:
         """Write all files and log the table."""
         seconds = time.perf_counter() - self._started
         scores, names = engine.state.scores, self.network.map_names
-        run = json.loads(self.run_file.read_text()) if self.run_file.is_file() else {}
+        run = json.loads(self.run_file.read_text(encoding="utf-8")) if self.run_file.is_file() else {}
         flags = {"duplicate": self.audit.duplicate, "near_copy": self.audit.near_copy}
         columns: dict[str, Any] = {name: np.array(values, dtype=int) for name, values in flags.items() if any(values)}
         if self.file_names:

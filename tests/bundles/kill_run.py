@@ -55,6 +55,7 @@ def main(config: str, folder: Path, kills: int, settings: dict) -> None:
         killed = os.WIFSIGNALED(os.waitpid(child, 0)[1])
         left = sorted(path.name for path in (output / "models").glob("*.pt")) if output.exists() else []
         finish(start(config, settings | {"output_dir": str(output)}))
+        assert not list((output / "models").glob(".*")), "a half-written file is left"
         weights = torch.load(output / "models" / "model.pt", weights_only=True)
         equal = weights.keys() == expected.keys() and all(torch.equal(weights[n], expected[n]) for n in expected)
         print(json.dumps({"moment": round(moment, 2), "killed": killed, "left": left, "equal": equal}), flush=True)

@@ -19,7 +19,11 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from monai_ddad.bundle import network_settings
 from monai_ddad.checkpoints import CheckpointError, load_file, load_weights
+from monai_ddad.data import normalise
 from monai_ddad.networks import DDADNet
+from monai_ddad.outputs import overlay_heat_map
+from monai_ddad.transforms import ReadImage
+from monai_ddad.transforms.read import read_pil
 
 BUNDLE = Path(__file__).resolve().parents[2] / "bundles" / "ddad_brain"
 CONFIGS = BUNDLE / "configs"
@@ -234,6 +238,115 @@ def test_phases_run_alone_give_the_same_model(trained, dataset_dir, small, tmp_p
     whole, parts = (load_file(folder / "models" / "model.pt") for folder in (trained, tmp_path))
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
     assert (tmp_path / "eval" / "metrics.json").is_file()
+
+
+def test_phases_on_unfinished_parts_are_refused(dataset_dir, small, tmp_path):
+    settings = small | {"output_dir": str(tmp_path), "dataset_dir": str(dataset_dir)}
+    run("train", phases=["ndm"], **settings)
+    run("train", phases=["udm"], **(settings | {"epochs": 1, "output_dir": str(tmp_path / "short")}))
+    run("train", phases=["ndm"], **(settings | {"epochs": 1, "output_dir": str(tmp_path / "short")}))
+    settings["output_dir"] = str(tmp_path / "short")
+    with pytest.raises(RuntimeError) as caught:
+        run("train", phases=["refine", "evaluate"], **settings)
+    assert "udm has 1 of 2 epochs" in str(cause_of(caught.value))
+    run("train", phases=["evaluate"], **settings)
+    assert not (tmp_path / "short" / "models" / "model.pt").exists()
+
+
+@pytest.fixture
+def folders(dataset_dir, tmp_path):
+    """The data set as plain folders: 6 normal, 6 unlabelled, 3 + 3 test images."""
+    names = sorted(path.name for path in (dataset_dir / "images").iterdir())
+    places = ["normal"] * 6 + ["unlabeled"] * 6 + ["test/normal"] * 3 + ["test/abnormal"] * 3
+    for name, place in zip(names, places):
+        (tmp_path / "folders" / place).mkdir(parents=True, exist_ok=True)
+        shutil.copy(dataset_dir / "images" / name, tmp_path / "folders" / place)
+    return tmp_path / "folders"
+
+
+def test_data_set_without_test_images_trains_and_says_that_nothing_is_evaluated(folders, small, tmp_path, caplog):
+    shutil.rmtree(folders / "test")
+    run("train", output_dir=str(tmp_path / "out"), dataset_dir=str(folders), **small)
+    assert (tmp_path / "out" / "models" / "model.pt").is_file()
+    assert not (tmp_path / "out" / "eval" / "metrics.json").exists()
+    assert "no test images" in caplog.text
+
+
+def test_test_images_of_one_class_give_scores_and_no_ranking(folders, small, tmp_path):
+    shutil.rmtree(folders / "test" / "abnormal")
+    run("train", output_dir=str(tmp_path / "out"), dataset_dir=str(folders), **small)
+    figures = json.loads((tmp_path / "out" / "eval" / "metrics.json").read_text())["splits"]["all"]
+    assert figures == {"normal": 3, "abnormal": 0, "scores": {}}
+    assert not (tmp_path / "out" / "eval" / "roc.png").exists()
+
+
+def test_model_is_evaluated_on_another_test_set_alone(trained, folders, tmp_path):
+    shutil.rmtree(folders / "normal")
+    shutil.rmtree(folders / "unlabeled")
+    shutil.copytree(trained / "models", tmp_path / "out" / "models")
+    run(["train", "evaluate"], output_dir=str(tmp_path / "out"), dataset_dir=str(folders))
+    metrics = json.loads((tmp_path / "out" / "eval" / "metrics.json").read_text())
+    assert list(metrics["splits"]) == ["all"]
+    assert metrics["splits"]["all"]["normal"] == 3
+
+
+def test_copies_of_training_images_are_left_out_of_a_second_split(folders, small, tmp_path):
+    copied = sorted((folders / "unlabeled").iterdir())[0]
+    shutil.copy(copied, folders / "test" / "normal" / "a_copy.png")
+    run("train", output_dir=str(tmp_path / "out"), dataset_dir=str(folders), **small)
+    splits = json.loads((tmp_path / "out" / "eval" / "metrics.json").read_text())["splits"]
+    assert (splits["all"]["normal"], splits["without_duplicates"]["normal"]) == (4, 3)
+    table = np.genfromtxt(tmp_path / "out" / "eval" / "scores.csv", delimiter=",", names=True)
+    assert table["duplicate"].tolist() == [1, 0, 0, 0, 0, 0, 0]
+    kept = table[table["duplicate"] == 0]
+    expected = roc_auc_score(kept["label"], kept["inter"])
+    assert splits["without_duplicates"]["scores"]["inter"]["auroc"] == pytest.approx(expected)
+
+
+def test_no_name_of_a_patient_is_written(folders, small, tmp_path, caplog, capfd):
+    named = tmp_path / "Muster^Erika"
+    folders.rename(named)
+    for path in list(named.rglob("*.png")):
+        path.rename(path.with_name(f"Muster_Erika_{path.name}"))
+    run("train", output_dir=str(tmp_path / "out"), dataset_dir=str(named), **small)
+    run("inference", output_dir=str(tmp_path / "out"), dataset_dir=str(named / "unlabeled"))
+    written = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
+    assert len(written) > 15
+    assert [path.name for path in written if b"Muster" in path.read_bytes() or "Muster" in path.name] == []
+    assert "Muster" not in caplog.text + "".join(capfd.readouterr())
+
+
+def test_overlays_of_an_earlier_inference_are_removed(trained, dataset_dir, tmp_path):
+    shutil.copytree(trained / "models", tmp_path / "models")
+    images = [str(path) for path in sorted((dataset_dir / "images").iterdir())]
+    overlays = tmp_path / "eval" / "inference" / "overlays"
+    run("inference", output_dir=str(tmp_path), dataset_dir=images[:5])
+    assert len(list(overlays.iterdir())) == 5
+    run("inference", output_dir=str(tmp_path), dataset_dir=images[5:7])
+    assert sorted(path.name for path in overlays.iterdir()) == ["000000.png", "000001.png"]
+
+
+def test_overlay_shows_the_first_map_at_the_scale_of_the_training_normals(trained, dataset_dir, tmp_path):
+    shutil.copytree(trained / "models", tmp_path / "models")
+    path = sorted((dataset_dir / "images").iterdir())[0]
+    run("inference", output_dir=str(tmp_path), dataset_dir=str(path), overlay_map="inter")
+    network = load_weights(DDADNet(**network_settings(str(trained / "models"))), trained / "models" / "model.pt")
+    heat = network(normalise(ReadImage(image_size=16)(path))[None])[0, network.map_names.index("inter")]
+    limit = json.loads((trained / "models" / "run.json").read_text())["map_limits"]["inter"]
+    expected = overlay_heat_map(read_pil(path), heat.detach().numpy(), limit)
+    with Image.open(tmp_path / "eval" / "inference" / "overlays" / "000000.png") as overlay:
+        difference = np.abs(np.asarray(overlay).astype(int) - np.asarray(expected).astype(int))
+    assert difference.max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"), [({"preset": "fast"}, "preset must be"), ({"dataset_dir": ""}, "empty")]
+)
+def test_wrong_settings_say_what_to_do(setting, message, dataset_dir, small, tmp_path):
+    settings = small | {"output_dir": str(tmp_path), "dataset_dir": str(dataset_dir)} | setting
+    with pytest.raises(RuntimeError) as caught:
+        run("train", **settings)
+    assert message in str(cause_of(caught.value))
 
 
 def test_one_member_without_refinement_gives_finite_scores(dataset_dir, small, tmp_path):

@@ -116,9 +116,8 @@ class RefineTrainer(ResumableTrainer):
 
     def start_epoch(self, epoch: int) -> None:
         """Shuffle the images and start a stream of anomalies of the epoch's own."""
-        seed = derive_seed(self.seed, STREAM, 0, epoch)
-        self.anomaly.set_random_state(seed)
-        self._order = epoch_order(len(self.images), self.batch_size, seed)
+        self._order = epoch_order(len(self.images), self.batch_size, derive_seed(self.seed, STREAM, 0, epoch))
+        self.anomaly.set_random_state(derive_seed(self.seed, STREAM, 1, epoch))
 
     def _iteration(self, engine: Any, batchdata: int) -> list[dict[str, Any]]:
         assert self.optimizer is not None and self.network.asr is not None

@@ -7,6 +7,7 @@ import logging
 import os
 import shutil
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,18 +21,33 @@ __all__ = ["draw_phantom", "write_phantom_dataset"]
 
 logger = logging.getLogger(__name__)
 
-VERSION = 1  # raised when the drawing changes, so that older folders are replaced
+VERSION = 2  # raised when the drawing changes, so that older folders are replaced
 ANATOMY, LESION, ACQUISITION = range(3)  # random streams of one picture
 KINDS = ("mass", "cyst", "ring", "oedema", "displacing")
-AIR, SCALP, SKULL, CSF, GREY, WHITE = 0.02, 0.72, 0.12, 0.18, 0.46, 0.66  # brightness of a T1-like picture
+AIR, SKULL = 0.02, 0.12  # brightness
+
+
+@dataclass(frozen=True)
+class _Weighting:
+    """Brightness of the tissues in one kind of picture."""
+
+    scalp: float
+    csf: float
+    grey: float
+    white: float
+
+
+T1_LIKE = _Weighting(scalp=0.72, csf=0.18, grey=0.46, white=0.66)
+T2_LIKE = _Weighting(scalp=0.50, csf=0.95, grey=0.62, white=0.42)
 
 
 def draw_phantom(seed: int, abnormal: bool, side: int = 128) -> tuple[np.ndarray, np.ndarray]:
     """Draw one synthetic axial head slice.
 
-    Anatomy, lesions and acquisition (gain, bias field, blur, noise) have random streams of their own, so the abnormal
-    picture of a seed is its normal one with lesions added. The gain sets the mean brightness of the head to a level
-    that is drawn alike for both classes.
+    Half of the pictures look like T1-weighted ones, half like T2-weighted ones. Anatomy (with the weighting), lesions
+    and acquisition (gain, bias field, blur, noise) have random streams of their own, so the abnormal picture of a seed
+    is its normal one with lesions added. The gain sets the mean brightness of the head to a level that is drawn alike
+    for both classes.
 
     Args:
         seed: seed of the picture, a non-negative integer.
@@ -54,11 +70,12 @@ def draw_phantom(seed: int, abnormal: bool, side: int = 128) -> tuple[np.ndarray
     anatomy, lesion, acquisition = (
         np.random.default_rng(derive_seed(seed, stream)) for stream in (ANATOMY, LESION, ACQUISITION)
     )
-    tissue, radius = _draw_head(anatomy, side)
+    weighting = T2_LIKE if anatomy.random() < 0.5 else T1_LIKE
+    tissue, radius = _draw_head(anatomy, side, weighting)
     mask = np.zeros((side, side), dtype=bool)
     if abnormal:
         for _ in range(1 + (lesion.random() < 0.3)):
-            tissue, added = _add_lesion(lesion, tissue, radius)
+            tissue, added = _add_lesion(lesion, tissue, radius, weighting)
             mask |= added
     return _acquire(acquisition, tissue, radius < 1), mask
 
@@ -72,7 +89,7 @@ def _smooth_noise(rng: np.random.Generator, side: int, scale: float) -> np.ndarr
     return noise / noise.std()
 
 
-def _draw_head(rng: np.random.Generator, side: int) -> tuple[np.ndarray, np.ndarray]:
+def _draw_head(rng: np.random.Generator, side: int, weighting: _Weighting) -> tuple[np.ndarray, np.ndarray]:
     """Draw a head without noise: (side, side) brightness in [0, 1], and radius, 1 at the skin and 0 in the middle."""
     y, x = np.mgrid[0:side, 0:side] / (side / 2) - 1 + 1 / side
     x, y = x + rng.normal(0, 0.008), y + rng.normal(0, 0.008)
@@ -101,28 +118,30 @@ def _draw_head(rng: np.random.Generator, side: int) -> tuple[np.ndarray, np.ndar
     image = np.full((side, side), AIR)
     skull, scalp = rng.normal(0.925, 0.008), rng.normal(0.885, 0.006)
     for brightness, share in (
-        (SCALP, below(radius, 1)),
+        (weighting.scalp, below(radius, 1)),
         (SKULL, below(radius, skull)),
-        (CSF, below(radius, scalp)),
-        (WHITE, below(radius, surface)),
-        (GREY, ribbon * below(radius, surface)),
-        (CSF, rng.uniform(0.15, 0.9) * sulci * below(radius, surface)),
+        (weighting.csf, below(radius, scalp)),
+        (weighting.white, below(radius, surface)),
+        (weighting.grey, ribbon * below(radius, surface)),
+        (weighting.csf, rng.uniform(0.15, 0.9) * sulci * below(radius, surface)),
     ):
         image = paint(image, brightness, share)
     # basal ganglia, ventricles (two crescents that part to the back and the front), and falx, mirrored
     across = np.abs(u + 0.015 * np.sin(3 * v + rng.uniform(0, 6)))
     ganglia = below(np.hypot((across - 0.24) / 0.10, (v + 0.02) / 0.20), 1, 0.3)
-    image = paint(image, GREY, 0.85 * ganglia)
+    image = paint(image, weighting.grey, 0.85 * ganglia)
     size, middle = rng.lognormal(0, 0.2), rng.normal(-0.03, 0.02)
     reach = (v - middle) / rng.normal(0.36, 0.03)
     bow = 0.075 + 0.13 * np.clip(reach, 0, None) ** 2 + 0.06 * np.clip(-reach, 0, None) ** 2
     half = 0.05 * size * np.sqrt(np.clip(1 - reach**2, 0, None)) * (1 + 0.5 * reach**2)
-    image = paint(image, CSF, below(np.abs(across - bow), half) * (np.abs(reach) < 1))
+    image = paint(image, weighting.csf, below(np.abs(across - bow), half) * (np.abs(reach) < 1))
     fissure = below(across, 0.014) * below(-np.abs(v), -0.42, 0.1) * below(radius, scalp)
-    return paint(image, CSF, 0.8 * fissure), radius
+    return paint(image, weighting.csf, 0.8 * fissure), radius
 
 
-def _add_lesion(rng: np.random.Generator, tissue: np.ndarray, radius: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _add_lesion(
+    rng: np.random.Generator, tissue: np.ndarray, radius: np.ndarray, weighting: _Weighting
+) -> tuple[np.ndarray, np.ndarray]:
     """Add a lesion of a random kind, place, size and contrast; return the picture and the lesion's mask."""
     side = len(tissue)
     # deep white matter of the four quadrants, in shares of the head's half axes
@@ -150,11 +169,11 @@ def _add_lesion(rng: np.random.Generator, tissue: np.ndarray, radius: np.ndarray
     if kind == "mass":
         target = 1.0 + texture
     elif kind == "cyst":
-        target = 0.12 + 0.3 * texture
+        target = weighting.csf - 0.06 + 0.3 * texture
     elif kind == "ring":
         target = np.where(distance > 0.6, 1.0, 0.22) + texture
     elif kind == "displacing":
-        target = 0.34 + texture
+        target = weighting.grey + 0.6 * (weighting.grey - weighting.white) + texture
     else:
         target = 0.95 + 2 * texture
         inside = np.exp(-0.5 * (distance / 0.8) ** 4)

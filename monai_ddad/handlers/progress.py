@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ignite.engine import Events
-from ignite.handlers.tqdm_logger import ProgressBar
+from tqdm.auto import tqdm
 
 __all__ = ["EpochProgress"]
 
@@ -13,19 +13,38 @@ __all__ = ["EpochProgress"]
 class EpochProgress:
     """Show one progress bar over a trainer's epochs, with its metrics and the time left.
 
+    Epochs of an earlier run count as done but not towards the speed, which Ignite's own progress bar does not tell apart.
+
     Args:
         description: what is being trained.
     """
 
     def __init__(self, description: str) -> None:
-        bar_format = f"{description}: {{percentage:3.0f}}%|{{bar}}| {{n_fmt}}/{{total_fmt}} epochs "
-        self.bar = ProgressBar(persist=True, bar_format=bar_format + "[{elapsed}, {remaining} left{postfix}]")
+        self.description = description
+        self.bar: tqdm | None = None
 
     def attach(self, engine: Any) -> None:
         """Attach to a trainer."""
-        self.bar.attach(
-            engine,
-            metric_names="all",
-            event_name=Events.EPOCH_COMPLETED,
-            closing_event_name=Events.COMPLETED,
-        )
+        engine.add_event_handler(Events.EPOCH_STARTED, self._open)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self._advance)
+        engine.add_event_handler(Events.COMPLETED, self._close)
+
+    def _open(self, engine: Any) -> None:
+        if self.bar is None:
+            bar_format = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} epochs "
+            self.bar = tqdm(
+                desc=self.description,
+                total=engine.state.max_epochs,
+                initial=engine.state.epoch - 1,
+                bar_format=bar_format + "[{elapsed}, {remaining} left{postfix}]",
+            )
+
+    def _advance(self, engine: Any) -> None:
+        assert self.bar is not None
+        self.bar.set_postfix(engine.state.metrics, refresh=False)
+        self.bar.update()
+
+    def _close(self, engine: Any) -> None:
+        if self.bar is not None:
+            self.bar.close()
+            self.bar = None

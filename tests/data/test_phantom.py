@@ -50,6 +50,14 @@ def test_lesions_change_the_picture_where_the_mask_is():
         assert change[mask].mean() > 3 * change[~mask].mean()
 
 
+def test_half_of_the_pictures_are_t2_like(monkeypatch):
+    drawn = [draw_phantom(seed, bool(seed % 2), 32) for seed in range(100)]
+    monkeypatch.setattr(phantom, "T2_LIKE", phantom.T1_LIKE)
+    again = [draw_phantom(seed, bool(seed % 2), 32) for seed in range(100)]
+    assert all(np.array_equal(mask, other) for (_, mask), (_, other) in zip(drawn, again))
+    assert 30 < sum(not np.array_equal(image, other) for (image, _), (other, _) in zip(drawn, again)) < 70
+
+
 def test_mean_brightness_does_not_tell_the_classes_apart():
     labels = np.repeat([0, 1], 200)
     means = [draw_phantom(1000 + seed, bool(label))[0].mean() for seed, label in enumerate(labels)]

@@ -13,7 +13,7 @@ __all__ = ["EpochProgress"]
 class EpochProgress:
     """Show one progress bar over a trainer's epochs, with its metrics and the time left.
 
-    Epochs of an earlier run count as done but not towards the speed, which Ignite's own progress bar does not tell apart.
+    Epochs of an earlier run count as done but not towards the speed (Ignite's own bar mixes the two).
 
     Args:
         description: what is being trained.

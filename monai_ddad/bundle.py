@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import difflib
 import inspect
 import json
 import logging
+import re
 import sys
 import traceback
 from pathlib import Path
 from types import TracebackType
 from typing import Any
+
+import monai.bundle
 
 from monai_ddad.checkpoints import CheckpointError
 from monai_ddad.data.resident import DataError
@@ -17,7 +21,16 @@ from monai_ddad.networks import DDADNet
 
 logger = logging.getLogger(__name__)
 
-__all__ = ["choose_preset", "find_root", "network_settings", "report_errors_plainly"]
+FRAMES = 4  # shown of an error from elsewhere
+
+__all__ = [
+    "check_command_line",
+    "choose_preset",
+    "find_root",
+    "network_settings",
+    "report_errors_plainly",
+    "run_record",
+]
 
 
 def find_root(name: str) -> str:
@@ -30,19 +43,72 @@ def find_root(name: str) -> str:
         name: the bundle's name.
 
     Returns:
-        the folder that holds ``configs/metadata.json``; the current folder if none is found.
+        the folder that holds ``configs/metadata.json``.
+
+    Raises:
+        ValueError: no such folder is found; outputs never go to the current folder unasked.
 
     Example:
         >>> import os
         >>> os.path.isdir(find_root("ddad_brain"))
         True
     """
-    configs = [value for key, value in zip(sys.argv, sys.argv[1:]) if key == "--config_file"]
-    configs += [value.partition("=")[2] for value in sys.argv if value.startswith("--config_file=")]
-    parents = [Path(file.strip(" []'\"")).parent for config in configs for file in config.split(",")]
+    parents = [file.parent for file in _config_files()]
     candidates = [folder.parent if folder.name == "configs" else folder for folder in parents]
     candidates += [Path(folder) for folder in sys.path if folder] + [Path(), Path("bundles") / name]
-    return str(next((path for path in candidates if (path / "configs" / "metadata.json").is_file()), Path()))
+    for path in candidates:
+        if (path / "configs" / "metadata.json").is_file():
+            return str(path)
+    raise ValueError("the config is not in a bundle's folder: say with --output_dir where outputs go.")
+
+
+def _config_files() -> list[Path]:
+    """Return the files of the command line's ``--config_file``."""
+    configs = [value for key, value in zip(sys.argv, sys.argv[1:]) if key == "--config_file"]
+    configs += [value.partition("=")[2] for value in sys.argv if value.startswith("--config_file=")]
+    return [Path(file.strip(" []'\"")) for config in configs for file in config.split(",")]
+
+
+def _is_command() -> bool:
+    """Tell whether this is ``python -m monai.bundle``."""
+    return Path(sys.argv[0]).parts[-3:] == ("monai", "bundle", "__main__.py")
+
+
+def check_command_line() -> None:
+    """Refuse settings of ``python -m monai.bundle run`` that the config does not have, which MONAI takes in silence.
+
+    Raises:
+        ValueError: an unknown setting, with the closest known one.
+    """
+    if not _is_command():
+        return
+    known = {key for file in _config_files() for key in json.loads(file.read_text(encoding="utf-8"))}
+    known |= set(inspect.signature(monai.bundle.run).parameters) | {"bundle_root"}
+    for word in sys.argv:
+        name = re.split("=|#|::", word)[0].removeprefix("--").replace("-", "_")
+        if word.startswith("--") and name not in known:
+            close = difflib.get_close_matches(name, sorted(known), n=1)
+            raise ValueError(f"there is no setting {name}" + (f": did you mean {close[0]}?" if close else "."))
+
+
+def run_record(models_dir: str) -> dict[str, Any]:
+    """Return what ``run.json`` says of the training: network, settings, epochs, data, versions.
+
+    Args:
+        models_dir: folder of ``run.json`` and ``model.pt``.
+
+    Raises:
+        CheckpointError: nothing is trained there yet, or ``run.json`` is damaged.
+    """
+    try:
+        record = json.loads((Path(models_dir) / "run.json").read_text(encoding="utf-8"))
+        if all(isinstance(record[name], dict) for name in ("network", "settings", "data", "map_limits")):
+            return record
+    except FileNotFoundError:
+        raise CheckpointError("there is no model in the models folder: train first.") from None
+    except (ValueError, KeyError, TypeError):
+        pass
+    raise CheckpointError("run.json in the models folder is damaged: run train.json again.")
 
 
 def network_settings(models_dir: str) -> dict[str, Any]:
@@ -63,13 +129,12 @@ def network_settings(models_dir: str) -> dict[str, Any]:
     """
     parameters = inspect.signature(DDADNet).parameters
     settings = {name: parameter.default for name, parameter in parameters.items()}
-    try:
-        trained = json.loads((Path(models_dir) / "run.json").read_text(encoding="utf-8"))["network"]
-        return settings | {name: value for name, value in trained.items() if name in settings}
-    except FileNotFoundError:
+    if not (Path(models_dir) / "run.json").exists():
         return settings
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise CheckpointError("run.json in the models folder is damaged: run train.json again.") from None
+    trained = {name: value for name, value in run_record(models_dir)["network"].items() if name in settings}
+    if "backbone" not in trained or any(type(value) is not type(settings[name]) for name, value in trained.items()):
+        raise CheckpointError("run.json in the models folder is damaged: run train.json again.")
+    return settings | trained
 
 
 def choose_preset(presets: dict[str, dict[str, Any]], preset: str) -> dict[str, Any]:
@@ -94,11 +159,13 @@ def choose_preset(presets: dict[str, dict[str, Any]], preset: str) -> dict[str, 
 def report_errors_plainly() -> None:
     """Let ``python -m monai.bundle`` end with one clear message where this package found what is wrong.
 
-    MONAI wraps an error in one of its own for each level of the config, and Python prints them all. Errors from
-    elsewhere, and other programs that run the bundle, are left alone.
+    MONAI wraps an error in one of its own for each level of the config, and Python prints them all. Of errors from
+    elsewhere the innermost one is shown. Other programs that run the bundle are left alone.
     """
-    if Path(sys.argv[0]).parts[-3:] == ("monai", "bundle", "__main__.py"):
+    if _is_command():
         sys.excepthook = _report
+        # MONAI's StatsHandler, by this name in the configs, logs the same error with its traceback at every level
+        logging.getLogger("train").addFilter(lambda record: not record.exc_info)
 
 
 def _report(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
@@ -116,4 +183,4 @@ def _report(kind: type[BaseException], error: BaseException, trace: TracebackTyp
     elif isinstance(cause, OSError) and cause.strerror:
         logger.error(f"A file cannot be read or written: {cause.strerror}. What was saved before is intact.")
     else:
-        sys.__excepthook__(kind, error, trace)
+        traceback.print_exception(type(cause), cause, cause.__traceback__, limit=-FRAMES, chain=False)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import os
-import tempfile
+import secrets
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -39,23 +41,24 @@ def atomic_file(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".tmp")
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
     try:
-        with os.fdopen(descriptor, "wb") as file:
+        with open(temporary, "xb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
         os.replace(temporary, target)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
 
 
 def save_file(content: Any, path: str | os.PathLike[str]) -> None:
     """Save tensors and plain containers of them atomically; :func:`load_file` reads them back."""
+    buffer = io.BytesIO()  # torch.save hides the reason where a file cannot be written
+    torch.save(content, buffer)
     with atomic_file(path) as file:
-        torch.save(content, file)
+        file.write(buffer.getbuffer())
 
 
 def load_file(path: str | os.PathLike[str]) -> Any:
@@ -65,11 +68,15 @@ def load_file(path: str | os.PathLike[str]) -> Any:
         path: the file.
 
     Raises:
-        CheckpointError: the file is missing, cut short, damaged, or holds anything but tensors and plain containers.
+        CheckpointError: the file is missing, cut short, damaged (its checksums are compared), or holds anything but
+            tensors and plain containers.
     """
     if not Path(path).is_file():
         raise CheckpointError("the checkpoint does not exist: train first, or give the file that holds the weights.")
     try:
+        with zipfile.ZipFile(path) as archive:  # torch.load does not compare the checksums
+            if archive.testzip() is not None:
+                raise zipfile.BadZipFile
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file ends in almost any error: zip, pickle, unicode, key, runtime
         raise CheckpointError(

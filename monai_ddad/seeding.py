@@ -21,10 +21,15 @@ def derive_seed(seed: int, *keys: int) -> int:
     Returns:
         an integer in [0, 2**32).
 
+    Raises:
+        ValueError: the seed is negative.
+
     Example:
         >>> derive_seed(0, 1, 2) == derive_seed(0, 1, 2), derive_seed(0, 1, 2) == derive_seed(0, 2, 1)
         (True, False)
     """
+    if seed < 0:
+        raise ValueError(f"seed must not be negative, got {seed}.")
     return int(np.random.SeedSequence(seed, spawn_key=keys).generate_state(1)[0])
 
 

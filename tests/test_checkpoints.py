@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import resource
 from collections.abc import Callable
 from pathlib import Path
 
@@ -146,19 +147,44 @@ def test_files_without_a_state_dict_are_refused(saved, assert_refused, content):
     assert_refused(saved, "no state dict|another model")
 
 
-def test_a_flipped_byte_is_an_error_or_gives_finite_weights(make_net, saved):
-    whole, generator, refused = saved.read_bytes(), np.random.default_rng(0), 0
-    network = make_net(members=3, seed=2)
-    for place in generator.integers(len(whole), size=30):
+def test_a_flipped_bit_is_refused_or_changes_nothing(saved):
+    whole, expected, refused = saved.read_bytes(), load_file(saved), 0
+    generator = np.random.default_rng(0)
+    for place in generator.integers(len(whole), size=100):
         damaged = bytearray(whole)
         damaged[place] ^= 1 << generator.integers(8)
         saved.write_bytes(damaged)
         try:
-            load_weights(network, saved)
+            found = load_file(saved)
         except CheckpointError:
             refused += 1
-        assert all(torch.isfinite(value).all() for value in network.state_dict().values())
-    assert refused > 0
+            continue
+        assert found.keys() == expected.keys()
+        assert all(torch.equal(value, expected[name]) for name, value in found.items())
+    assert refused > 80
+
+
+def test_a_full_disk_says_so_and_keeps_the_old_file(tmp_path):
+    path = tmp_path / "state.pt"
+    save_file({"a": torch.zeros(10)}, path)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            save_file({"a": torch.zeros(10_000)}, path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert load_file(path)["a"].shape == (10,) and [entry.name for entry in tmp_path.iterdir()] == ["state.pt"]
+
+
+@pytest.mark.parametrize("umask", [0o077, 0o022])
+def test_files_are_readable_by_whom_the_umask_says(tmp_path, umask):
+    before = os.umask(umask)
+    try:
+        save_file({"a": 1}, tmp_path / "state.pt")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "state.pt").stat().st_mode & 0o777 == 0o666 & ~umask
 
 
 class Interrupted(BaseException):

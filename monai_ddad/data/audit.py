@@ -34,20 +34,27 @@ class Audit:
     near_copy: list[bool] = field(default_factory=list)
 
 
-def audit(training: ResidentDataset | None = None, test: ResidentDataset | None = None) -> Audit:
+def audit(
+    training: ResidentDataset | None = None,
+    test: ResidentDataset | None = None,
+    test_required: bool = False,
+    trained_on: str | None = None,
+) -> Audit:
     """Check the training and test images and log what only makes results optimistic.
 
     Args:
         training: known normal (label 0) and unlabelled (None) images; None where nothing is trained.
         test: images to score; None where nothing is scored.
+        test_required: an empty test set is an error.
+        trained_on: ``sha256`` of the training images that the model to be evaluated has seen.
 
     Returns:
         warnings and duplicate flags.
 
     Raises:
         DataError: a run would be meaningless: unreadable files, no known normal or unlabelled images, the same file
-            listed for training and test, or as normal and abnormal. One message lists all problems, by position in
-            the list.
+            listed for training and test, or as normal and abnormal, no test images. One message lists all problems,
+            by position in the list.
 
     Example:
         >>> audit(ResidentDataset([], dict))
@@ -64,13 +71,20 @@ def audit(training: ResidentDataset | None = None, test: ResidentDataset | None 
         errors += _check_counts(training)
     if training is not None and test is not None:
         errors += _check_names(training, test)
+    if test_required and not test:
+        errors.append("there are no test images to evaluate on")
     if errors:
         raise DataError("the data cannot be used:\n" + "\n".join(f"- {error}" for error in errors))
 
     result = Audit()
     for name, data in sets.items():
         result.warnings += _check_content(name, data)
+    if training is not None and trained_on not in (None, training.sha256):
+        result.warnings.append("These are not the training images of the model: copies of those go unnoticed.")
     if test is not None:
+        counts = [test.labels.count(label) for label in (0, 1)]
+        if any(counts) and not all(counts):
+            result.warnings.append(f"{counts[0]} normal and {counts[1]} abnormal test images: no AUROC can be given.")
         _find_copies(result, training, test)
     for warning in result.warnings:
         logger.warning(warning)

@@ -45,10 +45,17 @@ def load_datalist(
         meaning unlabelled.
 
     Raises:
-        DataError: the folder is missing, empty or of none of the layouts, or the JSON file is damaged.
+        DataError: the folder is missing, empty or of none of the layouts, the JSON file is damaged, or a number is
+            outside its range.
 
     Source: method.md section 1 (the pool is a prefix of the list, ``int(size * rate)`` of it abnormal).
     """
+    if not isinstance(dataset_dir, (str, os.PathLike)):
+        raise DataError("dataset_dir must be one folder or JSON file.")
+    if unlabeled_size is not None and unlabeled_size < 0:
+        raise DataError(f"unlabeled_size must not be negative, got {unlabeled_size}.")
+    if abnormal_rate is not None and not 0 <= abnormal_rate <= 1:
+        raise DataError(f"abnormal_rate must be in [0, 1], got {abnormal_rate}.")
     root = Path(dataset_dir).expanduser()
     if not root.exists():
         raise DataError(f"dataset_dir does not exist. Expected a folder with {LAYOUTS}.")
@@ -77,7 +84,7 @@ def dataset_or_phantom(dataset_dir: str | list[str] | None, phantom_dir: str) ->
         return str(write_phantom_dataset(phantom_dir))
     if not dataset_dir:
         raise DataError("dataset_dir is empty: give a folder, or leave it out to use the built-in synthetic images.")
-    return dataset_dir
+    return [str(path) for path in dataset_dir] if isinstance(dataset_dir, (list, tuple)) else str(dataset_dir)
 
 
 def list_images(source: str | os.PathLike[str] | list[str]) -> list[Item]:
@@ -95,26 +102,36 @@ def list_images(source: str | os.PathLike[str] | list[str]) -> list[Item]:
         DataError: nothing is there.
     """
     if isinstance(source, (list, tuple)):
-        paths = [Path(path) for path in source]
-    elif (Path(source) / "data.json").is_file() and (Path(source) / "images").is_dir():
-        paths = _images_in(Path(source) / "images")
-    elif Path(source).is_dir():
-        paths = _images_in(Path(source))
-    elif Path(source).suffix.lower() == ".txt" and Path(source).is_file():
-        paths = [
-            Path(source).parent / line for line in Path(source).read_text(encoding="utf-8").splitlines() if line.strip()
-        ]
-    elif Path(source).is_file():
-        paths = [Path(source)]
+        paths = [Path(path).expanduser() for path in source]
     else:
-        raise DataError("the input folder or file does not exist.")
+        root = Path(source).expanduser()
+        if not root.exists():
+            raise DataError("the input folder or file does not exist.")
+        if (root / "data.json").is_file() and (root / "images").is_dir():
+            paths = _images_in(root / "images")
+        elif root.is_dir():
+            paths = _images_in(root)
+        elif root.suffix.lower() == ".txt":
+            paths = _listed_in(root)
+        else:
+            paths = [root]
     if not paths:
         raise DataError(f"the input folder holds no image (files ending in {', '.join(IMAGE_SUFFIXES)}).")
     return _items(paths, None)
 
 
 def _images_in(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
+    """Find the images below a folder, but for hidden ones (thumbnails, the companions of files from a Mac)."""
+    found = (path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
+    return sorted(p for p in found if not any(part.startswith(".") for part in p.relative_to(folder).parts))
+
+
+def _listed_in(file: Path) -> list[Path]:
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError:
+        raise DataError("the list of images is not a text file in UTF-8.") from None
+    return [file.parent / line for line in lines if line.strip()]
 
 
 def _items(paths: list[Path], label: int | None) -> list[Item]:
@@ -143,10 +160,10 @@ def _from_authors(root: Path, size: int | None, rate: float | None) -> dict[str,
         raise DataError(f"data.json does not have the structure {expected}.") from None
     if size is not None and rate is not None:
         abnormal = int(size * rate)
+        parts = []
         for kind, pool, asked in (("normal", pool_normal, size - abnormal), ("abnormal", pool_abnormal, abnormal)):
-            if len(pool) < asked:
-                logger.warning(f"The unlabelled pool has {len(pool)} {kind} images, {asked} were asked for.")
-        unlabeled = pool_normal[: size - abnormal] + pool_abnormal[:abnormal]
+            parts.append(_prefix(pool, asked, f"{kind} "))
+        unlabeled = parts[0] + parts[1]
     else:
         unlabeled = _prefix(pool_normal + pool_abnormal, size)
     return {
@@ -189,11 +206,11 @@ def _from_monai(path: Path, size: int | None, rate: float | None) -> dict[str, l
     return {"training": normal + _prefix(unlabeled, size), "test": test}
 
 
-def _prefix(pool: list[Any], size: int | None) -> list[Any]:
+def _prefix(pool: list[Any], size: int | None, kind: str = "") -> list[Any]:
     if size is not None and len(pool) < size:
-        logger.warning(f"The unlabelled pool has {len(pool)} images, {size} were asked for.")
+        logger.warning(f"The unlabelled pool has {len(pool)} {kind}images, {size} were asked for.")
     elif size is not None and len(pool) > size:
-        logger.warning(f"The unlabelled pool has {len(pool)} images, the first {size} are used (unlabeled_size).")
+        logger.warning(f"The unlabelled pool has {len(pool)} {kind}images, the first {size} are used (unlabeled_size).")
     return pool[:size]
 
 

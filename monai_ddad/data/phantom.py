@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image
 from scipy import ndimage
 
+from monai_ddad.data.resident import DataError
 from monai_ddad.seeding import derive_seed
 
 __all__ = ["draw_phantom", "write_phantom_dataset"]
@@ -226,7 +227,7 @@ def write_phantom_dataset(
 
     Raises:
         ValueError: a negative count, or a rate outside [0, 1].
-        FileExistsError: the folder holds something that this function did not write.
+        DataError: the folder holds something that this function did not write.
 
     Example:
         >>> with tempfile.TemporaryDirectory() as root:
@@ -247,8 +248,10 @@ def write_phantom_dataset(
     if _parameters_of(folder) == parameters:
         return folder
     if folder.exists() and any(folder.iterdir()) and not (folder / "phantom.json").is_file():
-        raise FileExistsError("the folder for the synthetic images holds other files; choose a new or empty one.")
+        raise DataError("the folder for the synthetic images holds other files: give another --output_dir.")
     folder.parent.mkdir(parents=True, exist_ok=True)
+    for leftover in folder.parent.glob(f".{folder.name}-*"):  # of a run that was killed while it drew
+        shutil.rmtree(leftover, ignore_errors=True)
     built = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     retired = built.with_name(f"{built.name}-old")
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -78,6 +79,11 @@ class ResidentDataset(Dataset):
         for position, image in enumerate(decoded):
             if image is not None:
                 self.images[position] = image
+
+    @property
+    def sha256(self) -> str:
+        """Hash of the images and labels, in their order."""
+        return hashlib.sha256(self.images.numpy().tobytes() + str(self.labels).encode()).hexdigest()
 
     def __len__(self) -> int:
         return len(self.data)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -99,7 +98,7 @@ class EnsembleTrainer(ResumableTrainer):
         self.autocast = autocast(device, precision)
         self.num_workers = (num_workers or os.cpu_count() or 1) if device.type == "cpu" else 1
         self.images, self.members = self._prepare(dataset, device, optimizer)
-        self.data_hash = hashlib.sha256(self.images.cpu().numpy().tobytes() + str(dataset.labels).encode()).hexdigest()
+        self.data_hash = dataset.sha256
         steps = max((len(member.order) for member in self.members if member.module in trained), default=1)
         super().__init__(device, max_epochs, steps, train_handlers, train=bool(trained))
         self.epochs = dict.fromkeys(MODULES, 0)

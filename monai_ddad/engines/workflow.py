@@ -108,7 +108,7 @@ class TrainingWorkflow:
             "data": {
                 "normal": self.dataset.labels.count(0),
                 "unlabeled": self.dataset.labels.count(None),
-                "sha256": self.ensembles.data_hash,
+                "sha256": self.dataset.sha256,
             },
             "map_limits": map_limits(self.network, self.dataset),
             "versions": {"monai_ddad": monai_ddad.__version__, "python": platform.python_version()}

@@ -72,7 +72,8 @@ class ResumeCheckpoint:
         expected = self._fingerprint
         different = sorted(key for key in expected.keys() | found.keys() if expected.get(key) != found.get(key))
         if different and self.on_mismatch == "restart":
-            logger.warning(f"{self.path.name} is of a run with other {', '.join(different)}: training starts anew.")
+            if engine.state.max_epochs > 0:
+                logger.warning(f"{self.path.name} is of a run with other {', '.join(different)}: training starts anew.")
             return
         if different:
             raise CheckpointError(

@@ -135,7 +135,7 @@ class WriteEvaluation:
             f"{index} {kinds[int(scores['label'][rows[index]])]}\n{first} {scores[first][rows[index]]:.4f}"
             for index in shown
         ]
-        limits = run.get("map_limits", dict(zip(self.network.map_names, maps.max(axis=(0, 2, 3)).tolist())))
+        limits = dict(zip(self.network.map_names, maps.max(axis=(0, 2, 3)).tolist())) | run.get("map_limits", {})
         plot_gallery(
             images.numpy(),
             maps,

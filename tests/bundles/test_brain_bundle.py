@@ -7,9 +7,13 @@ import json
 import math
 import re
 import shutil
+import socket
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import monai
 import numpy as np
 import pytest
 import torch
@@ -64,11 +68,20 @@ def test_config_beside_the_folder_is_the_one_inside(name):
     assert (BUNDLE / name).read_bytes() == (CONFIGS / name).read_bytes()
 
 
+def monai_components() -> SimpleNamespace:
+    """What a ``_target_`` without a dot may be here."""
+    modules = (monai.data, monai.engines, monai.handlers, monai.inferers)
+    return SimpleNamespace(**{name: value for module in modules for name, value in vars(module).items()})
+
+
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.json")), ids=lambda path: path.name)
 def test_expressions_import_nothing_and_stay_short(path):
     expressions = re.findall(r'"(\$(?:[^"\\]|\\.)*)"', path.read_text())
     assert [text for text in expressions if re.search(r"import|__|subprocess|\bos\.|\beval\(|exec|open\(", text)] == []
     assert [text for text in expressions if len(text) > 100] == []
+    targets = re.findall(r'"_target_":\s*"([^"]*)"', path.read_text())
+    ours = ("monai_ddad.", "torch.optim.")
+    assert [name for name in targets if not name.startswith(ours) and not hasattr(monai_components(), name)] == []
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.json")), ids=lambda path: path.name)
@@ -83,9 +96,10 @@ def test_no_key_stands_twice(path):
 @pytest.mark.parametrize(
     ("kind", "configs"), [("train", ["train"]), ("infer", ["inference"]), ("infer", ["train", "evaluate"])]
 )
-def test_required_properties_are_there(kind, configs, dataset_dir, tmp_path):
+def test_required_properties_are_there(kind, configs, trained, dataset_dir, tmp_path):
     files = [str(CONFIGS / f"{name}.json") for name in configs]
     settings = {"dataset_dir": str(dataset_dir), "output_dir": str(tmp_path)}
+    shutil.copytree(trained / "models", tmp_path / "models")
     workflow = ConfigWorkflow(files, workflow_type=kind, logging_file=False, **settings)
     workflow.initialize()
     assert workflow.check_properties() == []
@@ -163,10 +177,68 @@ def test_metrics_are_those_of_the_score_table(trained):
 
 def test_evaluation_alone_repeats_the_figures(trained, dataset_dir, tmp_path):
     shutil.copytree(trained / "models", tmp_path / "models", ignore=shutil.ignore_patterns("checkpoint*"))
-    settings = {"output_dir": str(tmp_path), "dataset_dir": str(dataset_dir), "unlabeled_size": 10}
-    run(["train", "evaluate"], **settings)
+    run(["train", "evaluate"], output_dir=str(tmp_path), dataset_dir=str(dataset_dir))
     ours, theirs = (json.loads((folder / "eval" / "metrics.json").read_text()) for folder in (tmp_path, trained))
-    assert ours["splits"] == theirs["splits"]
+    assert ours["splits"] == theirs["splits"] and ours["warnings"] == theirs["warnings"]
+
+
+def test_evaluation_takes_the_pool_of_the_training(folders, small, tmp_path):
+    pool = sorted((folders / "unlabeled").iterdir())
+    shutil.copy(pool[5], folders / "test" / "normal" / "a_copy.png")
+    settings = {"output_dir": str(tmp_path / "out"), "dataset_dir": str(folders)}
+    run("train", **settings, **(small | {"unlabeled_size": 4}))
+    run(["train", "evaluate"], **settings)
+    assert list(json.loads((tmp_path / "out" / "eval" / "metrics.json").read_text())["splits"]) == ["all"]
+
+
+@pytest.mark.parametrize("missing", ["test images", "model"])
+def test_evaluation_without_test_images_or_model_is_an_error(missing, trained, folders, tmp_path):
+    if missing == "test images":
+        shutil.copytree(trained / "models", tmp_path / "out" / "models")
+        shutil.rmtree(folders / "test")
+    with pytest.raises(RuntimeError) as caught:
+        run(["train", "evaluate"], output_dir=str(tmp_path / "out"), dataset_dir=str(folders))
+    expected = "no test images" if missing == "test images" else "train first"
+    assert expected in str(cause_of(caught.value))
+
+
+@pytest.mark.parametrize("change", [{"network": {}}, {"network": {"backbone": "AE", "members": "3"}}, {"data": None}])
+def test_a_damaged_record_of_the_training_is_refused(change, trained, dataset_dir, tmp_path):
+    shutil.copytree(trained / "models", tmp_path / "models")
+    record = json.loads((tmp_path / "models" / "run.json").read_text())
+    (tmp_path / "models" / "run.json").write_text(json.dumps(record | change))
+    with pytest.raises(RuntimeError) as caught:
+        run("inference", output_dir=str(tmp_path), dataset_dir=str(dataset_dir / "images"))
+    assert "run.json in the models folder is damaged" in str(cause_of(caught.value))
+
+
+def test_it_works_without_network_and_home_and_in_folders_of_any_name(dataset_dir, small, tmp_path, monkeypatch):
+    def refuse(*args, **kwargs):
+        raise AssertionError("a connection was tried")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.delenv("HOME", raising=False)
+    output = tmp_path / "[x] é, ü"
+    shutil.copytree(dataset_dir, tmp_path / "données du jour")
+    run("train", output_dir=str(output), dataset_dir=str(tmp_path / "données du jour"), **small)
+    run("inference", output_dir=str(output), dataset_dir=str(tmp_path / "données du jour"))
+    assert (output / "eval" / "inference" / "scores.csv").is_file()
+
+
+def test_a_model_can_be_called_from_many_threads(trained):
+    network = load_weights(DDADNet(**network_settings(str(trained / "models"))), trained / "models" / "model.pt")
+    images = torch.rand(16, 2, 1, 16, 16) * 2 - 1
+    with torch.inference_mode():
+        expected = [network.image_scores(batch) for batch in images]
+
+    def score(batch):
+        with torch.inference_mode():
+            return network.image_scores(batch)
+
+    with ThreadPoolExecutor(8) as pool:
+        for found, alone in zip(pool.map(score, images), expected):
+            torch.testing.assert_close(found, alone)
+    assert not network.training
 
 
 def test_inference_scores_a_folder_without_labels(trained, dataset_dir, tmp_path):

@@ -64,6 +64,35 @@ def test_unreadable_images_end_in_one_message_without_paths(bundle, tmp_path, sm
     assert "Muster" not in done.stdout + done.stderr
 
 
+def test_a_training_that_diverges_ends_in_one_message(bundle, tmp_path, small, dataset_dir):
+    settings = small | {"dataset_dir": dataset_dir, "learning_rate": 1e30}
+    done = bundle_run(str(bundle / "train.json"), tmp_path, **settings)
+    assert done.returncode != 0 and "is not finite at epoch 1" in done.stdout
+    assert "Traceback" not in done.stdout + done.stderr
+    assert not (bundle / "models" / "model.pt").exists()
+
+
+def test_a_setting_that_does_not_exist_is_refused(bundle, tmp_path, small, dataset_dir):
+    done = bundle_run(str(bundle / "train.json"), tmp_path, dataset_dir=dataset_dir, unlabelled_size=3, **small)
+    assert done.returncode != 0 and "no setting unlabelled_size: did you mean unlabeled_size?" in done.stdout
+    assert not (bundle / "models").exists()
+
+
+def test_a_config_outside_a_bundle_does_not_write_to_the_current_folder(bundle, tmp_path, small, dataset_dir):
+    (tmp_path / "my.json").write_bytes((bundle / "train.json").read_bytes())
+    (tmp_path / "here").mkdir()
+    done = bundle_run("../my.json", tmp_path / "here", dataset_dir=dataset_dir, **small)
+    assert done.returncode != 0 and "--output_dir" in done.stdout + done.stderr
+    assert list((tmp_path / "here").iterdir()) == []
+
+
+def test_an_error_from_elsewhere_is_shown_once_and_short(bundle, tmp_path, small, dataset_dir):
+    settings = small | {"dataset_dir": dataset_dir, "device": "nonsense"}
+    done = bundle_run(str(bundle / "train.json"), tmp_path, **settings)
+    assert done.returncode != 0 and "nonsense" in done.stderr
+    assert done.stderr.count("Traceback") == 1 and len(done.stderr.splitlines()) < 20
+
+
 @pytest.mark.parametrize("kind", ["missing", "empty"])
 def test_missing_or_empty_folder_ends_in_one_message(kind, bundle, tmp_path, small):
     folder = tmp_path / "folder"

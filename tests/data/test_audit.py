@@ -131,14 +131,34 @@ def test_a_copy_of_an_unlabelled_image_counts_too(dataset):
 def test_repeats_and_constant_images_are_warned_of(dataset):
     constant = np.full((SIDE, SIDE), 90, dtype=np.uint8)
     training = dataset("train", noise(0, 1, 1, 1), [*noise(2), constant])
-    result = audit(training, dataset("test", [constant + 1, *noise(8, 8)]))
+    result = audit(training, dataset("test", [constant + 1, *noise(8, 8)], abnormal=noise(9)))
     assert result.warnings == [
         "1 training images are constant (positions [5]).",
         "2 training images repeat the content of another training image.",
         "1 test images are constant (positions [0]).",
         "1 test images repeat the content of another test image.",
     ]
-    assert result.near_copy == [False, False, False]
+    assert result.near_copy == [False] * 4
+
+
+@pytest.mark.parametrize("normal, abnormal", [(2, 0), (0, 2)])
+def test_test_images_of_one_class_are_warned_of(dataset, normal, abnormal):
+    result = audit(test=dataset("test", noise(*range(normal)), abnormal=noise(*range(abnormal))))
+    assert result.warnings == [f"{normal} normal and {abnormal} abnormal test images: no AUROC can be given."]
+
+
+def test_no_test_images_are_an_error_where_they_are_needed(dataset):
+    empty = ResidentDataset([], ReadImaged("image"))
+    with pytest.raises(DataError, match="there are no test images to evaluate on"):
+        audit(dataset("train", noise(0, 1), noise(2, 3)), empty, test_required=True)
+    audit(dataset("train", noise(0, 1), noise(2, 3)), empty)
+
+
+def test_training_images_of_another_model_are_warned_of(dataset):
+    training, test = dataset("train", noise(0, 1), noise(2, 3)), dataset("test", noise(4), abnormal=noise(5))
+    assert audit(training, test, trained_on=training.sha256).warnings == []
+    other = dataset("other", noise(0, 1), noise(2, 6))
+    assert "not the training images of the model" in audit(other, test, trained_on=training.sha256).warnings[0]
 
 
 def test_test_images_alone_are_checked_too(dataset):

@@ -53,9 +53,44 @@ def test_without_a_rate_the_pool_is_taken_as_it_comes(authors):
 def test_a_short_pool_is_reported_with_its_counts(authors, caplog):
     pool = names(load_datalist(authors, 20, 0.6)["training"], None)
     assert len(pool) == 8 + 8  # 8 normal images were asked for, 12 abnormal ones of which there are 8
-    assert "8 abnormal images, 12 were asked for" in caplog.text and " normal images," not in caplog.text
+    assert "8 abnormal images, 12 were asked for" in caplog.text
+    assert "10 normal images, the first 8 are used" in caplog.text
     load_datalist(authors, 30)
     assert "18 images, 30 were asked for" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "size, rate, message",
+    [(-1, 0.5, "unlabeled_size must not be negative, got -1"), (4, 1.5, "abnormal_rate must be in"), (4, -0.1, "rate")],
+)
+def test_impossible_numbers_are_refused(authors, size, rate, message):
+    with pytest.raises(DataError, match=message):
+        load_datalist(authors, size, rate)
+
+
+def test_a_list_of_files_is_no_data_set(authors):
+    with pytest.raises(DataError, match="one folder or JSON file"):
+        load_datalist([str(authors)])
+
+
+def test_hidden_files_are_no_images(tmp_path):
+    for name in ("a.png", "._a.png", ".thumbs/b.png", "sub/c.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    assert names(list_images(tmp_path), None) == ["a.png", "c.png"]
+
+
+def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "a.png").touch()
+    assert list_images("~") == list_images(["~/a.png"]) == [{"image": str(tmp_path / "a.png"), "label": None}]
+
+
+def test_a_list_in_another_encoding_is_refused(tmp_path):
+    (tmp_path / "list.txt").write_bytes("Müller.png".encode("latin-1"))
+    with pytest.raises(DataError, match="UTF-8") as caught:
+        list_images(tmp_path / "list.txt")
+    assert "ller" not in str(caught.value)
 
 
 def test_a_long_enough_pool_is_not_reported(authors, caplog):

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
-from monai_ddad.data import load_datalist, phantom
+from monai_ddad.data import DataError, load_datalist, phantom
 from monai_ddad.data.phantom import draw_phantom, write_phantom_dataset
 
 SMALL = {"normal": 3, "unlabeled": 5, "test": 2, "side": 32}
@@ -122,9 +122,16 @@ def test_a_failure_leaves_nothing_and_keeps_what_was_there(tmp_path, monkeypatch
     assert [path.name for path in tmp_path.iterdir()] == ["set"]
 
 
+def test_what_a_killed_run_left_is_removed(tmp_path):
+    (tmp_path / ".set-abc" / "images").mkdir(parents=True)
+    (tmp_path / ".other").mkdir()
+    write_phantom_dataset(tmp_path / "set", **SMALL)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".other", "set"]
+
+
 def test_a_folder_with_other_files_is_left_alone(tmp_path):
     (tmp_path / "mine.txt").write_text("kept")
-    with pytest.raises(FileExistsError, match="other files"):
+    with pytest.raises(DataError, match="other files"):
         write_phantom_dataset(tmp_path, **SMALL)
     assert (tmp_path / "mine.txt").read_text() == "kept"
 

@@ -146,11 +146,15 @@ def test_the_mean_loss_of_the_epoch_is_a_metric(make_net, make_dataset):
     assert trainer.state.metrics == {"asr_loss": pytest.approx(float(torch.stack(losses[2:]).mean()), rel=1e-6)}
 
 
-@pytest.mark.parametrize("options", [{"refine": "none"}, {"refine": "dual", "epochs": 0}])
-def test_nothing_is_done_without_asr_or_epochs(make_net, make_dataset, options):
-    network = make_net(refine=options["refine"])
+def test_no_epochs_are_refused(make_net, make_dataset):
+    with pytest.raises(ValueError, match="epochs must be at least 1, got 0"):
+        RefineTrainer("cpu", 0, make_net(), make_dataset(), ADAM, batch_size=4)
+
+
+def test_nothing_is_done_without_asr(make_net, make_dataset):
+    network = make_net(refine="none")
     before = state(network)
-    trainer = RefineTrainer("cpu", options.get("epochs", 3), network, make_dataset(), ADAM, batch_size=4)
+    trainer = RefineTrainer("cpu", 3, network, make_dataset(), ADAM, batch_size=4)
     assert recorded(trainer) == []
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
 

@@ -82,11 +82,11 @@ def check_command_line() -> None:
     """
     if not _is_command():
         return
-    known = {key for file in _config_files() for key in json.loads(file.read_text(encoding="utf-8"))}
+    known = {key for file in _config_files() for key in monai.bundle.ConfigParser.load_config_file(file)}
     known |= set(inspect.signature(monai.bundle.run).parameters) | {"bundle_root"}
     for word in sys.argv:
         name = re.split("=|#|::", word)[0].removeprefix("--").replace("-", "_")
-        if word.startswith("--") and name not in known:
+        if word.startswith("--") and name and name not in known:
             close = difflib.get_close_matches(name, sorted(known), n=1)
             raise ValueError(f"there is no setting {name}" + (f": did you mean {close[0]}?" if close else "."))
 

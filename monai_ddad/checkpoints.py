@@ -54,7 +54,19 @@ def atomic_file(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
 
 
 def save_file(content: Any, path: str | os.PathLike[str]) -> None:
-    """Save tensors and plain containers of them atomically; :func:`load_file` reads them back."""
+    """Save tensors and plain containers of them atomically; :func:`load_file` reads them back.
+
+    Args:
+        content: tensors, numbers, text, and dictionaries, lists and tuples of them.
+        path: the file to write.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save_file({"epochs": 3}, f"{folder}/state.pt")
+        ...     load_file(f"{folder}/state.pt")
+        {'epochs': 3}
+    """
     buffer = io.BytesIO()  # torch.save hides the reason where a file cannot be written
     torch.save(content, buffer)
     with atomic_file(path) as file:
@@ -97,6 +109,13 @@ def load_weights(network: nn.Module, path: str | os.PathLike[str]) -> nn.Module:
     Raises:
         CheckpointError: see :func:`load_file`; or names or shapes differ (another backbone, number of members or
             image size), or a weight is not finite. The network is then left as it was.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save_file({"weight": torch.full((1, 2), 3.0)}, f"{folder}/model.pt")
+        ...     load_weights(nn.Linear(2, 1, bias=False), f"{folder}/model.pt")(torch.ones(1, 2)).item()
+        6.0
     """
     weights = load_file(path)
     if not isinstance(weights, dict) or not all(

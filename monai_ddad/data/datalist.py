@@ -49,6 +49,15 @@ def load_datalist(
             outside its range.
 
     Source: method.md section 1 (the pool is a prefix of the list, ``int(size * rate)`` of it abnormal).
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     for name in ("normal/a.png", "unlabeled/b.png"):
+        ...         Path(folder, name).parent.mkdir()
+        ...         Path(folder, name).touch()
+        ...     [item["label"] for item in load_datalist(folder)["training"]]
+        [0, None]
     """
     if not isinstance(dataset_dir, (str, os.PathLike)):
         raise DataError("dataset_dir must be one folder or JSON file.")
@@ -100,6 +109,10 @@ def list_images(source: str | os.PathLike[str] | list[str]) -> list[Item]:
 
     Raises:
         DataError: nothing is there.
+
+    Example:
+        >>> list_images(["a.png"])
+        [{'image': 'a.png', 'label': None}]
     """
     if isinstance(source, (list, tuple)):
         paths = [Path(path).expanduser() for path in source]

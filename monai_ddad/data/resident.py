@@ -53,6 +53,12 @@ class ResidentDataset(Dataset):
         images: (N, C, H, W) uint8; zeros where an item could not be read.
         labels: list of 0 (normal), 1 (abnormal) or None (unlabelled).
         errors: position in the list -> what is wrong with the file.
+
+    Example:
+        >>> items = [{"image": value, "label": 0} for value in (0, 255)]
+        >>> data = ResidentDataset(items, lambda item: {"image": torch.full((1, 8, 8), item["image"])})
+        >>> data.images.shape, data[1]["image"].mean().item(), data[1]["label"]
+        (torch.Size([2, 1, 8, 8]), 1.0, 0)
     """
 
     def __init__(

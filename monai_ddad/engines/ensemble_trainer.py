@@ -68,6 +68,17 @@ class EnsembleTrainer(ResumableTrainer):
     name; after each epoch ``state.metrics`` holds the mean ``ndm_loss`` and ``udm_loss``.
 
     Source: MedIA 2023, section 3.2; method.md sections 1 and 2 (losses and optimiser).
+
+    Example:
+        >>> from functools import partial
+        >>> items = [{"image": value, "label": None if value % 2 else 0} for value in range(8)]
+        >>> data = ResidentDataset(items, lambda item: {"image": torch.full((1, 16, 16), 30 * item["image"])})
+        >>> network = DDADNet(image_size=16, width=2, hidden_size=8, latent_size=2, seed=0)
+        >>> adam = partial(torch.optim.Adam, lr=5e-4, betas=(0.5, 0.999))
+        >>> trainer = EnsembleTrainer("cpu", 2, network, data, adam, batch_size=4)
+        >>> trainer.run()
+        >>> trainer.epochs
+        {'ndm': 2, 'udm': 2}
     """
 
     def __init__(

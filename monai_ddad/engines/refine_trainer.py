@@ -51,6 +51,17 @@ class RefineTrainer(ResumableTrainer):
     ``asr_loss``.
 
     Source: MedIA 2023, section 3.4; method.md section 4.
+
+    Example:
+        >>> from functools import partial
+        >>> items = [{"image": value, "label": None if value % 2 else 0} for value in range(8)]
+        >>> data = ResidentDataset(items, lambda item: {"image": torch.full((1, 16, 16), 30 * item["image"])})
+        >>> network = DDADNet(image_size=16, width=2, hidden_size=8, latent_size=2, seed=0)
+        >>> adam = partial(torch.optim.Adam, lr=1e-4, betas=(0.5, 0.999), weight_decay=1e-4)
+        >>> trainer = RefineTrainer("cpu", 1, network, data, adam, batch_size=4)
+        >>> trainer.run()
+        >>> trainer.epochs
+        {'asr': 1}
     """
 
     def __init__(

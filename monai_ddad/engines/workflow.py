@@ -131,6 +131,11 @@ def map_limits(network: DDADNet, dataset: ResidentDataset, images: int = 500) ->
 
     Returns:
         the limits by map name, for drawing maps on one scale.
+
+    Example:
+        >>> data = ResidentDataset([{"image": 0, "label": 0}], lambda item: {"image": torch.zeros(1, 16, 16)})
+        >>> list(map_limits(DDADNet(image_size=16, width=2, hidden_size=8, latent_size=2), data))
+        ['r_dual', 'inter', 'intra', 'rec']
     """
     normal = [i for i, label in enumerate(dataset.labels) if label == 0][:images]
     device = next(network.parameters()).device

@@ -24,7 +24,7 @@ class Memory(nn.Module):
 
     Example:
         >>> code, attention = Memory(25, 16)(torch.zeros(2, 16))
-        >>> code.shape, attention.shape, round(float(attention.sum()), 4)
+        >>> code.shape, attention.shape, round(attention.sum().item(), 4)
         (torch.Size([2, 16]), torch.Size([2, 25]), 2.0)
     """
 

@@ -41,6 +41,14 @@ def read_pil(path: str | PathLike[str], in_channels: int = 1) -> Image.Image:
             or holds values that are not finite or out of range.
 
     Source: method.md section 1 (PIL open, then convert).
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     Image.fromarray(np.full((40, 30), 65535, np.uint16)).save(f"{folder}/a.png")
+        ...     image = read_pil(f"{folder}/a.png")
+        >>> image.mode, image.size, image.getpixel((0, 0))
+        ('L', (30, 40), 255)
     """
     try:
         with Image.open(path, formats=FORMATS) as image:
@@ -91,6 +99,13 @@ class ReadImage(Transform):
         image_size: side of the result in pixels; the aspect ratio is not kept. None keeps the image's own size.
 
     Source: method.md section 1 (8-bit image resized with PIL's antialiased bilinear filter).
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     Image.new("L", (30, 40)).save(f"{folder}/a.png")
+        ...     ReadImage(image_size=16)(f"{folder}/a.png").shape
+        torch.Size([1, 16, 16])
     """
 
     def __init__(self, in_channels: int = 1, image_size: int | None = 64) -> None:
@@ -122,6 +137,13 @@ class ReadImaged(MapTransform):
         keys: keys of the items to read.
         in_channels, image_size: see :class:`ReadImage`.
         allow_missing_keys: don't raise an error if a key is missing.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     Image.new("RGB", (30, 40)).save(f"{folder}/a.png")
+        ...     ReadImaged("image", in_channels=3, image_size=16)({"image": f"{folder}/a.png"})["image"].shape
+        torch.Size([3, 16, 16])
     """
 
     def __init__(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import itertools
 import json
 import logging
 import re
@@ -43,10 +44,12 @@ def find_root(name: str) -> str:
         name: the bundle's name.
 
     Returns:
-        the folder that holds ``configs/metadata.json``.
+        the folder that holds ``configs/metadata.json``; the current folder if none is found by another program than
+        ``python -m monai.bundle``, which then has to set ``bundle_root`` or ``output_dir`` itself.
 
     Raises:
-        ValueError: no such folder is found; outputs never go to the current folder unasked.
+        ValueError: ``python -m monai.bundle`` runs a config that is in no bundle: nothing is to be written to the
+            current folder unasked.
 
     Example:
         >>> import os
@@ -59,14 +62,17 @@ def find_root(name: str) -> str:
     for path in candidates:
         if (path / "configs" / "metadata.json").is_file():
             return str(path)
-    raise ValueError("the config is not in a bundle's folder: say with --output_dir where outputs go.")
+    if _is_command():
+        raise ValueError("the config is not in a bundle's folder: say with --output_dir where outputs go.")
+    return "."
 
 
 def _config_files() -> list[Path]:
     """Return the files of the command line's ``--config_file``."""
-    configs = [value for key, value in zip(sys.argv, sys.argv[1:]) if key == "--config_file"]
-    configs += [value.partition("=")[2] for value in sys.argv if value.startswith("--config_file=")]
-    return [Path(file.strip(" []'\"")) for config in configs for file in config.split(",")]
+    words = [word.replace("--config-file", "--config_file") for word in sys.argv]
+    configs = [value for key, value in itertools.pairwise(words) if key == "--config_file"]
+    configs += [word.partition("=")[2] for word in words if word.startswith("--config_file=")]
+    return [Path(file.strip(" []()'\"")) for config in configs for file in config.split(",")]
 
 
 def _is_command() -> bool:
@@ -77,13 +83,18 @@ def _is_command() -> bool:
 def check_command_line() -> None:
     """Refuse settings of ``python -m monai.bundle run`` that the config does not have, which MONAI takes in silence.
 
+    Commands whose config is not named by ``--config_file``, or that take more from an ``--args_file``, are not checked.
+
     Raises:
         ValueError: an unknown setting, with the closest known one.
     """
-    if not _is_command():
+    files = _config_files()
+    if not _is_command() or not files or any(word.startswith(("--args_file", "--args-file")) for word in sys.argv):
         return
-    known = {key for file in _config_files() for key in monai.bundle.ConfigParser.load_config_file(file)}
-    known |= set(inspect.signature(monai.bundle.run).parameters) | {"bundle_root"}
+    known = {key for file in files for key in monai.bundle.ConfigParser.load_config_file(file)}
+    known |= {"bundle_root", "experiment_name", "run_name"}  # the last two are for tracking
+    for command in (monai.bundle.run, monai.bundle.run_workflow, monai.bundle.ConfigWorkflow):
+        known |= set(inspect.signature(command).parameters)
     for word in sys.argv:
         name = re.split("=|#|::", word)[0].removeprefix("--").replace("-", "_")
         if word.startswith("--") and name and name not in known:
@@ -132,7 +143,8 @@ def network_settings(models_dir: str) -> dict[str, Any]:
     if not (Path(models_dir) / "run.json").exists():
         return settings
     trained = {name: value for name, value in run_record(models_dir)["network"].items() if name in settings}
-    if "backbone" not in trained or any(type(value) is not type(settings[name]) for name, value in trained.items()):
+    expected = {name: (int, float) if isinstance(settings[name], float) else type(settings[name]) for name in trained}
+    if "backbone" not in trained or any(not isinstance(trained[name], kind) for name, kind in expected.items()):
         raise CheckpointError("run.json in the models folder is damaged: run train.json again.")
     return settings | trained
 

@@ -86,8 +86,8 @@ def load_file(path: str | os.PathLike[str]) -> Any:
     if not Path(path).is_file():
         raise CheckpointError("the checkpoint does not exist: train first, or give the file that holds the weights.")
     try:
-        with zipfile.ZipFile(path) as archive:  # torch.load does not compare the checksums
-            if archive.testzip() is not None:
+        with zipfile.ZipFile(path) as archive:  # torch.load neither compares checksums nor minds odd attributes
+            if archive.testzip() is not None or any(entry.external_attr for entry in archive.infolist()):
                 raise zipfile.BadZipFile
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file ends in almost any error: zip, pickle, unicode, key, runtime

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import logging
 import os
 import shutil
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,7 @@ __all__ = ["draw_phantom", "write_phantom_dataset"]
 logger = logging.getLogger(__name__)
 
 VERSION = 2  # raised when the drawing changes, so that older folders are replaced
+ABANDONED = 3600  # seconds after which an unfinished folder is nobody's
 ANATOMY, LESION, ACQUISITION = range(3)  # random streams of one picture
 KINDS = ("mass", "cyst", "ring", "oedema", "displacing")
 AIR, SKULL = 0.02, 0.12  # brightness
@@ -250,9 +253,11 @@ def write_phantom_dataset(
     if folder.exists() and any(folder.iterdir()) and not (folder / "phantom.json").is_file():
         raise DataError("the folder for the synthetic images holds other files: give another --output_dir.")
     folder.parent.mkdir(parents=True, exist_ok=True)
-    for leftover in folder.parent.glob(f".{folder.name}-*"):  # of a run that was killed while it drew
-        shutil.rmtree(leftover, ignore_errors=True)
-    built = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    prefix = f".{folder.name}-phantom-"
+    for leftover in folder.parent.glob(f"{glob.escape(prefix)}*"):  # of a run that was killed while it drew
+        if time.time() - leftover.stat().st_mtime > ABANDONED:
+            shutil.rmtree(leftover, ignore_errors=True)
+    built = Path(tempfile.mkdtemp(prefix=prefix, dir=folder.parent))
     retired = built.with_name(f"{built.name}-old")
     try:
         _write_files(built, seed, counts, side)

@@ -93,7 +93,8 @@ class RefineTrainer(ResumableTrainer):
         self.autocast = autocast(device, precision)
         self.optimizer = None if network.asr is None else optimizer(network.asr.parameters())
         self._order = epoch_order(len(normal), batch_size, seed=0)
-        super().__init__(device, max_epochs, len(self._order), train_handlers, train=train)
+        epochs = 1 if network.asr is None else max_epochs  # without ASR-Net the number has no meaning
+        super().__init__(device, epochs, len(self._order), train_handlers, train=train)
         self.epochs = {} if network.asr is None else {"asr": 0}
         self.trained = list(self.epochs)
 

@@ -43,8 +43,8 @@ class ResumableTrainer(Trainer):
         handlers: Sequence[Any] | None = None,
         train: bool = True,
     ) -> None:
-        if max_epochs < 1:
-            raise ValueError(f"epochs must be at least 1, got {max_epochs}.")
+        if not isinstance(max_epochs, int) or max_epochs < 1:
+            raise ValueError(f"epochs and refine_epochs must be integers of at least 1, got {max_epochs!r}.")
         self.target = max_epochs
         self.epochs: dict[str, int] = {}
         self.trained: list[str] = []

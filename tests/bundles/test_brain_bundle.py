@@ -212,6 +212,28 @@ def test_a_damaged_record_of_the_training_is_refused(change, trained, dataset_di
     assert "run.json in the models folder is damaged" in str(cause_of(caught.value))
 
 
+def test_whole_numbers_are_taken_for_fractions(dataset_dir, small, tmp_path):
+    settings = {"output_dir": str(tmp_path), "dataset_dir": str(dataset_dir)}
+    run(
+        "train",
+        **settings,
+        **(small | {"backbone": "MemAE", "shrink_threshold": 0, "phases": ["ndm", "udm", "refine"]}),
+    )
+    run("inference", **settings)
+    assert (tmp_path / "eval" / "inference" / "scores.csv").is_file()
+
+
+def test_other_programs_check_the_network_from_any_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["server.py"])
+    verify_net_in_out(
+        net_id="network_def",
+        config_file=str(CONFIGS / "inference.json"),
+        meta_file=str(CONFIGS / "metadata.json"),
+        device="cpu",
+    )
+
+
 def test_it_works_without_network_and_home_and_in_folders_of_any_name(dataset_dir, small, tmp_path, monkeypatch):
     def refuse(*args, **kwargs):
         raise AssertionError("a connection was tried")

@@ -78,6 +78,14 @@ def test_a_setting_that_does_not_exist_is_refused(bundle, tmp_path, small, datas
     assert not (bundle / "models").exists()
 
 
+def test_settings_of_monai_are_not_refused(bundle, tmp_path, small, dataset_dir):
+    (tmp_path / "overlay.yaml").write_text("my_own: 1\n")
+    settings = {"dataset_dir": dataset_dir, "run_id": "run", "run_name": "a", "experiment_name": "b", "my-own": 2}
+    settings |= small | {"train#trainer#seed": 3, "bundle_root": bundle}
+    done = bundle_run(f"['{bundle}/train.json', '{tmp_path}/overlay.yaml']", tmp_path, phases=[], **settings)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_a_config_outside_a_bundle_does_not_write_to_the_current_folder(bundle, tmp_path, small, dataset_dir):
     (tmp_path / "my.json").write_bytes((bundle / "train.json").read_bytes())
     (tmp_path / "here").mkdir()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -123,10 +124,13 @@ def test_a_failure_leaves_nothing_and_keeps_what_was_there(tmp_path, monkeypatch
 
 
 def test_what_a_killed_run_left_is_removed(tmp_path):
-    (tmp_path / ".set-abc" / "images").mkdir(parents=True)
-    (tmp_path / ".other").mkdir()
+    names = [".set-phantom-abandoned", ".set-phantom-at-work", ".set-notes", ".other"]
+    for name in names:
+        (tmp_path / name / "images").mkdir(parents=True)
+        if name != ".set-phantom-at-work":
+            os.utime(tmp_path / name, (0, 0))
     write_phantom_dataset(tmp_path / "set", **SMALL)
-    assert sorted(path.name for path in tmp_path.iterdir()) == [".other", "set"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [*sorted(names[1:]), "set"]
 
 
 def test_a_folder_with_other_files_is_left_alone(tmp_path):

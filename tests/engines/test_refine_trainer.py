@@ -147,14 +147,16 @@ def test_the_mean_loss_of_the_epoch_is_a_metric(make_net, make_dataset):
 
 
 def test_no_epochs_are_refused(make_net, make_dataset):
-    with pytest.raises(ValueError, match="epochs must be at least 1, got 0"):
-        RefineTrainer("cpu", 0, make_net(), make_dataset(), ADAM, batch_size=4)
+    for epochs in (0, "two"):
+        with pytest.raises(ValueError, match=f"integers of at least 1, got {epochs!r}"):
+            RefineTrainer("cpu", epochs, make_net(), make_dataset(), ADAM, batch_size=4)
 
 
-def test_nothing_is_done_without_asr(make_net, make_dataset):
+@pytest.mark.parametrize("epochs", [0, 3])
+def test_nothing_is_done_without_asr(make_net, make_dataset, epochs):
     network = make_net(refine="none")
     before = state(network)
-    trainer = RefineTrainer("cpu", 3, network, make_dataset(), ADAM, batch_size=4)
+    trainer = RefineTrainer("cpu", epochs, network, make_dataset(), ADAM, batch_size=4)
     assert recorded(trainer) == []
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
 

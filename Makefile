@@ -6,7 +6,7 @@ PIP_INSTALL = pip install --quiet --disable-pip-version-check --constraint .ci/c
 .PHONY: demo test lint clean
 
 demo: .venv/installed
-	.venv/bin/python -W ignore -m monai.bundle run --config_file bundles/ddad_brain/train.json
+	OMP_WAIT_POLICY=PASSIVE .venv/bin/python -W ignore -m monai.bundle run --config_file bundles/ddad_brain/train.json
 
 test: .venv-test/installed lint
 	OMP_WAIT_POLICY=PASSIVE .venv-test/bin/python -m pytest

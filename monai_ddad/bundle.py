@@ -23,12 +23,14 @@ from monai_ddad.networks import DDADNet
 logger = logging.getLogger(__name__)
 
 FRAMES = 4  # shown of an error from elsewhere
+PARTS = ("network", "preparation", "settings", "data", "map_limits")  # of run.json
 
 __all__ = [
     "check_command_line",
     "choose_preset",
     "find_root",
     "network_settings",
+    "preparation_settings",
     "report_errors_plainly",
     "run_record",
 ]
@@ -113,7 +115,7 @@ def run_record(models_dir: str) -> dict[str, Any]:
     """
     try:
         record = json.loads((Path(models_dir) / "run.json").read_text(encoding="utf-8"))
-        if all(isinstance(record[name], dict) for name in ("network", "settings", "data", "map_limits")):
+        if all(isinstance(record[name], dict) for name in PARTS):
             return record
     except FileNotFoundError:
         raise CheckpointError("there is no model in the models folder: train first.") from None
@@ -149,11 +151,30 @@ def network_settings(models_dir: str) -> dict[str, Any]:
     return settings | trained
 
 
+def preparation_settings(models_dir: str, untrained: dict[str, Any]) -> dict[str, Any]:
+    """Return how the images of the training were prepared, from the ``run.json`` beside ``model.pt``.
+
+    Args:
+        models_dir: folder of the two files.
+        untrained: the settings by name, as they are where nothing is trained yet.
+
+    Raises:
+        CheckpointError: ``run.json`` is damaged.
+
+    Example:
+        >>> preparation_settings("no such folder", {"preprocess": "plain"})
+        {'preprocess': 'plain'}
+    """
+    if not (Path(models_dir) / "run.json").exists():
+        return untrained
+    return untrained | run_record(models_dir)["preparation"]
+
+
 def choose_preset(presets: dict[str, dict[str, Any]], preset: str) -> dict[str, Any]:
     """Return the settings of one preset.
 
     Args:
-        presets: settings by preset.
+        presets: settings by preset; ``"like"`` names another one whose settings count where a preset has none.
         preset: name of the one to use.
 
     Raises:
@@ -165,7 +186,8 @@ def choose_preset(presets: dict[str, dict[str, Any]], preset: str) -> dict[str, 
     """
     if preset not in presets:
         raise ValueError(f"preset must be one of {', '.join(presets)}, got {preset!r}.")
-    return presets[preset]
+    chosen = presets[preset]
+    return presets.get(chosen.get("like", ""), {}) | chosen
 
 
 def report_errors_plainly() -> None:

@@ -92,11 +92,13 @@ def inter_map(udm: torch.Tensor, ndm: torch.Tensor) -> torch.Tensor:
     return (udm.mean(dim=0) - ndm.mean(dim=0)).abs()
 
 
-def image_scores(maps: torch.Tensor) -> torch.Tensor:
+def image_scores(maps: torch.Tensor, field: torch.Tensor | None = None) -> torch.Tensor:
     """Average each map over its pixels.
 
     Args:
         maps: (B, M, H, W) anomaly maps.
+        field: (B, 1, H, W), 1 where a pixel counts and 0 where not; None counts all. Where nothing counts the score
+            is 0.
 
     Returns:
         (B, M) image scores.
@@ -107,4 +109,6 @@ def image_scores(maps: torch.Tensor) -> torch.Tensor:
         >>> image_scores(torch.ones(2, 4, 8, 8)).shape
         torch.Size([2, 4])
     """
-    return maps.mean(dim=(2, 3))
+    if field is None:
+        return maps.mean(dim=(2, 3))
+    return (maps * field).sum(dim=(2, 3)) / field.sum(dim=(2, 3)).clamp(min=1)

@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from monai.transforms import Compose
 from PIL import Image
 
 from monai_ddad.data import ResidentDataset
 from monai_ddad.networks import DDADNet
-from monai_ddad.transforms import ReadImaged
+from monai_ddad.transforms import PlainResized, ReadImaged
 
 SIDE = 32
 TINY = {"image_size": SIDE, "width": 2, "hidden_size": 8, "latent_size": 4}
@@ -89,8 +90,21 @@ def write_image(tmp_path: Path) -> WriteImage:
     return write
 
 
+ReadSquare = Callable[[int], Compose]
+
+
+@pytest.fixture(scope="session")
+def read_square() -> ReadSquare:
+    """Return a maker of transforms that read an item's image and resize it to a square of a side."""
+
+    def make(side: int = SIDE) -> Compose:
+        return Compose([ReadImaged("image"), PlainResized("image", image_size=side)])
+
+    return make
+
+
 @pytest.fixture
-def make_dataset(write_image: WriteImage) -> Callable[..., ResidentDataset]:
+def make_dataset(write_image: WriteImage, read_square: ReadSquare) -> Callable[..., ResidentDataset]:
     """Return a maker of decoded sets of random images, each written to PNG files once."""
     made: dict[tuple[int, ...], ResidentDataset] = {}
 
@@ -99,7 +113,7 @@ def make_dataset(write_image: WriteImage) -> Callable[..., ResidentDataset]:
         if key not in made:
             paths = [write_image(f"{key}/{i:03}.png", seed=1000 * seed + i) for i in range(normal + unlabeled)]
             items = [{"image": str(path), "label": 0 if i < normal else None} for i, path in enumerate(paths)]
-            made[key] = ResidentDataset(items, ReadImaged("image", image_size=side))
+            made[key] = ResidentDataset(items, read_square(side))
         return copy.deepcopy(made[key])
 
     return make

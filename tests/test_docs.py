@@ -16,7 +16,8 @@ from monai_ddad.data.phantom import write_phantom_dataset
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PAGES = ["README.md", "docs/quickstart.md", "docs/data.md", "docs/method.md", "docs/results.md"]
-PAGES += ["bundles/ddad_brain/docs/README.md"]
+BUNDLES = ["ddad_brain", "ddad_cxr", "ddad_fundus"]
+PAGES += ["docs/audit.md"] + [f"bundles/{bundle}/docs/README.md" for bundle in BUNDLES]
 # the commands that install, which make and the test run itself go through
 INSTALL = ("make ", "python3 -m venv", ".venv/bin/pip install")
 SMALL = {"members": 2, "epochs": 1, "refine_epochs": 1, "batch_size": 8, "val_interval": 1, "image_size": 64}
@@ -49,10 +50,10 @@ def workplace(tmp_path, monkeypatch):
 
 def run(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     words = shlex.split(command)
-    assert words[:3] == ["python", "-m", "monai.bundle"], f"no test runs {command!r}"
+    assert words[:2] == ["python", "-m"] and words[2] in ("monai.bundle", "monai_ddad"), f"no test runs {command!r}"
     if "mlflow" in words:
         pytest.importorskip("mlflow", reason="mlflow is not installed: pip install monai-ddad[mlflow]")
-    if words[3] == "run" and "train.json" in command:
+    if words[2] == "monai.bundle" and words[3] == "run" and "train.json" in command:
         # smaller and quicker, and without the full synthetic set
         given = [word for word in words if word.startswith("--")]
         settings = SMALL if "evaluate.json" not in command else {}
@@ -61,7 +62,9 @@ def run(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", words[2:])
     hook = sys.excepthook
     try:
-        runpy.run_module("monai.bundle", run_name="__main__", alter_sys=True)
+        runpy.run_module(words[2], run_name="__main__", alter_sys=True)
+    except SystemExit as end:
+        assert not end.code, f"{command!r} ended with {end.code}"
     finally:
         sys.excepthook = hook
 
@@ -69,8 +72,9 @@ def run(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("page", [page for page in PAGES if commands(page)])
 def test_commands_run_in_the_order_of_the_page(page, workplace, monkeypatch):
     if page.startswith("bundles/"):
-        shutil.copytree(workplace / "path", workplace / "bundles/ddad_brain/path")
-        monkeypatch.chdir(workplace / "bundles/ddad_brain")
+        folder = workplace / Path(page).parents[1]
+        shutil.copytree(workplace / "path", folder / "path")
+        monkeypatch.chdir(folder)
     for command in commands(page):
         run(command, monkeypatch)
     for block in blocks(page, "python"):

@@ -1,6 +1,6 @@
 """Data lists, checks and built-in data of DDAD."""
 
-from monai_ddad.data.audit import Audit, audit
+from monai_ddad.data.audit import Audit, audit, require_all_read
 from monai_ddad.data.datalist import dataset_or_phantom, list_images, load_datalist
 from monai_ddad.data.resident import DataError, ResidentDataset, normalise
 
@@ -13,4 +13,5 @@ __all__ = [
     "list_images",
     "load_datalist",
     "normalise",
+    "require_all_read",
 ]

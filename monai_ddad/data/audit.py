@@ -5,18 +5,19 @@ from __future__ import annotations
 import logging
 import os
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 
+from monai_ddad.data.copies import NEAR_COPY, standardise
 from monai_ddad.data.resident import DataError, ResidentDataset
 
-__all__ = ["Audit", "audit"]
+__all__ = ["Audit", "audit", "require_all_read"]
 
 logger = logging.getLogger(__name__)
 
 SHOWN = 10  # positions named in a warning
 LISTED = 50  # unreadable files of a set named one by one in an error
-NEAR_COPY = 0.99  # correlation of two images, at the size they are scored at, above which one is a near copy
 
 
 @dataclass
@@ -39,6 +40,7 @@ def audit(
     test: ResidentDataset | None = None,
     test_required: bool = False,
     trained_on: str | None = None,
+    skip_unreadable: bool = False,
 ) -> Audit:
     """Check the training and test images and log what only makes results optimistic.
 
@@ -47,6 +49,7 @@ def audit(
         test: images to score; None where nothing is scored.
         test_required: an empty test set is an error.
         trained_on: ``sha256`` of the training images that the model to be evaluated has seen.
+        skip_unreadable: files that cannot be read are a counted warning, as long as there are others.
 
     Returns:
         warnings and duplicate flags.
@@ -66,7 +69,8 @@ def audit(
     """
     names = ("training", "input" if training is None else "test")
     sets = {name: data for name, data in zip(names, (training, test)) if data is not None}
-    errors = [error for name, data in sets.items() for error in _check_files(name, data)]
+    skipped = skip_unreadable and all(len(data) for data in sets.values())
+    errors = [error for name, data in sets.items() for error in _check_files(name, data, skipped)]
     if training is not None:
         errors += _check_counts(training)
     if training is not None and test is not None:
@@ -78,6 +82,10 @@ def audit(
 
     result = Audit()
     for name, data in sets.items():
+        if data.errors:
+            result.warnings.append(
+                f"{len(data.errors)} of {len(data.data)} {name} items cannot be read, and are left out."
+            )
         result.warnings += _check_content(name, data)
     if training is not None and trained_on not in (None, training.sha256):
         result.warnings.append("These are not the training images of the model: copies of those go unnoticed.")
@@ -91,17 +99,42 @@ def audit(
     return result
 
 
-def _check_files(name: str, data: ResidentDataset) -> list[str]:
+def require_all_read(dataset: ResidentDataset) -> None:
+    """End a run that is done with an error if some of its files could not be read.
+
+    Args:
+        dataset: the images that were asked for.
+
+    Raises:
+        DataError: some are missing; the message counts them.
+    """
+    if dataset.errors:
+        raise DataError(
+            f"{len(dataset.errors)} of {len(dataset.data)} items could not be read: unreadable.csv lists them with the "
+            "reason. All others are done."
+        )
+
+
+def _check_files(name: str, data: ResidentDataset, skip_unreadable: bool) -> list[str]:
     errors = [f"{name} item {position}: {reason}" for position, reason in sorted(data.errors.items())]
     if len(errors) > LISTED:
-        errors[LISTED:] = [f"{len(errors) - LISTED} more of the {len(data)} {name} items cannot be read"]
+        errors[LISTED:] = [f"{len(errors) - LISTED} more of the {len(data.data)} {name} items cannot be read"]
+    if skip_unreadable:
+        errors = []
     labels: dict[str, set[int | None]] = {}
-    for item, label in zip(data.data, data.labels):
-        labels.setdefault(os.path.realpath(item["image"]), set()).add(label)
+    for item in data.data:
+        for file in _files(item):
+            labels.setdefault(file, set()).add(item.get("label"))
     contradictory = sum({0, 1} <= found for found in labels.values())
     if contradictory:
         errors.append(f"{contradictory} files are listed as normal and as abnormal in the {name} data")
     return errors
+
+
+def _files(item: dict[str, Any]) -> list[str]:
+    """Return the files of an item, without links."""
+    image = item["image"]
+    return [os.path.realpath(path) for path in (image if isinstance(image, (list, tuple)) else [image])]
 
 
 def _check_counts(training: ResidentDataset) -> list[str]:
@@ -110,14 +143,14 @@ def _check_counts(training: ResidentDataset) -> list[str]:
 
 
 def _check_names(training: ResidentDataset, test: ResidentDataset) -> list[str]:
-    places = {os.path.realpath(item["image"]): position for position, item in enumerate(training.data)}
-    found = [(position, places.get(os.path.realpath(item["image"]))) for position, item in enumerate(test.data)]
-    return [f"test item {i} is the same file as training item {j}" for i, j in found if j is not None]
+    places = {file: position for position, item in enumerate(training.data) for file in _files(item)}
+    found = [(i, places[file]) for i, item in enumerate(test.data) for file in _files(item) if file in places]
+    return [f"test item {i} is the same file as training item {j}" for i, j in dict(found).items()]
 
 
 def _check_content(name: str, data: ResidentDataset) -> list[str]:
     warnings = []
-    constant = [i for i, image in enumerate(data.images) if int(image.max()) == int(image.min())]
+    constant = [data.positions[i] for i, image in enumerate(data.images) if int(image.max()) == int(image.min())]
     if constant:
         warnings.append(f"{len(constant)} {name} images are constant (positions {constant[:SHOWN]}).")
     repeats = len(data) - len(_contents(data.images))
@@ -136,8 +169,8 @@ def _find_copies(result: Audit, training: ResidentDataset | None, test: Resident
         return
     seen = _contents(training.images)
     result.duplicate = [image.numpy().tobytes() in seen for image in test.images]
-    tests = _standardise(test.images)
-    closest = [(tests @ _standardise(part).T).amax(dim=1) for part in training.images.split(1024)]
+    tests = standardise(test.images)
+    closest = [(tests @ standardise(part).T).amax(dim=1) for part in training.images.split(1024)]
     near = torch.stack(closest).amax(dim=0) > NEAR_COPY
     result.near_copy = [duplicate or bool(close) for duplicate, close in zip(result.duplicate, near)]
     for found, what in ((result.duplicate, "the content of"), (result.near_copy, "a near copy of")):
@@ -146,9 +179,3 @@ def _find_copies(result: Audit, training: ResidentDataset | None, test: Resident
                 f"{sum(found)} of {len(test)} test images have {what} a training image: figures on all test images "
                 "are optimistic, see those without them."
             )
-
-
-def _standardise(images: torch.Tensor) -> torch.Tensor:
-    pixels = images.flatten(1).float()
-    pixels = pixels - pixels.mean(dim=1, keepdim=True)
-    return torch.nn.functional.normalize(pixels, dim=1)

@@ -5,17 +5,20 @@ from __future__ import annotations
 import json
 import logging
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from monai_ddad.data.phantom import write_phantom_dataset
+from monai_ddad.data.files import IMAGE_SUFFIXES, find_files
+from monai_ddad.data.phantom import PhantomKind, write_phantom_dataset
 from monai_ddad.data.resident import DataError
+from monai_ddad.data.series import group_series
 
-__all__ = ["IMAGE_SUFFIXES", "dataset_or_phantom", "list_images", "load_datalist"]
+__all__ = ["GROUPS", "dataset_or_phantom", "list_images", "load_datalist", "read_split"]
 
 logger = logging.getLogger(__name__)
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
+GROUPS = ("train normal", "unlabeled normal", "unlabeled abnormal", "test normal", "test abnormal")  # of data.json
 LAYOUTS = (
     "data.json beside images/ (the authors' structure), the folders normal/, unlabeled/, test/normal/ and "
     "test/abnormal/, or a MONAI datalist (datalist.json)"
@@ -42,7 +45,7 @@ def load_datalist(
 
     Returns:
         ``{"training": items, "test": items}``, an item being ``{"image": path, "label": 0 | 1 | None}`` and None
-        meaning unlabelled.
+        meaning unlabelled. The DICOM files of one MR, CT or PET series are one item, whose path is the list of them.
 
     Raises:
         DataError: the folder is missing, empty or of none of the layouts, the JSON file is damaged, or a number is
@@ -79,18 +82,22 @@ def load_datalist(
     raise DataError(f"dataset_dir holds none of the known layouts. Expected {LAYOUTS}.")
 
 
-def dataset_or_phantom(dataset_dir: str | list[str] | None, phantom_dir: str) -> str | list[str]:
+def dataset_or_phantom(
+    dataset_dir: str | list[str] | None, phantom_dir: str, kind: PhantomKind = "brain"
+) -> str | list[str]:
     """Return the user's data, or draw the built-in synthetic data set where none is given.
 
     Args:
         dataset_dir: what the user gave: a folder, a file, a list of files, or None.
         phantom_dir: folder to draw the synthetic images in.
+        kind: what to draw: ``"brain"``, ``"chest"`` or ``"fundus"``.
 
     Raises:
         DataError: an empty name or list.
+        ValueError: another kind.
     """
     if dataset_dir is None:
-        return str(write_phantom_dataset(phantom_dir))
+        return str(write_phantom_dataset(phantom_dir, kind))
     if not dataset_dir:
         raise DataError("dataset_dir is empty: give a folder, or leave it out to use the built-in synthetic images.")
     return [str(path) for path in dataset_dir] if isinstance(dataset_dir, (list, tuple)) else str(dataset_dir)
@@ -99,13 +106,14 @@ def dataset_or_phantom(dataset_dir: str | list[str] | None, phantom_dir: str) ->
 def list_images(source: str | os.PathLike[str] | list[str]) -> list[Item]:
     """List the images to score: a folder (with its subfolders, sorted), one file, or a list of files.
 
-    Of a folder in the authors' structure, the images are listed and not the masks beside them.
+    Of a folder in the authors' structure, the images are listed and not the masks beside them. The DICOM files of one
+    MR, CT or PET series are one item, whose path is the list of them; see :func:`monai_ddad.data.series.group_series`.
 
     Args:
         source: folder, image file, ``.txt`` file with a path a line, or list of paths.
 
     Returns:
-        items ``{"image": path, "label": None}``.
+        items ``{"image": path or list of paths, "label": None}``.
 
     Raises:
         DataError: nothing is there.
@@ -121,22 +129,16 @@ def list_images(source: str | os.PathLike[str] | list[str]) -> list[Item]:
         if not root.exists():
             raise DataError("the input folder or file does not exist.")
         if (root / "data.json").is_file() and (root / "images").is_dir():
-            paths = _images_in(root / "images")
+            paths = find_files(root / "images")
         elif root.is_dir():
-            paths = _images_in(root)
+            paths = find_files(root)
         elif root.suffix.lower() == ".txt":
             paths = _listed_in(root)
         else:
             paths = [root]
     if not paths:
-        raise DataError(f"the input folder holds no image (files ending in {', '.join(IMAGE_SUFFIXES)}).")
-    return _items(paths, None)
-
-
-def _images_in(folder: Path) -> list[Path]:
-    """Find the images below a folder, but for hidden ones (thumbnails, the companions of files from a Mac)."""
-    found = (path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
-    return sorted(p for p in found if not any(part.startswith(".") for part in p.relative_to(folder).parts))
+        raise DataError(f"the input folder holds no image (files ending in {', '.join(IMAGE_SUFFIXES)}, or DICOM).")
+    return _items(group_series(paths), None)
 
 
 def _listed_in(file: Path) -> list[Path]:
@@ -147,8 +149,8 @@ def _listed_in(file: Path) -> list[Path]:
     return [file.parent / line for line in lines if line.strip()]
 
 
-def _items(paths: list[Path], label: int | None) -> list[Item]:
-    return [{"image": str(path), "label": label} for path in paths]
+def _items(images: Iterable[Path | str | list[str]], label: int | None) -> list[Item]:
+    return [{"image": image if isinstance(image, list) else str(image), "label": label} for image in images]
 
 
 def _read_json(path: Path) -> Any:
@@ -158,19 +160,46 @@ def _read_json(path: Path) -> Any:
         raise DataError(f"the data set's {path.suffix[1:]} file cannot be read ({type(error).__name__}).") from None
 
 
-def _from_authors(root: Path, size: int | None, rate: float | None) -> dict[str, list[Item]]:
-    lists = _read_json(root / "data.json")
+def read_split(path: str | os.PathLike[str]) -> dict[str, list[str]]:
+    """Read the authors' ``data.json``: the names of the images of each group, in their order.
+
+    Args:
+        path: a JSON file ``{"train": {"0": [], "unlabeled": {"0": [], "1": []}}, "test": {"0": [], "1": []}}``; 0 is
+            normal, 1 abnormal. Test lists may be absent.
+
+    Returns:
+        names by group, one of :data:`GROUPS`.
+
+    Raises:
+        DataError: the file cannot be read or has another structure.
+
+    Source: method.md section 1 (data.json).
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     text = '{"train": {"0": ["a.png"], "unlabeled": {"0": [], "1": ["b.png"]}}}'
+        ...     _ = Path(folder, "data.json").write_text(text)
+        ...     read_split(f"{folder}/data.json")["unlabeled abnormal"]
+        ['b.png']
+    """
+    lists = _read_json(Path(path))
     try:
-        groups = [lists["train"]["0"], lists["train"]["unlabeled"]["0"], lists["train"]["unlabeled"]["1"]]
-        groups += [lists.get("test", {}).get("0", []), lists.get("test", {}).get("1", [])]
-        if not all(isinstance(group, list) for group in groups):
+        train, test = lists["train"], lists.get("test", {})
+        groups = [train["0"], train["unlabeled"]["0"], train["unlabeled"]["1"], test.get("0", []), test.get("1", [])]
+        if not all(isinstance(group, list) and all(isinstance(name, str) for name in group) for group in groups):
             raise TypeError
-        normal, pool_normal, pool_abnormal, test_normal, test_abnormal = (
-            [root / "images" / name for name in group] for group in groups
-        )
     except (KeyError, TypeError, AttributeError):
         expected = '{"train": {"0": [], "unlabeled": {"0": [], "1": []}}, "test": {"0": [], "1": []}}'
         raise DataError(f"data.json does not have the structure {expected}.") from None
+    return dict(zip(GROUPS, groups))
+
+
+def _from_authors(root: Path, size: int | None, rate: float | None) -> dict[str, list[Item]]:
+    split = read_split(root / "data.json")
+    normal, pool_normal, pool_abnormal, test_normal, test_abnormal = (
+        [root / "images" / name for name in split[group]] for group in GROUPS
+    )
     if size is not None and rate is not None:
         abnormal = int(size * rate)
         parts = []
@@ -187,10 +216,12 @@ def _from_authors(root: Path, size: int | None, rate: float | None) -> dict[str,
 
 def _from_folders(root: Path, size: int | None, rate: float | None) -> dict[str, list[Item]]:
     _warn_rate(rate)
+    normal, unlabeled, test_normal, test_abnormal = (
+        group_series(find_files(root / folder)) for folder in ("normal", "unlabeled", "test/normal", "test/abnormal")
+    )
     return {
-        "training": _items(_images_in(root / "normal"), 0)
-        + _items(_prefix(_images_in(root / "unlabeled"), size), None),
-        "test": _items(_images_in(root / "test" / "normal"), 0) + _items(_images_in(root / "test" / "abnormal"), 1),
+        "training": _items(normal, 0) + _items(_prefix(unlabeled, size), None),
+        "test": _items(test_normal, 0) + _items(test_abnormal, 1),
     }
 
 
@@ -199,7 +230,7 @@ def _from_monai(path: Path, size: int | None, rate: float | None) -> dict[str, l
     lists = _read_json(path)
     try:
         training, test = (
-            [{"image": str(path.parent / item["image"]), "label": item.get("label")} for item in lists.get(key, [])]
+            [{"image": _below(path.parent, item["image"]), "label": item.get("label")} for item in lists.get(key, [])]
             for key in ("training", "test")
         )
     except (KeyError, TypeError, AttributeError):
@@ -217,6 +248,14 @@ def _from_monai(path: Path, size: int | None, rate: float | None) -> dict[str, l
             f"wrong at training positions {wrong[:10]} and test positions {wrong_test[:10]}."
         )
     return {"training": normal + _prefix(unlabeled, size), "test": test}
+
+
+def _below(folder: Path, image: str | list[str]) -> str | list[str]:
+    if isinstance(image, list) and image:
+        return [str(folder / path) for path in image]
+    if isinstance(image, str):
+        return str(folder / image)
+    raise TypeError
 
 
 def _prefix(pool: list[Any], size: int | None, kind: str = "") -> list[Any]:

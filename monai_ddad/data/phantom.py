@@ -1,4 +1,4 @@
-"""Built-in synthetic data: drawn axial brain-like slices, some with lesions, for trying things out with no download."""
+"""Built-in synthetic data: drawn pictures, some with lesions, for trying things out with no download."""
 
 from __future__ import annotations
 
@@ -9,200 +9,78 @@ import os
 import shutil
 import tempfile
 import time
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from PIL import Image
-from scipy import ndimage
 
+from monai_ddad.data.phantom_brain import draw_brain
+from monai_ddad.data.phantom_chest import draw_chest
+from monai_ddad.data.phantom_drawing import Picture, Streams
+from monai_ddad.data.phantom_fundus import draw_fundus
 from monai_ddad.data.resident import DataError
 from monai_ddad.seeding import derive_seed
 
-__all__ = ["draw_phantom", "write_phantom_dataset"]
+__all__ = ["PhantomKind", "draw_phantom", "write_phantom_dataset"]
 
 logger = logging.getLogger(__name__)
 
-VERSION = 2  # raised when the drawing changes, so that older folders are replaced
+PhantomKind = Literal["brain", "chest", "fundus"]
+
+VERSION = 2  # raised when a drawing changes, so that older folders are replaced
 ABANDONED = 3600  # seconds after which an unfinished folder is nobody's
-ANATOMY, LESION, ACQUISITION = range(3)  # random streams of one picture
-KINDS = ("mass", "cyst", "ring", "oedema", "displacing")
-AIR, SKULL = 0.02, 0.12  # brightness
+MIN_SIDE = 32
+DRAWERS: dict[str, Callable[[Streams, bool, int], Picture]] = {
+    "brain": draw_brain,
+    "chest": draw_chest,
+    "fundus": draw_fundus,
+}
 
 
-@dataclass(frozen=True)
-class _Weighting:
-    """Brightness of the tissues in one kind of picture."""
+def draw_phantom(seed: int, abnormal: bool, side: int = 128, kind: PhantomKind = "brain") -> Picture:
+    """Draw one synthetic picture: an axial head slice, a frontal chest film or a fundus photograph.
 
-    scalp: float
-    csf: float
-    grey: float
-    white: float
-
-
-T1_LIKE = _Weighting(scalp=0.72, csf=0.18, grey=0.46, white=0.66)
-T2_LIKE = _Weighting(scalp=0.50, csf=0.95, grey=0.62, white=0.42)
-
-
-def draw_phantom(seed: int, abnormal: bool, side: int = 128) -> tuple[np.ndarray, np.ndarray]:
-    """Draw one synthetic axial head slice.
-
-    Half of the pictures look like T1-weighted ones, half like T2-weighted ones. Anatomy (with the weighting), lesions
-    and acquisition (gain, bias field, blur, noise) have random streams of their own, so the abnormal picture of a seed
-    is its normal one with lesions added. The gain sets the mean brightness of the head to a level that is drawn alike
-    for both classes.
+    Anatomy, lesions and acquisition (exposure, blur, noise) have random streams of their own, so the abnormal picture
+    of a seed is its normal one with lesions added. Brightness is drawn alike for both classes.
 
     Args:
         seed: seed of the picture, a non-negative integer.
-        abnormal: add one or two lesions, about 8 to 15 % of the side in radius.
-        side: height and width, pixels, at least 32.
+        abnormal: add lesions; the largest are about 8 to 15 % of the side in radius.
+        side: height of the picture, pixels, at least 32.
+        kind: ``"brain"``, (side, side) grey; ``"chest"``, (side, .88 to 1.17 side) grey; or ``"fundus"``,
+            (side, 1.25 side, 3) RGB.
 
     Returns:
-        (side, side) uint8 image and (side, side) bool mask of the lesions, all False for a normal picture.
+        uint8 image, and (rows, columns) bool mask of the lesions, all False for a normal picture.
 
     Raises:
-        ValueError: ``side`` is below 32.
+        ValueError: ``side`` is below 32, or another kind.
 
     Example:
         >>> image, mask = draw_phantom(0, abnormal=True, side=64)
         >>> image.shape, image.dtype, mask.dtype, bool(mask.any()), bool(draw_phantom(0, False, 64)[1].any())
         ((64, 64), dtype('uint8'), dtype('bool'), True, False)
+        >>> draw_phantom(0, abnormal=False, side=64, kind="fundus")[0].shape
+        (64, 80, 3)
     """
-    if side < 32:
-        raise ValueError(f"side must be at least 32 pixels, got {side}.")
-    anatomy, lesion, acquisition = (
-        np.random.default_rng(derive_seed(seed, stream)) for stream in (ANATOMY, LESION, ACQUISITION)
-    )
-    weighting = T2_LIKE if anatomy.random() < 0.5 else T1_LIKE
-    tissue, radius = _draw_head(anatomy, side, weighting)
-    mask = np.zeros((side, side), dtype=bool)
-    if abnormal:
-        for _ in range(1 + (lesion.random() < 0.3)):
-            tissue, added = _add_lesion(lesion, tissue, radius, weighting)
-            mask |= added
-    return _acquire(acquisition, tissue, radius < 1), mask
+    _check_drawing(side, kind)
+    streams = Streams(*(np.random.default_rng(derive_seed(seed, stream)) for stream in range(len(Streams._fields))))
+    return DRAWERS[kind](streams, abnormal, side)
 
 
-def _smooth_noise(rng: np.random.Generator, side: int, scale: float) -> np.ndarray:
-    """Draw (side, side) periodic Gaussian noise of mean 0 and variance 1, smooth over ``scale`` of the side."""
-    frequencies = np.fft.fftfreq(side)[:, None] ** 2 + np.fft.rfftfreq(side)[None] ** 2
-    transfer = np.exp(-2 * (np.pi * scale * side) ** 2 * frequencies)
-    transfer[0, 0] = 0
-    noise = np.fft.irfft2(np.fft.rfft2(rng.standard_normal((side, side))) * transfer, s=(side, side))
-    return noise / noise.std()
-
-
-def _draw_head(rng: np.random.Generator, side: int, weighting: _Weighting) -> tuple[np.ndarray, np.ndarray]:
-    """Draw a head without noise: (side, side) brightness in [0, 1], and radius, 1 at the skin and 0 in the middle."""
-    y, x = np.mgrid[0:side, 0:side] / (side / 2) - 1 + 1 / side
-    x, y = x + rng.normal(0, 0.008), y + rng.normal(0, 0.008)
-    angle = np.radians(rng.normal(0, 2))
-    width, height = rng.normal(0.74, 0.015), rng.normal(0.90, 0.015)
-    u = (np.cos(angle) * x + np.sin(angle) * y) / width
-    v = (np.cos(angle) * y - np.sin(angle) * x) / height
-    u *= 1 - rng.normal(0.10, 0.03) * v  # narrower at the forehead, which is up
-    u, v = (axis + 0.004 * _smooth_noise(rng, side, 0.12) for axis in (u, v))
-    pixel = 2 / side / width
-    radius = np.hypot(u, v)
-
-    def below(values: np.ndarray, limit: float | np.ndarray, edge: float = pixel) -> np.ndarray:
-        """Tell softly, from 1 to 0 over ``edge``, where values are below the limit."""
-        return np.clip((limit - values) / edge + 0.5, 0, 1)
-
-    def paint(image: np.ndarray, brightness: float, share: np.ndarray) -> np.ndarray:
-        return image + (brightness - image) * share
-
-    # cortex: sulci run along the zero crossings of smooth noise, deepest at the surface, with grey matter beside them
-    folds = np.abs(_smooth_noise(rng, side, rng.uniform(0.026, 0.036)))
-    surface = 0.86
-    depth = np.clip((surface - radius) / rng.uniform(0.22, 0.34), 0, 1)
-    sulci = below(folds, 0.22 * (1 - depth) ** 1.2, 0.15) * (depth < 1)
-    ribbon = np.maximum(below(folds, 0.2 + 0.8 * (1 - depth) ** 0.5, 0.2) * (depth < 1), below(surface - radius, 0.05))
-    image = np.full((side, side), AIR)
-    skull, scalp = rng.normal(0.925, 0.008), rng.normal(0.885, 0.006)
-    for brightness, share in (
-        (weighting.scalp, below(radius, 1)),
-        (SKULL, below(radius, skull)),
-        (weighting.csf, below(radius, scalp)),
-        (weighting.white, below(radius, surface)),
-        (weighting.grey, ribbon * below(radius, surface)),
-        (weighting.csf, rng.uniform(0.15, 0.9) * sulci * below(radius, surface)),
-    ):
-        image = paint(image, brightness, share)
-    # basal ganglia, ventricles (two crescents that part to the back and the front), and falx, mirrored
-    across = np.abs(u + 0.015 * np.sin(3 * v + rng.uniform(0, 6)))
-    ganglia = below(np.hypot((across - 0.24) / 0.10, (v + 0.02) / 0.20), 1, 0.3)
-    image = paint(image, weighting.grey, 0.85 * ganglia)
-    size, middle = rng.lognormal(0, 0.2), rng.normal(-0.03, 0.02)
-    reach = (v - middle) / rng.normal(0.36, 0.03)
-    bow = 0.075 + 0.13 * np.clip(reach, 0, None) ** 2 + 0.06 * np.clip(-reach, 0, None) ** 2
-    half = 0.05 * size * np.sqrt(np.clip(1 - reach**2, 0, None)) * (1 + 0.5 * reach**2)
-    image = paint(image, weighting.csf, below(np.abs(across - bow), half) * (np.abs(reach) < 1))
-    fissure = below(across, 0.014) * below(-np.abs(v), -0.42, 0.1) * below(radius, scalp)
-    return paint(image, weighting.csf, 0.8 * fissure), radius
-
-
-def _add_lesion(
-    rng: np.random.Generator, tissue: np.ndarray, radius: np.ndarray, weighting: _Weighting
-) -> tuple[np.ndarray, np.ndarray]:
-    """Add a lesion of a random kind, place, size and contrast; return the picture and the lesion's mask."""
-    side = len(tissue)
-    # deep white matter of the four quadrants, in shares of the head's half axes
-    height, width = (np.ptp(np.flatnonzero((radius < 1).any(axis))) / 2 for axis in (1, 0))
-    middle_y, middle_x = np.argwhere(radius < 1).mean(axis=0)
-    row = middle_y + height * (rng.choice([-0.28, 0.28]) + rng.normal(0, 0.08))
-    column = middle_x + width * (rng.choice([-0.34, 0.34]) + rng.normal(0, 0.06))
-    size = rng.uniform(0.08, 0.15) * side
-    y, x = np.mgrid[0:side, 0:side]
-    y, x = y - row, x - column
-    theta, distance = np.arctan2(y, x), np.hypot(y, x)
-    outline = 1 + sum(rng.normal(0, 0.16 / k) * np.cos(k * theta + rng.uniform(0, 2 * np.pi)) for k in (2, 3, 4, 5))
-    distance = distance / (size * np.clip(outline, 0.6, 1.5))  # 1 at the lesion's border
-    kind = KINDS[rng.integers(len(KINDS))]
-    contrast = rng.uniform(0.8, 1.0)
-    inside = np.clip((1 - distance) * size / 2 + 0.5, 0, 1)
-    brain = radius < 0.84
-    mask = (distance < 1) & brain
-    push = {"mass": 0.3, "cyst": 0.3, "ring": 0.4, "oedema": 0.0, "displacing": 0.8}[kind]
-    pushed = tissue
-    if push:  # what lay inside is squeezed out around the lesion, less with distance
-        pulled = 1 - push * np.exp(-0.5 * distance**2)
-        pushed = ndimage.map_coordinates(tissue, [row + y * pulled, column + x * pulled], order=1, mode="nearest")
-    texture = 0.06 * _smooth_noise(rng, side, 0.02)
-    if kind == "mass":
-        target = 1.0 + texture
-    elif kind == "cyst":
-        target = weighting.csf - 0.06 + 0.3 * texture
-    elif kind == "ring":
-        target = np.where(distance > 0.6, 1.0, 0.22) + texture
-    elif kind == "displacing":
-        target = weighting.grey + 0.6 * (weighting.grey - weighting.white) + texture
-    else:
-        target = 0.95 + 2 * texture
-        inside = np.exp(-0.5 * (distance / 0.8) ** 4)
-    halo = rng.uniform(0.4, 0.8) * np.exp(-0.5 * (distance / 1.3) ** 2)
-    swollen = pushed + halo * (0.95 - pushed)
-    lesion = swollen + contrast * (target - swollen) * inside
-    return np.where(brain, lesion, tissue), mask
-
-
-def _acquire(rng: np.random.Generator, tissue: np.ndarray, head: np.ndarray) -> np.ndarray:
-    """Take the picture: bias field, blur, gain and noise, all drawn alike for both classes; return uint8."""
-    side = len(tissue)
-    ramp = np.linspace(-1, 1, side)
-    tilt_y, tilt_x, bowl = rng.normal(0, 0.05, 3)
-    bias = np.exp(tilt_y * ramp[:, None] + tilt_x * ramp[None] + bowl * (ramp[:, None] ** 2 + ramp[None] ** 2))
-    image = ndimage.gaussian_filter(tissue * bias, rng.uniform(0.5, 1.8) * side / 128)
-    image *= rng.uniform(0.32, 0.50) / image[head].mean()
-    level = rng.uniform(0.01, 0.07)
-    grain = [_smooth_noise(rng, side, 0.008) for _ in range(2)]
-    noisy = np.hypot(image + level * grain[0], level * grain[1])  # magnitude picture: Rician noise
-    return np.rint(255 * np.clip(noisy, 0, 1)).astype(np.uint8)
+def _check_drawing(side: int, kind: str) -> None:
+    """Raise for a kind or a side that nothing is drawn for."""
+    if kind not in DRAWERS:
+        raise ValueError(f"kind must be one of {', '.join(DRAWERS)}, got {kind!r}.")
+    if side < MIN_SIDE:
+        raise ValueError(f"side must be at least {MIN_SIDE} pixels, got {side}.")
 
 
 def write_phantom_dataset(
     folder: str | os.PathLike[str],
+    kind: PhantomKind = "brain",
     seed: int = 0,
     normal: int = 256,
     unlabeled: int = 256,
@@ -218,18 +96,19 @@ def write_phantom_dataset(
 
     Args:
         folder: where to write.
+        kind: what to draw: ``"brain"``, ``"chest"`` or ``"fundus"``; see :func:`draw_phantom`.
         seed: seed of all images, a non-negative integer.
         normal: number of known normal training images.
         unlabeled: number of unlabelled training images.
         abnormal_rate: share of abnormal images among the unlabelled, ``int(unlabeled * abnormal_rate)`` of them.
         test: number of test images of each class.
-        side: height and width of the images, pixels.
+        side: height of the images, pixels, at least 32.
 
     Returns:
         the folder.
 
     Raises:
-        ValueError: a negative count, or a rate outside [0, 1].
+        ValueError: a negative count, a rate outside [0, 1], a side below 32, or another kind.
         DataError: the folder holds something that this function did not write.
 
     Example:
@@ -243,10 +122,11 @@ def write_phantom_dataset(
             f"counts must not be negative and abnormal_rate must be in [0, 1], got normal={normal}, "
             f"unlabeled={unlabeled}, test={test}, abnormal_rate={abnormal_rate}."
         )
+    _check_drawing(side, kind)
     folder = Path(folder).expanduser()
     abnormal = int(unlabeled * abnormal_rate)
     counts = [normal, unlabeled - abnormal, abnormal, test, test]
-    parameters = {"version": VERSION, "seed": seed, "counts": counts, "side": side}
+    parameters = {"version": VERSION, "kind": kind, "seed": seed, "counts": counts, "side": side}
     logger.warning("The phantom images are SYNTHETIC: results on them say nothing about patients.")
     if _parameters_of(folder) == parameters:
         return folder
@@ -260,7 +140,7 @@ def write_phantom_dataset(
     built = Path(tempfile.mkdtemp(prefix=prefix, dir=folder.parent))
     retired = built.with_name(f"{built.name}-old")
     try:
-        _write_files(built, seed, counts, side)
+        _write_files(built, kind, seed, counts, side)
         (built / "phantom.json").write_text(json.dumps(parameters, indent=1))
         built.chmod(0o755)
         if folder.exists():  # renamed first: a kill while it is being removed must not leave half of it in place
@@ -280,7 +160,7 @@ def _parameters_of(folder: Path) -> dict[str, Any] | None:
         return None
 
 
-def _write_files(folder: Path, seed: int, counts: list[int], side: int) -> None:
+def _write_files(folder: Path, kind: PhantomKind, seed: int, counts: list[int], side: int) -> None:
     """Draw and write all images and masks, then ``data.json``."""
     for name in ("images", "masks"):
         (folder / name).mkdir()
@@ -289,7 +169,7 @@ def _write_files(folder: Path, seed: int, counts: list[int], side: int) -> None:
     for index, ((group, abnormal), count) in enumerate(zip(groups, counts)):
         names = [f"{group}_{int(abnormal)}_{number:04d}.png" for number in range(count)]
         for number, name in enumerate(names):
-            image, mask = draw_phantom(derive_seed(seed, index, number), abnormal, side)
+            image, mask = draw_phantom(derive_seed(seed, index, number), abnormal, side, kind)
             Image.fromarray(image).save(folder / "images" / name)
             if abnormal:
                 Image.fromarray(mask.astype(np.uint8) * 255).save(folder / "masks" / name)

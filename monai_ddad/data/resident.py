@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch.utils.data import Dataset
 
+from monai_ddad.transforms.quiet import quiet
 from monai_ddad.transforms.read import ImageReadError
 
 __all__ = ["DataError", "ResidentDataset", "normalise"]
@@ -39,23 +40,27 @@ def normalise(image: torch.Tensor) -> torch.Tensor:
 
 
 class ResidentDataset(Dataset):
-    """Dataset whose images are decoded once, in parallel, and kept as uint8.
+    """Dataset whose images are read and prepared once, in parallel, and kept as uint8.
 
-    An item that cannot be read does not stop the others: it is kept in :attr:`errors`, which
-    :func:`monai_ddad.data.audit` reports, and raises when it is accessed.
+    One item of the list gives one image, or several if the transform splits it (a volume into slices). An item that
+    cannot be read gives none and does not stop the others: it is kept in :attr:`errors`, which
+    :func:`monai_ddad.data.audit` reports.
 
     Args:
         data: MONAI datalist, items ``{"image": path, "label": 0 | 1 | None}``; a missing label counts as None.
-        transform: maps an item to one whose ``"image"`` is a (C, H, W) uint8 tensor of a fixed shape.
-        num_workers: decoding threads; None takes one a core.
+        transform: maps an item to one whose ``"image"`` is a (C, H, W) float tensor in [0, 1] of a fixed shape, or to
+            a list of such items, whose images may say their ``"slice"`` in their metadata.
+        num_workers: reading threads; None takes one a core.
 
     Attributes:
-        images: (N, C, H, W) uint8; zeros where an item could not be read.
-        labels: list of 0 (normal), 1 (abnormal) or None (unlabelled).
-        errors: position in the list -> what is wrong with the file.
+        images: (N, C, H, W) uint8.
+        labels: list of 0 (normal), 1 (abnormal) or None (unlabelled), one an image.
+        positions: position in ``data`` of the item that each image is of.
+        slices: number of each image among the slices of its volume; None for a picture.
+        errors: position in ``data`` -> what is wrong with the file.
 
     Example:
-        >>> items = [{"image": value, "label": 0} for value in (0, 255)]
+        >>> items = [{"image": value, "label": 0} for value in (0.0, 1.0)]
         >>> data = ResidentDataset(items, lambda item: {"image": torch.full((1, 8, 8), item["image"])})
         >>> data.images.shape, data[1]["image"].mean().item(), data[1]["label"]
         (torch.Size([2, 1, 8, 8]), 1.0, 0)
@@ -64,27 +69,38 @@ class ResidentDataset(Dataset):
     def __init__(
         self,
         data: Sequence[dict[str, Any]],
-        transform: Callable[[dict[str, Any]], dict[str, Any]],
+        transform: Callable[[dict[str, Any]], dict[str, Any] | list[dict[str, Any]]],
         num_workers: int | None = None,
     ) -> None:
         self.data = list(data)
-        self.labels: list[int | None] = [item.get("label") for item in self.data]
+        self.transform = transform
         self.errors: dict[int, str] = {}
 
-        def decode(position: int) -> torch.Tensor | None:
-            try:
-                return transform(self.data[position])["image"]
-            except ImageReadError as error:
-                self.errors[position] = str(error)
-                return None
+        with quiet, ThreadPoolExecutor(num_workers or os.cpu_count()) as pool:  # once, as it takes longer than a PNG
+            prepared = list(pool.map(self._prepare, range(len(self.data))))
+        self.positions = [position for position, images in enumerate(prepared) for _ in images]
+        self.labels: list[int | None] = [self.data[position].get("label") for position in self.positions]
+        self.slices = [number for images in prepared for number, _ in images]
+        pixels = [image for images in prepared for _, image in images]
+        self.images = torch.stack(pixels) if pixels else torch.zeros((0, 0, 0, 0), dtype=torch.uint8)
 
-        with ThreadPoolExecutor(num_workers or os.cpu_count()) as pool:
-            decoded = list(pool.map(decode, range(len(self.data))))
-        good = [image for image in decoded if image is not None]
-        self.images = torch.zeros((len(decoded), *(good[0].shape if good else (0, 0, 0))), dtype=torch.uint8)
-        for position, image in enumerate(decoded):
-            if image is not None:
-                self.images[position] = image
+    def _prepare(self, position: int) -> list[tuple[int | None, torch.Tensor]]:
+        """Read one item: slice numbers and uint8 images, none if it cannot be read."""
+        try:
+            prepared = self.transform(self.data[position])
+        except (ImageReadError, RuntimeError) as error:
+            reason: BaseException = error
+            while reason.__cause__ is not None:  # MONAI's Compose wraps it
+                reason = reason.__cause__
+            if not isinstance(reason, ImageReadError):
+                raise
+            self.errors[position] = str(reason)
+            return []
+        images = [item["image"] for item in ([prepared] if isinstance(prepared, dict) else prepared)]
+        return [
+            (getattr(image, "meta", {}).get("slice"), torch.as_tensor(image).mul(255).round().to(torch.uint8))
+            for image in images
+        ]
 
     @property
     def sha256(self) -> str:
@@ -92,11 +108,9 @@ class ResidentDataset(Dataset):
         return hashlib.sha256(self.images.numpy().tobytes() + str(self.labels).encode()).hexdigest()
 
     def __len__(self) -> int:
-        return len(self.data)
+        return len(self.images)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         """Return ``{"image": (C, H, W) float32 in [-1, 1], "index": int, "label": int}``; label -1 is unlabelled."""
-        if index in self.errors:
-            raise DataError(f"item {index} of the list cannot be read: {self.errors[index]}.")
         label = self.labels[index]
         return {"image": normalise(self.images[index]), "index": index, "label": -1 if label is None else label}

@@ -43,6 +43,7 @@ class TrainingWorkflow:
         models_dir: folder of the two files.
         phases: any of ``"ndm"``, ``"udm"``, ``"refine"`` and ``"evaluate"``.
         settings: the run's settings, recorded in ``run.json``.
+        preparation: how the images are prepared, recorded in ``run.json`` for inference.
 
     Raises:
         ValueError: an unknown phase.
@@ -59,6 +60,7 @@ class TrainingWorkflow:
         models_dir: str,
         phases: Sequence[str] = PHASES,
         settings: dict[str, Any] | None = None,
+        preparation: dict[str, Any] | None = None,
     ) -> None:
         unknown = set(phases) - set(PHASES)
         if unknown:
@@ -71,6 +73,7 @@ class TrainingWorkflow:
         self.models_dir = Path(models_dir)
         self.phases = phases
         self.settings = settings or {}
+        self.preparation = preparation or {}
 
     def run(self) -> None:
         """Run the phases."""
@@ -98,7 +101,13 @@ class TrainingWorkflow:
         """Return what is needed to know and to repeat this run."""
         packages = ("torch", "monai", "pytorch-ignite", "numpy", "pillow")
         return {
-            "network": {**self.network.settings, "refine": self.network.refine, "map_names": self.network.map_names},
+            "network": {
+                **self.network.settings,
+                "refine": self.network.refine,
+                "masked": self.network.masked,
+                "map_names": self.network.map_names,
+            },
+            "preparation": self.preparation,
             "settings": self.settings,
             "epochs": {**self.ensembles.epochs, **self.refine.epochs},
             "seconds": {

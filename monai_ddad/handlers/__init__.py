@@ -5,7 +5,7 @@ from monai_ddad.handlers.image_scores import ImageScores
 from monai_ddad.handlers.load_weights import LoadWeights
 from monai_ddad.handlers.non_finite import StopOnNonFinite
 from monai_ddad.handlers.progress import EpochProgress
-from monai_ddad.handlers.save_overlays import SaveOverlays
+from monai_ddad.handlers.save_maps import SaveMaps
 from monai_ddad.handlers.write_evaluation import WriteEvaluation
 
 __all__ = [
@@ -13,7 +13,7 @@ __all__ = [
     "ImageScores",
     "LoadWeights",
     "ResumeCheckpoint",
-    "SaveOverlays",
+    "SaveMaps",
     "StopOnNonFinite",
     "WriteEvaluation",
 ]

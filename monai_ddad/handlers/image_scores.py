@@ -19,8 +19,8 @@ __all__ = ["ImageScores"]
 class ImageScores:
     """Collect the image scores of an evaluator's epoch.
 
-    The evaluator's batches hold ``"index"`` and ``"label"`` (-1 where unknown) and its output ``"pred"``, the maps of
-    a :class:`~monai_ddad.networks.DDADNet`. At the end of the epoch ``state.scores`` holds ``"index"`` (N,),
+    The evaluator's batches hold ``"index"`` and ``"label"`` (-1 where unknown) and its output ``"image"`` and
+    ``"pred"``, the maps of a :class:`~monai_ddad.networks.DDADNet`. At the end of the epoch ``state.scores`` holds ``"index"`` (N,),
     ``"label"`` (N,) and each score (N,) by name, as NumPy arrays in the order of the index; where both classes are
     there, ``state.metrics`` holds ``auroc_<score>`` and ``average_precision_<score>``.
 
@@ -33,6 +33,7 @@ class ImageScores:
     """
 
     def __init__(self, network: DDADNet, refined: bool = True) -> None:
+        self.network = network
         self.first = 0 if refined or network.asr is None else 1
         self.names = network.map_names[self.first :]
 
@@ -49,7 +50,8 @@ class ImageScores:
     def collect(self, engine: Any) -> None:
         """Score a batch."""
         index, label = torch.as_tensor(engine.state.batch["index"]), torch.as_tensor(engine.state.batch["label"])
-        scores = image_scores(engine.state.output[CommonKeys.PRED].float())[:, self.first :].cpu()
+        maps = engine.state.output[CommonKeys.PRED].float()
+        scores = image_scores(maps, self.network.field(engine.state.output[CommonKeys.IMAGE]))[:, self.first :].cpu()
         bad = index[~torch.isfinite(scores).all(dim=1)].tolist()
         if bad:
             raise FloatingPointError(f"the scores of the images at positions {bad[:10]} are not finite.")

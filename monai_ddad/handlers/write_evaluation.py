@@ -22,20 +22,26 @@ from monai_ddad.outputs import (
     plot_gallery,
     plot_histograms,
     plot_roc,
+    volume_scores,
     write_json,
     write_scores,
+    write_table,
 )
 
 __all__ = ["WriteEvaluation"]
 
 logger = logging.getLogger(__name__)
 
+FILES = ("scores.csv", "volumes.csv", "unreadable.csv", "metrics.json", "histograms.png", "roc.png", "gallery.png")
+
 
 class WriteEvaluation:
     """Write ``scores.csv``, ``metrics.json``, ``histograms.png``, ``roc.png`` and ``gallery.png`` after an evaluation.
 
     Goes behind an :class:`~monai_ddad.handlers.ImageScores` handler. Without both classes among the labels the metrics
-    and ROC curves are left out.
+    and ROC curves are left out. Volumes have a row for each slice in ``scores.csv`` and one of their own, with the
+    mean and the highest score of their slices, in ``volumes.csv``. ``unreadable.csv`` lists the items that could not
+    be read, with the reason.
 
     Args:
         network: the network that is evaluated.
@@ -79,7 +85,7 @@ class WriteEvaluation:
     def start(self, engine: Any) -> None:
         """Start the clock, and remove what an earlier evaluation left."""
         self._started = time.perf_counter()
-        for name in ("scores.csv", "metrics.json", "histograms.png", "roc.png", "gallery.png"):
+        for name in FILES:
             (self.output_dir / name).unlink(missing_ok=True)
 
     def write(self, engine: Any) -> None:
@@ -88,10 +94,22 @@ class WriteEvaluation:
         scores, names = engine.state.scores, self.network.map_names
         run = json.loads(self.run_file.read_text(encoding="utf-8")) if self.run_file.is_file() else {}
         flags = {"duplicate": self.audit.duplicate, "near_copy": self.audit.near_copy}
-        columns: dict[str, Any] = {name: np.array(values, dtype=int) for name, values in flags.items() if any(values)}
+        columns: dict[str, Any] = {"position": self.dataset.positions}
+        volumes = [None if part is None else i for i, part in zip(self.dataset.positions, self.dataset.slices)]
+        if any(volume is not None for volume in volumes):
+            columns["slice"] = self.dataset.slices
+        columns |= {name: np.array(values, dtype=int) for name, values in flags.items() if any(values)}
         if self.file_names:
-            columns["image"] = [item["image"] for item in self.dataset.data]
+            columns["image"] = [_first_file(self.dataset.data[position]) for position in self.dataset.positions]
         write_scores(scores, names, self.output_dir / "scores.csv", columns)
+        write_table(
+            ["position", "reason", *(["image"] if self.file_names else [])],
+            [
+                [position, reason, *([_first_file(self.dataset.data[position])] if self.file_names else [])]
+                for position, reason in sorted(self.dataset.errors.items())
+            ],
+            self.output_dir / "unreadable.csv",
+        )
 
         splits = {"all": np.ones(len(scores["index"]), dtype=bool)}
         for name, split in (("duplicate", "without_duplicates"), ("near_copy", "without_near_copies")):
@@ -100,6 +118,12 @@ class WriteEvaluation:
         figures = {
             split: evaluate_scores(scores, names, keep, self.resamples, self.seed) for split, keep in splits.items()
         }
+        if "slice" in columns:
+            joined = volume_scores(scores, names, volumes)
+            further = ["slices", *(f"{name}_max" for name in names)]
+            by_volume = {"position": range(len(self.dataset.data))}
+            write_scores(joined, [*names, *further], self.output_dir / "volumes.csv", by_volume)
+            figures["volumes"] = evaluate_scores(joined, names, joined["label"] >= 0, self.resamples, self.seed)
         content = {
             "splits": figures,
             "intervals": f"95 %, bootstrap of {self.resamples} samples within each class",
@@ -131,8 +155,10 @@ class WriteEvaluation:
             maps = self.network(images.to(next(self.network.parameters()).device)).float().cpu().numpy()
         rows = {index: row for row, index in enumerate(scores["index"])}
         kinds = {0: "normal", 1: "abnormal", -1: ""}
+        parts = zip(self.dataset.positions, self.dataset.slices)
+        places = [f"{position}" if part is None else f"{position}/{part}" for position, part in parts]
         titles = [
-            f"{index} {kinds[int(scores['label'][rows[index]])]}\n{first} {scores[first][rows[index]]:.4f}"
+            f"{places[index]} {kinds[int(scores['label'][rows[index]])]}\n{first} {scores[first][rows[index]]:.4f}"
             for index in shown
         ]
         limits = dict(zip(self.network.map_names, maps.max(axis=(0, 2, 3)).tolist())) | run.get("map_limits", {})
@@ -144,3 +170,7 @@ class WriteEvaluation:
             [max(limits[name], 1e-12) for name in self.network.map_names],
             self.output_dir / "gallery.png",
         )
+
+
+def _first_file(item: dict[str, Any]) -> str:
+    return item["image"][0] if isinstance(item["image"], (list, tuple)) else item["image"]

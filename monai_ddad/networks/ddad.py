@@ -38,6 +38,8 @@ class DDADNet(nn.Module):
         width: channels of the backbone's first convolution.
         hidden_size: units of the backbone's hidden linear layers.
         memory_slots, shrink_threshold, entropy_weight: of MemAE alone.
+        masked: leave pixels out of maps and scores that are exactly -1 in all channels, as those outside the field of
+            view of a :class:`~monai_ddad.transforms.FundusField`.
         seed: seed of the initial weights, a stream of its own for each member; None draws them from PyTorch's
             global generator.
 
@@ -72,6 +74,7 @@ class DDADNet(nn.Module):
         memory_slots: int = 25,
         shrink_threshold: float = 0.0,
         entropy_weight: float = 2e-4,
+        masked: bool = False,
         seed: int | None = None,
     ) -> None:
         super().__init__()
@@ -103,6 +106,7 @@ class DDADNet(nn.Module):
         self.backbone = backbone
         self.members = members
         self.refine = refine
+        self.masked = masked
         self.in_channels = in_channels
         self.image_size = image_size
         names = ["inter", "intra", "rec"] if members > 1 else ["inter", "rec"]
@@ -163,15 +167,21 @@ class DDADNet(nn.Module):
 
         Returns:
             (B, M, H, W), one channel a name in :attr:`map_names`; refined maps lie in [0, 1], the others are at
-            least 0.
+            least 0; all are 0 where :meth:`field` is.
         """
         maps = self.discrepancy_maps(image)
-        if self.asr is None:
-            return maps
-        refined = self.refine_logits(maps).softmax(dim=1)[:, 1:]
-        return torch.cat([refined, maps], dim=1)
+        if self.asr is not None:
+            maps = torch.cat([self.refine_logits(maps).softmax(dim=1)[:, 1:], maps], dim=1)
+        field = self.field(image)
+        return maps if field is None else maps * field
+
+    def field(self, image: torch.Tensor) -> torch.Tensor | None:
+        """Return which pixels of (B, C, H, W) images count: (B, 1, H, W) of 0 and 1; None if all do."""
+        if not self.masked:
+            return None
+        return (image.amax(dim=1, keepdim=True) > -1).to(image.dtype)
 
     @torch.jit.export
     def image_scores(self, image: torch.Tensor) -> torch.Tensor:
         """Score images: (B, C, H, W) in [-1, 1] -> (B, M), the maps' means in the order of :attr:`map_names`."""
-        return image_scores(self(image))
+        return image_scores(self(image), self.field(image))

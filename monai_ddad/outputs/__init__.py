@@ -2,7 +2,14 @@
 
 from monai_ddad.outputs.overlay import overlay_heat_map
 from monai_ddad.outputs.plots import plot_gallery, plot_histograms, plot_roc
-from monai_ddad.outputs.tables import evaluate_scores, format_table, write_json, write_scores
+from monai_ddad.outputs.tables import (
+    evaluate_scores,
+    format_table,
+    volume_scores,
+    write_json,
+    write_scores,
+    write_table,
+)
 
 __all__ = [
     "evaluate_scores",
@@ -11,6 +18,8 @@ __all__ = [
     "plot_gallery",
     "plot_histograms",
     "plot_roc",
+    "volume_scores",
     "write_json",
     "write_scores",
+    "write_table",
 ]

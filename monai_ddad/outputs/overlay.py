@@ -14,7 +14,7 @@ def overlay_heat_map(image: Image.Image, heat: np.ndarray, limit: float, opacity
 
     Args:
         image: PIL image of mode ``L`` or ``RGB`` at its own size.
-        heat: (H, W) anomaly map, at least 0; it is resized to the image.
+        heat: (H, W) anomaly map of the image's size, at least 0.
         limit: map value that gets the brightest colour and the full opacity, above 0.
         opacity: weight of the colour there, in [0, 1].
 
@@ -22,11 +22,10 @@ def overlay_heat_map(image: Image.Image, heat: np.ndarray, limit: float, opacity
         RGB image of the image's size.
 
     Example:
-        >>> overlay_heat_map(Image.new("L", (40, 20)), np.zeros((8, 8)), limit=1.0).size
+        >>> overlay_heat_map(Image.new("L", (40, 20)), np.zeros((20, 40)), limit=1.0).size
         (40, 20)
     """
-    resized = Image.fromarray(heat.astype(np.float32)).resize(image.size, Image.Resampling.BILINEAR)
-    share = np.clip(np.asarray(resized) / limit, 0, 1)
+    share = np.clip(heat / limit, 0, 1)
     colour = colormaps["inferno"](share)[..., :3] * 255
     weight = opacity * share[..., None]
     blended = (1 - weight) * np.asarray(image.convert("RGB")) + weight * colour

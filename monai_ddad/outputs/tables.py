@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ import numpy as np
 from monai_ddad.checkpoints import atomic_file
 from monai_ddad.metrics import auroc, average_precision, bootstrap_interval
 
-__all__ = ["evaluate_scores", "format_table", "write_json", "write_scores"]
+__all__ = ["evaluate_scores", "format_table", "volume_scores", "write_json", "write_scores", "write_table"]
 
 METRICS = {"auroc": auroc, "average_precision": average_precision}
 
@@ -90,23 +90,63 @@ def write_scores(
     scores: dict[str, np.ndarray],
     names: Sequence[str],
     path: str | os.PathLike[str],
-    columns: dict[str, Sequence[Any]] | None = None,
+    columns: Mapping[str, Sequence[Any]],
 ) -> None:
-    """Write one CSV row an image, atomically: position in the list, label (empty where unknown), all scores.
+    """Write one CSV row an image, atomically: what ``columns`` say of it, its label (empty where unknown), all scores.
 
     Args:
         scores: ``"index"``, ``"label"`` and scores by name, (N,) each.
         names: which scores, in the order of the columns.
         path: the CSV file.
-        columns: further columns by name, indexed by position in the list.
+        columns: further columns by name, indexed by the image's index; None is left empty.
     """
-    extra = columns or {}
+    rows = [
+        [values[index] for values in columns.values()]
+        + ["" if scores["label"][row] < 0 else int(scores["label"][row])]
+        + [f"{scores[name][row]:.8g}" for name in names]
+        for row, index in enumerate(scores["index"])
+    ]
+    write_table([*columns, "label", *names], rows, path)
+
+
+def write_table(header: Sequence[str], rows: Iterable[Sequence[Any]], path: str | os.PathLike[str]) -> None:
+    """Write a CSV file atomically; None is left empty."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["position", "label", *extra, *names])
-    for row, index in enumerate(scores["index"]):
-        label = "" if scores["label"][row] < 0 else int(scores["label"][row])
-        further = [values[index] for values in extra.values()]
-        writer.writerow([int(index), label, *further, *(f"{scores[name][row]:.8g}" for name in names)])
+    writer.writerow(header)
+    writer.writerows(rows)
     with atomic_file(path) as file:
         file.write(text.getvalue().encode())
+
+
+def volume_scores(
+    scores: dict[str, np.ndarray], names: Sequence[str], volumes: Sequence[int | None]
+) -> dict[str, np.ndarray]:
+    """Join the scores of slices to scores of their volumes.
+
+    Args:
+        scores: ``"index"``, ``"label"`` and scores by name, (N,) each.
+        names: which scores.
+        volumes: number of the volume that the image of an index is a slice of; None for a picture.
+
+    Returns:
+        ``"index"`` (the volumes' numbers), ``"label"``, ``"slices"`` (how many were scored), each score as the mean
+        over the slices, and ``"<name>_max"``, the highest of the slices; (V,) each.
+
+    Example:
+        >>> table = {"index": np.arange(3), "label": np.array([1, 1, -1]), "rec": np.array([1.0, 3.0, 9.0])}
+        >>> joined = volume_scores(table, ["rec"], [7, 7, None])
+        >>> joined["index"].tolist(), joined["slices"].tolist(), joined["rec"].tolist(), joined["rec_max"].tolist()
+        ([7], [2], [2.0], [3.0])
+    """
+    rows: dict[int, list[int]] = {}
+    for row, index in enumerate(scores["index"]):
+        if (volume := volumes[index]) is not None:
+            rows.setdefault(volume, []).append(row)
+    members = list(rows.values())
+    joined = {"index": np.array(list(rows)), "label": np.array([scores["label"][rows[0]] for rows in members])}
+    joined["slices"] = np.array([len(rows) for rows in members])
+    for name in names:
+        joined[name] = np.array([scores[name][rows].mean() for rows in members])
+        joined[f"{name}_max"] = np.array([scores[name][rows].max() for rows in members])
+    return joined

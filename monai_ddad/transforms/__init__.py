@@ -1,6 +1,28 @@
 """MONAI transforms of DDAD."""
 
+from monai_ddad.transforms.brain_mri import AxialSlices, AxialSlicesd, BrainSlice, BrainSliced, slices_to_volume
+from monai_ddad.transforms.chest_xray import ChestFilm, ChestFilmd
+from monai_ddad.transforms.fundus import FundusField, FundusFieldd
 from monai_ddad.transforms.read import ImageReadError, ReadImage, ReadImaged
+from monai_ddad.transforms.resample import PlainResize, PlainResized
 from monai_ddad.transforms.synthetic import BlendBox, BlendPatch, RandBlendPatch
 
-__all__ = ["BlendBox", "BlendPatch", "ImageReadError", "RandBlendPatch", "ReadImage", "ReadImaged"]
+__all__ = [
+    "AxialSlices",
+    "AxialSlicesd",
+    "BlendBox",
+    "BlendPatch",
+    "BrainSlice",
+    "BrainSliced",
+    "ChestFilm",
+    "ChestFilmd",
+    "FundusField",
+    "FundusFieldd",
+    "ImageReadError",
+    "PlainResize",
+    "PlainResized",
+    "RandBlendPatch",
+    "ReadImage",
+    "ReadImaged",
+    "slices_to_volume",
+]

@@ -2,163 +2,222 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
-from os import PathLike
-from typing import Any
+import gzip
+import os
+import zlib
+from collections.abc import Collection, Hashable, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 import torch
 from monai.config import KeysCollection
+from monai.data import MetaTensor
 from monai.transforms import MapTransform, Transform
-from PIL import Image, UnidentifiedImageError
+from monai.utils import MetaKeys, SpaceKeys
+from pydicom.dataset import Dataset
 
-__all__ = ["ImageReadError", "ReadImage", "ReadImaged", "read_pil"]
+from monai_ddad.transforms.decoded import MAX_PIXELS, DecodedImage, ImageReadError, in_channels_of
+from monai_ddad.transforms.dicom import check_kind, read_dicom, read_series
+from monai_ddad.transforms.dicom_file import DicomFile, Header, looks_like_dicom, parse_dicom
+from monai_ddad.transforms.nifti import NIFTI_HEAD, looks_like_nifti, read_nifti
+from monai_ddad.transforms.picture import read_picture
+from monai_ddad.transforms.quiet import quiet
 
-FORMATS = ("PNG", "JPEG", "TIFF", "BMP")
-MIN_SIDE = 8  # pixels; anything smaller is not a picture of a patient
-MAX_PIXELS = 2**27  # checked from the header, before anything is decoded
+__all__ = ["ImageReadError", "ReadImage", "ReadImaged", "Source"]
 
+File = str | os.PathLike[str] | Dataset
+Source = File | list[File] | tuple[File, ...] | MetaTensor
 
-class ImageReadError(ValueError):
-    """An image file that cannot be read; the message never holds its path or content."""
-
-
-def read_pil(path: str | PathLike[str], in_channels: int = 1) -> Image.Image:
-    """Decode an image file at its own size to 8 bits a channel.
-
-    16-bit files keep their full range (65535 becomes 255), float files must lie in [0, 1], and transparent pixels
-    become black.
-
-    Args:
-        path: a PNG, JPEG, TIFF or BMP file.
-        in_channels: 1 for grey, 3 for RGB.
-
-    Returns:
-        a PIL image of mode ``L`` or ``RGB``.
-
-    Raises:
-        ImageReadError: the file is missing, empty, truncated, no image, smaller than 8 x 8, larger than 2**27 pixels,
-            or holds values that are not finite or out of range.
-
-    Source: method.md section 1 (PIL open, then convert).
-
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     Image.fromarray(np.full((40, 30), 65535, np.uint16)).save(f"{folder}/a.png")
-        ...     image = read_pil(f"{folder}/a.png")
-        >>> image.mode, image.size, image.getpixel((0, 0))
-        ('L', (30, 40), 255)
-    """
-    try:
-        with Image.open(path, formats=FORMATS) as image:
-            width, height = image.size
-            if width < MIN_SIDE or height < MIN_SIDE:
-                raise ImageReadError(f"{width} x {height} pixels, at least {MIN_SIDE} x {MIN_SIDE} are needed")
-            if width * height > MAX_PIXELS:
-                raise ImageReadError(f"{width} x {height} pixels, at most {MAX_PIXELS} are read")
-            image.load()
-            return _to_eight_bits(image).convert("L" if in_channels == 1 else "RGB")
-    except ImageReadError:
-        raise
-    except FileNotFoundError:
-        raise ImageReadError("no such file") from None
-    except UnidentifiedImageError:
-        raise ImageReadError(f"not an image file of a known kind ({', '.join(FORMATS)}), or an empty one") from None
-    except Image.DecompressionBombError:
-        raise ImageReadError(f"more than {MAX_PIXELS} pixels") from None
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
-        reason = "truncated or damaged" if "truncated" in str(error) else f"damaged ({type(error).__name__})"
-        raise ImageReadError(f"the image file is {reason}") from None
-
-
-def _to_eight_bits(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I"):
-        values = np.asarray(image)
-        if values.min() < 0 or values.max() > 65535:
-            raise ImageReadError("integer values outside 0 to 65535 (16 bits)")
-        return Image.fromarray(((values.astype(np.uint32) + 128) // 257).astype(np.uint8))
-    if image.mode == "F":
-        floats = np.asarray(image)
-        if not np.isfinite(floats).all():
-            raise ImageReadError(f"{np.count_nonzero(~np.isfinite(floats))} pixels are NaN or infinite")
-        if floats.min() < 0 or floats.max() > 1:
-            raise ImageReadError("float values outside [0, 1]")
-        return Image.fromarray(np.rint(floats * 255).astype(np.uint8))
-    if image.has_transparency_data:
-        rgba = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", rgba.size, (0, 0, 0, 255)), rgba).convert("RGB")
-    return image
+MAX_BYTES = 8 * MAX_PIXELS  # of a DICOM file, which is read whole
+GZIP = b"\x1f\x8b"
 
 
 class ReadImage(Transform):
-    """Read an image file to a square 8-bit tensor.
+    """Read a DICOM, NIfTI, PNG, JPEG, TIFF or BMP image, whichever its content says it is, to grey levels in [0, 1].
+
+    Pictures keep rows and columns; volumes have nibabel's axes and their affine. The levels are those a viewer shows:
+    DICOM rescale, window and inversion are applied once, 8-bit values are u / 255, and what is deeper and has no window
+    goes from its smallest to its largest value. ``meta["photometry"]`` says what was done, and an image that carries it
+    is returned as it is; ``meta["pixel_size"]`` is the (row, column) spacing of a picture in mm, where the file says.
 
     Args:
         in_channels: 1 for grey, 3 for RGB.
-        image_size: side of the result in pixels; the aspect ratio is not kept. None keeps the image's own size.
+        modalities: accepted values of a DICOM file's Modality, such as ``("CR", "DX")``; None for all.
+        body_parts: accepted values of its BodyPartExamined, where that is not empty; None for all.
 
-    Source: method.md section 1 (8-bit image resized with PIL's antialiased bilinear filter).
+    Raises:
+        ValueError: ``in_channels`` is another number, or a single string is given for a collection.
+
+    Source: method.md section 1 (8 bits, or minimum to maximum); DICOM PS3.3 C.11 and PS3.4 N.2.
 
     Example:
         >>> import tempfile
+        >>> from PIL import Image
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     Image.new("L", (30, 40)).save(f"{folder}/a.png")
-        ...     ReadImage(image_size=16)(f"{folder}/a.png").shape
-        torch.Size([1, 16, 16])
+        ...     Image.new("L", (30, 40), 51).save(f"{folder}/a.png")
+        ...     image = ReadImage()(f"{folder}/a.png")
+        >>> image.shape, image.max().item(), image.meta["photometry"]["range"]
+        (torch.Size([1, 40, 30]), 0.20000000298023224, 'eight bits')
     """
 
-    def __init__(self, in_channels: int = 1, image_size: int | None = 64) -> None:
+    def __init__(
+        self,
+        in_channels: int = 1,
+        modalities: Collection[str] | None = None,
+        body_parts: Collection[str] | None = None,
+    ) -> None:
         if in_channels not in (1, 3):
             raise ValueError(f"in_channels must be 1 (grey) or 3 (RGB), got {in_channels}.")
+        if isinstance(modalities, str) or isinstance(body_parts, str):
+            raise ValueError("modalities and body_parts must be collections of strings, such as ('CR', 'DX').")
         self.in_channels = in_channels
-        self.image_size = image_size
+        self.modalities = modalities
+        self.body_parts = body_parts
 
-    def __call__(self, path: str | PathLike[str]) -> torch.Tensor:
-        """Read one file.
+    def __call__(self, source: Source) -> MetaTensor:
+        """Read one image.
 
         Args:
-            path: see :func:`read_pil`, as are the errors.
+            source: path of a file, a ``pydicom.Dataset``, or a list of either, the slices of one DICOM series.
 
         Returns:
-            (C, H, W) uint8 tensor.
+            (C, H, W) picture or (C, I, J, K) volume, float32 in [0, 1].
+
+        Raises:
+            ImageReadError: the file is missing, empty, truncated, damaged, not supported, too small or too large, or a
+                DICOM image of another modality or body part; nothing else is raised for any file.
+            TypeError: ``source`` is neither.
         """
-        image = read_pil(path, self.in_channels)
-        if self.image_size is not None:
-            image = image.resize((self.image_size, self.image_size), Image.Resampling.BILINEAR)
-        pixels = torch.from_numpy(np.array(image))
-        return pixels[None] if self.in_channels == 1 else pixels.permute(2, 0, 1).contiguous()
+        if isinstance(source, MetaTensor) and "photometry" in source.meta:
+            return source
+        files = list(source) if isinstance(source, (list, tuple)) else [source]
+        for file in files:
+            if not isinstance(file, (str, os.PathLike, Dataset)):
+                raise TypeError(f"an image must be given as path or pydicom.Dataset, got {type(file).__name__}.")
+        try:
+            with quiet:
+                decoded = self._decode(cast("list[File]", files))
+                values = in_channels_of(decoded.values, self.in_channels)
+        except ImageReadError:
+            raise
+        except Exception as error:  # readers of damaged files raise nearly anything, and quote what they read
+            raise ImageReadError(f"the file is damaged ({type(error).__name__})") from None
+        return _with_meta(values, decoded, "" if isinstance(files[0], Dataset) else os.fspath(cast(str, files[0])))
+
+    def _decode(self, files: list[File]) -> DecodedImage:
+        if not files:
+            raise ImageReadError("an empty list, the slices of a series are expected")
+        if len(files) > 1:
+            return read_series((self._dicom(file) for file in files), len(files))
+        if isinstance(files[0], Dataset):
+            return read_dicom(self._accept(DicomFile.of(files[0])))
+        with _open(files[0]) as file:
+            head = file.read(NIFTI_HEAD)
+            file.seek(0)
+            if not head:
+                raise ImageReadError("the file is empty")
+            if head.startswith(GZIP):
+                return _read_gzip(file)
+            if looks_like_dicom(head):
+                return read_dicom(self._accept(_parse(file)))
+            if looks_like_nifti(head):
+                return read_nifti(file)
+            return read_picture(file, self.in_channels)
+
+    def _dicom(self, source: File) -> DicomFile:
+        """Take one slice of a series."""
+        if isinstance(source, Dataset):
+            return self._accept(DicomFile.of(source))
+        with _open(source) as file:
+            head = file.read(NIFTI_HEAD)
+            file.seek(0)
+            if not looks_like_dicom(head):
+                raise ImageReadError("a file of the series is no DICOM file")
+            return self._accept(_parse(file))
+
+    def _accept(self, file: DicomFile) -> DicomFile:
+        check_kind(Header(file.dataset), self.modalities, self.body_parts)
+        return file
 
 
 class ReadImaged(MapTransform):
-    """Dictionary form of :class:`ReadImage`: replaces each key's path by the image.
+    """Dictionary form of :class:`ReadImage`: replaces each key's source by the image.
 
     Args:
         keys: keys of the items to read.
-        in_channels, image_size: see :class:`ReadImage`.
+        in_channels, modalities, body_parts: see :class:`ReadImage`.
         allow_missing_keys: don't raise an error if a key is missing.
 
     Example:
         >>> import tempfile
+        >>> from PIL import Image
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     Image.new("RGB", (30, 40)).save(f"{folder}/a.png")
-        ...     ReadImaged("image", in_channels=3, image_size=16)({"image": f"{folder}/a.png"})["image"].shape
-        torch.Size([3, 16, 16])
+        ...     ReadImaged("image", in_channels=3)({"image": f"{folder}/a.png"})["image"].shape
+        torch.Size([3, 40, 30])
     """
 
     def __init__(
         self,
         keys: KeysCollection,
         in_channels: int = 1,
-        image_size: int | None = 64,
+        modalities: Collection[str] | None = None,
+        body_parts: Collection[str] | None = None,
         allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
-        self.read = ReadImage(in_channels, image_size)
+        self.read = ReadImage(in_channels, modalities, body_parts)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Read the files named by the keys; see :class:`ReadImage` for result and errors."""
+        """Read the sources named by the keys; see :class:`ReadImage` for result and errors."""
         result = dict(data)
         for key in self.key_iterator(result):
             result[key] = self.read(result[key])
         return result
+
+
+def _open(path: str | os.PathLike[str]) -> BinaryIO:
+    try:
+        if Path(path).is_dir():
+            raise ImageReadError("a folder, a file is expected")
+        if not Path(path).exists():
+            raise ImageReadError("no such file")
+        if not Path(path).is_file():
+            raise ImageReadError("neither a file nor a folder")
+        return Path(path).open("rb")
+    except OSError:
+        raise ImageReadError("the file cannot be opened") from None
+
+
+def _parse(file: BinaryIO) -> DicomFile:
+    if file.seek(0, os.SEEK_END) > MAX_BYTES:
+        raise ImageReadError(f"the DICOM file is larger than {MAX_BYTES} bytes")
+    file.seek(0)
+    return parse_dicom(file.read())
+
+
+def _read_gzip(file: BinaryIO) -> DecodedImage:
+    with gzip.GzipFile(fileobj=file) as unpacked:
+        try:
+            head = unpacked.read(NIFTI_HEAD)
+            if not looks_like_nifti(head):
+                raise ImageReadError("a gzip file that holds no NIfTI volume: unpack it first")
+            unpacked.seek(0)
+            return read_nifti(cast(BinaryIO, unpacked))
+        except (EOFError, OSError, zlib.error):
+            raise ImageReadError("the gzip file is truncated or damaged") from None
+
+
+def _with_meta(values: np.ndarray, decoded: DecodedImage, name: str) -> MetaTensor:
+    meta: dict[str, Any] = {
+        MetaKeys.ORIGINAL_AFFINE: decoded.affine.copy(),
+        MetaKeys.SPATIAL_SHAPE: np.array(values.shape[1:]),
+        MetaKeys.ORIGINAL_CHANNEL_DIM: 0,
+        MetaKeys.SPACE: SpaceKeys.RAS,
+        "filename_or_obj": name,
+        "photometry": decoded.photometry,
+    }
+    if decoded.pixel_size is not None:
+        meta["pixel_size"] = decoded.pixel_size
+    return MetaTensor(torch.from_numpy(values), affine=torch.from_numpy(decoded.affine), meta=meta)

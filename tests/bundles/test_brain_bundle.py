@@ -5,19 +5,16 @@ from __future__ import annotations
 import csv
 import json
 import math
-import re
 import shutil
 import socket
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
-import monai
 import numpy as np
 import pytest
 import torch
-from monai.bundle import ConfigWorkflow, ckpt_export, verify_metadata, verify_net_in_out
+from monai.bundle import ConfigWorkflow, ckpt_export, verify_net_in_out
 from PIL import Image
 from sklearn.metrics import average_precision_score, roc_auc_score
 
@@ -26,8 +23,7 @@ from monai_ddad.checkpoints import CheckpointError, load_file, load_weights
 from monai_ddad.data import normalise
 from monai_ddad.networks import DDADNet
 from monai_ddad.outputs import overlay_heat_map
-from monai_ddad.transforms import ReadImage
-from monai_ddad.transforms.read import read_pil
+from monai_ddad.transforms import PlainResize, ReadImage
 
 BUNDLE = Path(__file__).resolve().parents[2] / "bundles" / "ddad_brain"
 CONFIGS = BUNDLE / "configs"
@@ -57,42 +53,6 @@ def cause_of(error: BaseException) -> BaseException:
     return error
 
 
-def test_bundle_has_the_standard_layout():
-    expected = ["configs/metadata.json", "configs/train.json", "configs/evaluate.json", "configs/inference.json"]
-    expected += ["configs/logging.conf", "docs/README.md", "LICENSE", "large_files.yml"]
-    assert [name for name in expected if not (BUNDLE / name).is_file()] == []
-
-
-@pytest.mark.parametrize("name", ["train.json", "evaluate.json", "inference.json", "metadata.json", "logging.conf"])
-def test_config_beside_the_folder_is_the_one_inside(name):
-    assert (BUNDLE / name).read_bytes() == (CONFIGS / name).read_bytes()
-
-
-def monai_components() -> SimpleNamespace:
-    """What a ``_target_`` without a dot may be here."""
-    modules = (monai.data, monai.engines, monai.handlers, monai.inferers)
-    return SimpleNamespace(**{name: value for module in modules for name, value in vars(module).items()})
-
-
-@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.json")), ids=lambda path: path.name)
-def test_expressions_import_nothing_and_stay_short(path):
-    expressions = re.findall(r'"(\$(?:[^"\\]|\\.)*)"', path.read_text())
-    assert [text for text in expressions if re.search(r"import|__|subprocess|\bos\.|\beval\(|exec|open\(", text)] == []
-    assert [text for text in expressions if len(text) > 100] == []
-    targets = re.findall(r'"_target_":\s*"([^"]*)"', path.read_text())
-    ours = ("monai_ddad.", "torch.optim.")
-    assert [name for name in targets if not name.startswith(ours) and not hasattr(monai_components(), name)] == []
-
-
-@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.json")), ids=lambda path: path.name)
-def test_no_key_stands_twice(path):
-    def check(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        assert len(dict(pairs)) == len(pairs), [key for key, _ in pairs]
-        return dict(pairs)
-
-    json.loads(path.read_text(), object_pairs_hook=check)
-
-
 @pytest.mark.parametrize(
     ("kind", "configs"), [("train", ["train"]), ("infer", ["inference"]), ("infer", ["train", "evaluate"])]
 )
@@ -103,28 +63,6 @@ def test_required_properties_are_there(kind, configs, trained, dataset_dir, tmp_
     workflow = ConfigWorkflow(files, workflow_type=kind, logging_file=False, **settings)
     workflow.initialize()
     assert workflow.check_properties() == []
-
-
-def test_metadata_follows_the_schema_and_names_the_outputs(tmp_path):
-    verify_metadata(meta_file=str(CONFIGS / "metadata.json"), filepath=str(BUNDLE.parent / "metadata_schema.json"))
-    metadata = json.loads((CONFIGS / "metadata.json").read_text())
-    channels = metadata["network_data_format"]["outputs"]["pred"]["channel_def"]
-    assert list(channels.values()) == DDADNet().map_names
-    del metadata["changelog"]
-    (tmp_path / "metadata.json").write_text(json.dumps(metadata))
-    with pytest.raises(ValueError, match="changelog"):
-        verify_metadata(meta_file=str(tmp_path / "metadata.json"), filepath=str(BUNDLE.parent / "metadata_schema.json"))
-
-
-@pytest.mark.parametrize("config", ["train", "inference"])
-def test_network_takes_and_gives_what_the_metadata_says(config, tmp_path):
-    verify_net_in_out(
-        net_id="network_def",
-        config_file=str(CONFIGS / f"{config}.json"),
-        meta_file=str(CONFIGS / "metadata.json"),
-        device="cpu",
-        output_dir=str(tmp_path),
-    )
 
 
 def test_exported_torchscript_equals_the_trained_model(trained, tmp_path):
@@ -292,6 +230,7 @@ def test_odd_images_get_right_scores(trained, dataset_dir, tmp_path):
     folder = tmp_path / "odd"
     folder.mkdir()
     grey = np.random.default_rng(0).integers(0, 256, (40, 30), dtype=np.uint8)
+    grey[0, :2] = 0, 255
     opaque = np.dstack([grey, grey, grey, np.full_like(grey, 255)])
     pictures = {"a8bit": grey, "b16bit": grey.astype(np.uint16) * 257, "calpha": opaque, "dconstant": grey * 0 + 90}
     for name, pixels in pictures.items():
@@ -425,9 +364,13 @@ def test_overlay_shows_the_first_map_at_the_scale_of_the_training_normals(traine
     path = sorted((dataset_dir / "images").iterdir())[0]
     run("inference", output_dir=str(tmp_path), dataset_dir=str(path), overlay_map="inter")
     network = load_weights(DDADNet(**network_settings(str(trained / "models"))), trained / "models" / "model.pt")
-    heat = network(normalise(ReadImage(image_size=16)(path))[None])[0, network.map_names.index("inter")]
+    picture = ReadImage()(path)
+    square = PlainResize(16)(picture).mul(255).round().to(torch.uint8)
+    heat = network(normalise(square)[None])[0, network.map_names.index("inter")].detach().numpy()
+    shown = Image.fromarray((picture[0].numpy() * 255).astype(np.uint8))
+    restored = np.asarray(Image.fromarray(heat).resize(shown.size, Image.Resampling.BILINEAR))
     limit = json.loads((trained / "models" / "run.json").read_text())["map_limits"]["inter"]
-    expected = overlay_heat_map(read_pil(path), heat.detach().numpy(), limit)
+    expected = overlay_heat_map(shown, restored, limit)
     with Image.open(tmp_path / "eval" / "inference" / "overlays" / "000000.png") as overlay:
         difference = np.abs(np.asarray(overlay).astype(int) - np.asarray(expected).astype(int))
     assert difference.max() <= 1

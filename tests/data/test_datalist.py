@@ -153,6 +153,14 @@ def test_monai_datalist_has_paths_relative_to_the_file(tmp_path, given):
     assert names(load_datalist(tmp_path / given, unlabeled_size=1)["training"], None) == ["u.png"]
 
 
+def test_a_series_in_a_monai_datalist_is_a_list_of_paths_relative_to_the_file(tmp_path):
+    items = [{"image": ["s/1.dcm", "s/2.dcm"], "label": 0}, {"image": ["s/3.dcm"]}]
+    (tmp_path / "datalist.json").write_text(json.dumps({"training": items}))
+    loaded = load_datalist(tmp_path)["training"]
+    assert loaded[0]["image"] == [str(tmp_path / "s" / "1.dcm"), str(tmp_path / "s" / "2.dcm")]
+    assert loaded[1] == {"image": [str(tmp_path / "s" / "3.dcm")], "label": None}
+
+
 @pytest.mark.parametrize(
     "lists, message",
     [
@@ -164,6 +172,9 @@ def test_monai_datalist_has_paths_relative_to_the_file(tmp_path, given):
         ({"training": ["a.png"]}, "structure"),
         ({"training": None}, "structure"),
         ({"training": [{"image": 3, "label": 0}]}, "structure"),
+        ({"training": [{"image": [], "label": 0}]}, "structure"),
+        ({"training": [{"image": ["a.dcm", 3], "label": 0}]}, "structure"),
+        ({"training": [{"image": [["a.dcm"]], "label": 0}]}, "structure"),
         ([], "structure"),
         (7, "structure"),
     ],

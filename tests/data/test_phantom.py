@@ -8,11 +8,14 @@ import os
 import numpy as np
 import pytest
 from PIL import Image
+from scipy import ndimage
 from sklearn.metrics import roc_auc_score
 
-from monai_ddad.data import DataError, load_datalist, phantom
+from monai_ddad.data import DataError, datalist, dataset_or_phantom, load_datalist, phantom
 from monai_ddad.data.phantom import draw_phantom, write_phantom_dataset
+from monai_ddad.seeding import derive_seed
 
+KINDS = ("brain", "chest", "fundus")
 SMALL = {"normal": 3, "unlabeled": 5, "test": 2, "side": 32}
 
 
@@ -20,54 +23,71 @@ def contents(folder):
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+def largest_radius(mask):
+    """Radius of the circle that covers as much as the largest part of a mask."""
+    parts, count = ndimage.label(mask)
+    return (np.bincount(parts.ravel())[1:].max() / np.pi) ** 0.5 if count else 0.0
+
+
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("abnormal", [False, True])
-@pytest.mark.parametrize("side", [32, 128, 101])
-def test_a_seed_draws_the_same_picture_again(abnormal, side):
-    image, mask = draw_phantom(3, abnormal, side)
-    assert image.shape == mask.shape == (side, side)
-    assert image.dtype == np.uint8 and mask.dtype == bool
-    again, mask_again = draw_phantom(3, abnormal, side)
+@pytest.mark.parametrize("side", [32, 101])
+def test_a_seed_draws_the_same_picture_again(kind, abnormal, side):
+    image, mask = draw_phantom(3, abnormal, side, kind)
+    assert image.shape[:2] == mask.shape and image.dtype == np.uint8 and mask.dtype == bool
+    assert mask.any() == abnormal
+    again, mask_again = draw_phantom(3, abnormal, side, kind)
     assert np.array_equal(image, again) and np.array_equal(mask, mask_again)
-    assert not np.array_equal(image, draw_phantom(4, abnormal, side)[0])
+    other = draw_phantom(4, abnormal, side, kind)[0]
+    assert image.shape != other.shape or not np.array_equal(image, other)
 
 
-def test_normal_pictures_have_no_lesion():
-    assert not any(draw_phantom(seed, False)[1].any() for seed in range(10))
+@pytest.mark.parametrize("kind", KINDS)
+def test_normal_pictures_have_no_lesion_and_abnormal_ones_have_a_large_one(kind):
+    assert not any(draw_phantom(seed, False, kind=kind)[1].any() for seed in range(5))
+    radii = [largest_radius(draw_phantom(seed, True, kind=kind)[1]) / 128 for seed in range(40)]
+    assert min(radii) > 0.02 and np.median(radii) > 0.06 and max(radii) < 0.25
 
 
-def test_lesions_lie_within_the_head_and_are_of_the_promised_size():
-    y, x = np.mgrid[0:128, 0:128] - 63.5
-    outside = np.hypot(x / (0.42 * 128), y / (0.5 * 128)) > 1
-    for seed in range(40):
-        mask = draw_phantom(seed, True)[1]
-        assert mask.any() and not (mask & outside).any()
-        assert np.pi * 4**2 < mask.sum() < 2 * np.pi * 20**2
-
-
-def test_lesions_change_the_picture_where_the_mask_is():
-    for seed in range(10):
-        (normal, _), (abnormal, mask) = draw_phantom(seed, False), draw_phantom(seed, True)
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_abnormal_picture_is_the_normal_one_with_lesions_where_the_mask_is(kind):
+    for seed in range(20):
+        (normal, _), (abnormal, mask) = (draw_phantom(seed, label, kind=kind) for label in (False, True))
         change = np.abs(abnormal.astype(float) - normal)
         assert change[mask].mean() > 3 * change[~mask].mean()
 
 
-def test_half_of_the_pictures_are_t2_like(monkeypatch):
-    drawn = [draw_phantom(seed, bool(seed % 2), 32) for seed in range(100)]
-    monkeypatch.setattr(phantom, "T2_LIKE", phantom.T1_LIKE)
-    again = [draw_phantom(seed, bool(seed % 2), 32) for seed in range(100)]
-    assert all(np.array_equal(mask, other) for (_, mask), (_, other) in zip(drawn, again))
-    assert 30 < sum(not np.array_equal(image, other) for (image, _), (other, _) in zip(drawn, again)) < 70
+@pytest.mark.parametrize("kind", KINDS)
+def test_exposure_makes_up_for_the_brightness_of_the_lesions(kind):
+    means = [[draw_phantom(seed, label, kind=kind)[0].mean() for label in (False, True)] for seed in range(30)]
+    assert np.abs(np.diff(means)).mean() < 0.8
 
 
-def test_mean_brightness_does_not_tell_the_classes_apart():
-    labels = np.repeat([0, 1], 200)
-    means = [draw_phantom(1000 + seed, bool(label))[0].mean() for seed, label in enumerate(labels)]
-    assert 0.4 < roc_auc_score(labels, means) < 0.6
+@pytest.mark.parametrize("kind", KINDS)
+def test_brightness_does_not_tell_the_classes_of_the_default_test_split_apart(kind):
+    pictures = [
+        draw_phantom(derive_seed(0, group, number), abnormal, kind=kind)[0]
+        for group, abnormal in ((3, False), (4, True))
+        for number in range(100)
+    ]
+    grey = [np.asarray(Image.fromarray(picture).convert("L")) for picture in pictures]
+    brightness = [[picture.mean() for picture in grey], [picture.std() for picture in grey]]
+    if kind == "fundus":
+        brightness += [[picture[..., channel].mean() for picture in pictures] for channel in range(3)]
+    labels = np.repeat([0, 1], 100)
+    areas = [roc_auc_score(labels, values) for values in brightness]
+    assert all(0.4 < area < 0.6 for area in areas), areas
 
 
 def test_a_side_that_is_too_small_is_refused():
     with pytest.raises(ValueError, match="at least 32 pixels, got 31"):
         draw_phantom(0, False, 31)
+
+
+def test_an_unknown_kind_is_refused_and_nothing_is_written(tmp_path):
+    with pytest.raises(ValueError, match="one of brain, chest, fundus, got 'knee'"):
+        write_phantom_dataset(tmp_path / "set", kind="knee", **SMALL)
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_data_set_has_the_authors_structure(tmp_path):
@@ -86,6 +106,31 @@ def test_the_data_set_has_the_authors_structure(tmp_path):
         assert set(np.unique(mask)) == {0, 255}
     images = [(folder / "images" / path.name).read_bytes() for path in (folder / "images").iterdir()]
     assert len(set(images)) == len(images) == 12
+
+
+@pytest.mark.parametrize(("kind", "mode", "size"), [("brain", "L", (32, 32)), ("fundus", "RGB", (40, 32))])
+def test_a_folder_holds_the_pictures_of_its_kind(tmp_path, kind, mode, size):
+    folder = write_phantom_dataset(tmp_path / "set", kind=kind, **SMALL)
+    assert json.loads((folder / "phantom.json").read_text())["kind"] == kind
+    image, mask = (Image.open(folder / part / "test_1_0001.png") for part in ("images", "masks"))
+    assert (image.mode, image.size, mask.mode, mask.size) == (mode, size, "L", size)
+    expected, lesions = draw_phantom(derive_seed(0, 4, 1), True, 32, kind)
+    assert np.array_equal(image, expected) and np.array_equal(np.asarray(mask) > 0, lesions)
+
+
+def test_another_kind_replaces_the_folder(tmp_path):
+    before = contents(write_phantom_dataset(tmp_path / "set", **SMALL))
+    after = contents(write_phantom_dataset(tmp_path / "set", kind="chest", **SMALL))
+    assert before.keys() == after.keys()
+    assert not any(before[name] == after[name] for name in before if name.startswith("images"))
+
+
+def test_a_run_without_data_draws_the_kind_it_asks_for(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(datalist, "write_phantom_dataset", lambda folder, kind: drawn.append((folder, kind)) or folder)
+    assert dataset_or_phantom(None, "set") == dataset_or_phantom(None, "set", kind="fundus") == "set"
+    assert dataset_or_phantom("mine", "set", kind="fundus") == "mine"
+    assert drawn == [("set", "brain"), ("set", "fundus")]
 
 
 def test_a_seed_writes_the_same_bytes_again(tmp_path):
@@ -111,9 +156,9 @@ def test_a_failure_leaves_nothing_and_keeps_what_was_there(tmp_path, monkeypatch
     before = contents(folder)
     drawn = iter(range(4))
 
-    def fail(seed, abnormal, side):
+    def fail(*arguments):
         next(drawn)
-        return draw_phantom(seed, abnormal, side)
+        return draw_phantom(*arguments)
 
     monkeypatch.setattr(phantom, "draw_phantom", fail)
     for name in ("set", "new"):

@@ -1,51 +1,77 @@
-"""Images are decoded once, whatever the number of threads, and bad files do not stop the others."""
+"""Images are read once, whatever the number of threads, and bad files do not stop the others."""
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
+from monai.data import MetaTensor
 
-from monai_ddad.data import DataError, ResidentDataset, normalise
-from monai_ddad.transforms import ReadImage, ReadImaged
-
-READ = ReadImaged("image", image_size=16)
+from monai_ddad.data import ResidentDataset, normalise
+from monai_ddad.transforms import PlainResize, ReadImage
 
 
 @pytest.mark.parametrize("num_workers", [1, 3, None])
-def test_items_hold_the_images_in_the_order_of_the_list(write_image, num_workers):
+def test_items_hold_the_images_in_the_order_of_the_list(write_image, read_square, num_workers):
     paths = [write_image(f"{i}.png", seed=i) for i in range(9)]
     items = [{"image": str(path), "label": [0, 1, None][i % 3]} for i, path in enumerate(paths)]
-    data = ResidentDataset(items, READ, num_workers)
+    data = ResidentDataset(items, read_square(16), num_workers)
     assert len(data) == 9 and data.errors == {} and data.labels == [0, 1, None] * 3
+    assert data.positions == list(range(9)) and data.slices == [None] * 9
     assert data.images.dtype == torch.uint8
     for i, path in enumerate(paths):
-        assert torch.equal(data.images[i], ReadImage(image_size=16)(path))
+        expected = PlainResize(16)(ReadImage()(path)).mul(255).round().to(torch.uint8)
+        assert torch.equal(data.images[i], expected.as_tensor())
         assert torch.equal(data[i]["image"], normalise(data.images[i]))
         assert data[i]["index"] == i and data[i]["label"] == [0, 1, -1][i % 3]
 
 
-def test_a_missing_label_counts_as_unlabelled(write_image):
-    assert ResidentDataset([{"image": str(write_image("a.png"))}], READ).labels == [None]
+def test_every_eight_bit_value_survives():
+    values = torch.arange(256, dtype=torch.uint8).reshape(1, 16, 16)
+    data = ResidentDataset([{"image": values.float() / 255}], lambda item: item)
+    assert torch.equal(data.images[0], values)
 
 
-def test_an_unreadable_item_is_kept_as_an_error_and_raises_on_access(write_image, tmp_path):
-    items = [{"image": str(path)} for path in (write_image("a.png"), tmp_path / "absent.png", write_image("b.png"))]
-    data = ResidentDataset(items, READ)
-    assert data.errors == {1: "no such file"} and len(data) == 3
-    assert data.images[0].any() and data.images[2].any() and not data.images[1].any()
-    with pytest.raises(DataError, match="item 1 of the list cannot be read: no such file"):
-        data[1]
+def test_a_missing_label_counts_as_unlabelled(write_image, read_square):
+    assert ResidentDataset([{"image": str(write_image("a.png"))}], read_square(16)).labels == [None]
+
+
+def test_an_unreadable_item_is_kept_as_an_error_and_has_no_image(write_image, read_square, tmp_path):
+    paths = [write_image("a.png"), tmp_path / "absent.png", write_image("b.png", seed=1)]
+    data = ResidentDataset([{"image": str(path), "label": i} for i, path in enumerate((*paths,))], read_square(16))
+    assert data.errors == {1: "no such file"} and len(data) == 2
+    assert data.positions == [0, 2] and data.labels == [0, 2] and data[1]["index"] == 1
 
 
 @pytest.mark.parametrize("number", [0, 1, 3])
-def test_a_set_without_one_readable_image_still_knows_what_is_wrong(number):
-    data = ResidentDataset([{"image": "absent.png", "label": 0}] * number, READ)
-    assert len(data) == len(data.images) == len(data.labels) == number
+def test_a_set_without_one_readable_image_still_knows_what_is_wrong(read_square, number):
+    data = ResidentDataset([{"image": "absent.png", "label": 0}] * number, read_square(16))
+    assert len(data) == len(data.images) == len(data.labels) == 0 and len(data.data) == number
     assert data.errors == dict.fromkeys(range(number), "no such file")
 
 
-def test_the_datalist_given_is_left_as_it_is(write_image):
+def test_other_errors_of_a_transform_are_not_hidden():
+    def broken(item):
+        raise RuntimeError("out of memory")
+
+    with pytest.raises(RuntimeError, match="out of memory"):
+        ResidentDataset([{"image": "a.png"}], broken)
+
+
+def test_an_item_that_is_split_gives_several_images_with_its_label():
+    def split(item):
+        slices = [MetaTensor(torch.full((1, 8, 8), k / 10), meta={"slice": k}) for k in range(item["image"])]
+        return [{"image": image} for image in slices]
+
+    items = [{"image": 2, "label": 1}, {"image": 0, "label": 0}, {"image": 3}]
+    data = ResidentDataset(items, split)
+    assert data.positions == [0, 0, 2, 2, 2] and data.slices == [0, 1, 0, 1, 2]
+    assert data.labels == [1, 1, None, None, None]
+    assert data.images[:, 0, 0, 0].tolist() == np.rint(255 * np.array([0, 0.1, 0, 0.1, 0.2])).tolist()
+
+
+def test_the_datalist_given_is_left_as_it_is(write_image, read_square):
     items = [{"image": str(write_image("a.png")), "label": 0}]
     before = [dict(item) for item in items]
-    ResidentDataset(items, READ)
+    ResidentDataset(items, read_square(16))
     assert items == before

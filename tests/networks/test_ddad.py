@@ -176,3 +176,43 @@ def test_onnx_runtime_equals_eager(make_net, images, backbone, tmp_path):
     for batch in (images, images[:1]):
         (maps,) = session.run(None, {"image": batch.numpy()})
         torch.testing.assert_close(torch.from_numpy(maps), network(batch).detach(), atol=1e-5, rtol=1e-5)
+
+
+@pytest.fixture
+def framed(images):
+    """Images whose left half and one corner are outside the field of view; the last one is outside altogether."""
+    framed = images.clamp(min=-0.99)
+    framed[:, :, :, :16] = framed[:, :, 24:, 24:] = framed[-1] = -1
+    return framed
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_a_masked_model_leaves_what_is_outside_the_field_out_of_maps_and_scores(make_net, framed, backbone):
+    masked, plain = (make_net(backbone, masked=value) for value in (True, False))
+    inside = framed[:, 0] > -1
+    with torch.no_grad():
+        maps, whole, scores = masked(framed), plain(framed), masked.image_scores(framed)
+    for k in range(len(framed)):
+        assert not maps[k][:, ~inside[k]].any()
+        assert torch.equal(maps[k][:, inside[k]], whole[k][:, inside[k]])
+        expected = whole[k][:, inside[k]].mean(dim=1) if inside[k].any() else torch.zeros(4)
+        torch.testing.assert_close(scores[k], expected)
+
+
+def test_a_masked_pixel_is_one_that_is_black_in_all_channels(make_net):
+    image = torch.full((1, 3, 32, 32), -1.0)
+    image[0, 1, 4, 5] = 0.2
+    assert make_net(in_channels=3, masked=True).field(image).nonzero().tolist() == [[0, 0, 4, 5]]
+
+
+def test_a_masked_model_is_the_same_in_torchscript_and_onnx(make_net, framed, tmp_path):
+    runtime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    network, file = make_net(members=2, masked=True), tmp_path / "model.onnx"
+    scripted = torch.jit.script(network)
+    torch.onnx.export(network, (framed,), file, dynamo=True, input_names=["image"], verbose=False)
+    (maps,) = runtime.InferenceSession(file, providers=["CPUExecutionProvider"]).run(None, {"image": framed.numpy()})
+    with torch.no_grad():
+        torch.testing.assert_close(scripted(framed), network(framed), atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(scripted.image_scores(framed), network.image_scores(framed), atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(torch.from_numpy(maps), network(framed), atol=1e-5, rtol=1e-5)

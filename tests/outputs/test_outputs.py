@@ -15,6 +15,7 @@ from monai_ddad.outputs import (
     plot_gallery,
     plot_histograms,
     plot_roc,
+    volume_scores,
     write_json,
     write_scores,
 )
@@ -48,13 +49,23 @@ def test_one_class_gives_counts_and_no_figures(table):
 
 def test_score_table_holds_every_image_once_in_order(table, tmp_path):
     table["label"][0] = -1
-    write_scores(table, ["inter", "rec"], tmp_path / "scores.csv", {"duplicate": np.arange(20) % 2})
+    write_scores(table, ["inter", "rec"], tmp_path / "scores.csv", {"position": range(20), "duplicate": np.arange(20) % 2})
     with (tmp_path / "scores.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert list(rows[0]) == ["position", "label", "duplicate", "inter", "rec"]
+    assert list(rows[0]) == ["position", "duplicate", "label", "inter", "rec"]
     assert [int(row["position"]) for row in rows] == list(range(20))
     assert rows[0]["label"] == "" and rows[19]["label"] == "1" and rows[1]["duplicate"] == "1"
     np.testing.assert_allclose([float(row["rec"]) for row in rows], table["rec"], rtol=1e-7)
+
+
+def test_volumes_get_the_mean_and_the_highest_score_of_their_slices(table):
+    volumes = [None] * 4 + [5] * 10 + [2] * 6
+    joined = volume_scores(table, ["rec", "inter"], volumes)
+    assert joined["index"].tolist() == [5, 2] and joined["slices"].tolist() == [10, 6]
+    assert joined["label"].tolist() == [table["label"][4], table["label"][14]]
+    for name in ("rec", "inter"):
+        np.testing.assert_allclose(joined[name], [table[name][4:14].mean(), table[name][14:].mean()])
+        np.testing.assert_allclose(joined[f"{name}_max"], [table[name][4:14].max(), table[name][14:].max()])
 
 
 def test_nan_in_json_is_an_error_and_leaves_the_old_file(tmp_path):
@@ -80,9 +91,9 @@ def test_plots_are_pictures_also_of_constant_scores(table, constant, tmp_path):
 
 def test_overlay_leaves_cold_pixels_and_colours_hot_ones():
     image = Image.new("L", (40, 20), 100)
-    heat = np.zeros((8, 8))
-    heat[:, 6:] = 1.0
+    heat = np.zeros((20, 40))
+    heat[:, 30:] = 1.0
     overlay = np.asarray(overlay_heat_map(image, heat, limit=1.0, opacity=0.5))
     assert overlay.shape == (20, 40, 3)
-    assert (overlay[:, :25] == 100).all()
-    assert (overlay[:, 36:, 0] > 150).all() and (overlay[:, 36:, 2] > 60).all()
+    assert (overlay[:, :30] == 100).all()
+    assert (overlay[:, 30:, 0] > 150).all() and (overlay[:, 30:, 2] > 60).all()

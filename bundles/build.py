@@ -1,0 +1,87 @@
+"""Write the configs of the bundles from their templates: ``python bundles/build.py``.
+
+A bundle has to be whole when it is copied elsewhere, so each has all its files. What they share stands once, in
+``templates/``; ``templates/<bundle>.json`` holds what is different, as ``id#of#the#value: value`` by file.
+"""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from pathlib import Path
+from typing import Any
+
+BUNDLES = Path(__file__).parent
+TEMPLATES = BUNDLES / "templates"
+CONFIGS = ("train.json", "evaluate.json", "inference.json", "metadata.json")
+WIDTH = 120
+
+
+def set_value(config: dict[str, Any], identifier: str, value: Any) -> None:
+    """Set one value of a nested config; a ``+`` at the end of the id inserts it into a list instead."""
+    *parents, last = identifier.split("#")
+    place: Any = config
+    for name in parents:
+        place = place[int(name)] if isinstance(place, list) else place[name]
+    if last.endswith("+"):
+        place.insert(int(last[:-1]), value)
+    else:
+        place[last] = value
+
+
+def layout(value: Any, indent: int = 0, used: int = 0) -> str:
+    """Write JSON with each dictionary and list on one line where it fits."""
+    flat = json.dumps(value, ensure_ascii=False)
+    if (indent and len(flat) + used <= WIDTH) or not value or not isinstance(value, (dict, list)):
+        return flat
+    inner = " " * (indent + 2)
+    if isinstance(value, list):
+        parts = [inner + layout(item, indent + 2, indent + 3) for item in value]
+        return "[\n" + ",\n".join(parts) + "\n" + " " * indent + "]"
+    parts = [
+        f"{inner}{json.dumps(key)}: {layout(item, indent + 2, indent + 7 + len(key))}" for key, item in value.items()
+    ]
+    return "{\n" + ",\n".join(parts) + "\n" + " " * indent + "}"
+
+
+def render(bundle: str) -> dict[str, str]:
+    """Return the text of each file of a bundle that is made from a template, by its place in the bundle."""
+    specific = json.loads((TEMPLATES / f"{bundle}.json").read_text(encoding="utf-8"))
+    configs = {name: json.loads((TEMPLATES / name).read_text(encoding="utf-8")) for name in CONFIGS}
+    for name, config in configs.items():
+        for identifier, value in specific.get(name.removesuffix(".json"), {}).items():
+            set_value(config, identifier, value)
+    train = configs["train.json"]
+    for name in ("evaluate.json", "inference.json"):  # how images are prepared where nothing is trained yet
+        untrained = {setting: train[setting] for setting in train["preparation"]} | {"preprocess": "plain"}
+        set_value(configs[name], "untrained", untrained)
+    texts = {f"configs/{name}": layout(config) + "\n" for name, config in configs.items()}
+    texts["configs/logging.conf"] = (TEMPLATES / "logging.conf").read_text(encoding="utf-8")
+    texts["large_files.yml"] = (TEMPLATES / "large_files.yml").read_text(encoding="utf-8")
+    texts["docs/README.md"] = fill(TEMPLATES.joinpath("README.md").read_text(encoding="utf-8"), specific["README"])
+    texts["LICENSE"] = (BUNDLES.parent / "LICENSE").read_text(encoding="utf-8")
+    return texts
+
+
+def fill(text: str, parts: dict[str, str]) -> str:
+    """Put a bundle's own sentences into a Markdown template and break its paragraphs anew."""
+    wrap = textwrap.TextWrapper(WIDTH, break_on_hyphens=False).fill
+    paragraphs = text.format(**parts).strip().split("\n\n")
+    return "\n\n".join(part if part.startswith(("```", "#")) else wrap(part) for part in paragraphs) + "\n"
+
+
+def main() -> None:
+    """Write the files of all bundles, those at the top of a bundle as links to those in ``configs``."""
+    for template in sorted(TEMPLATES.glob("ddad_*.json")):
+        for name, text in render(template.stem).items():
+            file = BUNDLES / template.stem / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(text, encoding="utf-8")
+            if file.parent.name == "configs":
+                link = file.parent.parent / file.name
+                link.unlink(missing_ok=True)
+                link.symlink_to(f"configs/{file.name}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,187 @@
+"""The command line: ``python -m monai_ddad {datalist,audit,prepare}``."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+BENCHMARKS = ("rsna", "vindr_cxr", "cxad", "brain_tumor", "lag")  # of monai_ddad.data.benchmarks, too slow to import
+
+DATALIST = """\
+The source is a folder with normal/, unlabeled/ and test/normal/, test/abnormal/ (pictures, NIfTI, DICOM files with or
+without a suffix; the files of one MR, CT or PET series are one image), the authors' data.json beside images/, a MONAI
+datalist, or a CSV file with a row an image.
+
+examples:
+  python -m monai_ddad datalist films --output films/datalist.json
+  python -m monai_ddad datalist films --output films/datalist.json --check
+  python -m monai_ddad datalist list.csv --output datalist.json --image_column path --group_column patient
+
+A CSV file:
+  image,split,label,group
+  a.dcm,normal,,p1
+  b.dcm,unlabeled,,p2
+  c.dcm,test,1,p3
+"""
+AUDIT = """\
+Compares and measures all images of a data set and writes a report: copies and near copies within and across training
+and test, files that cannot be read, and differences between the classes that are no disease.
+
+example:
+  python -m monai_ddad audit films --output audit --strict
+"""
+PREPARE = """\
+Makes images/ and data.json of one of the paper's benchmarks from the files as they are downloaded. The lists of images
+come from the data.json that the authors of DDAD publish with their code, one for each benchmark. An interrupted call
+goes on where it was.
+
+originals:
+  rsna         RSNA Pneumonia Detection Challenge (Kaggle): stage_2_train_images/*.dcm
+  vindr_cxr    VinBigData Chest X-ray Abnormalities Detection (Kaggle) or VinDr-CXR (PhysioNet): train/*.dicom
+  cxad         films of your own: normal/, unlabeled/normal/, unlabeled/abnormal/, test/normal/, test/abnormal/;
+               --split may be left out
+  brain_tumor  Brain Tumor MRI Dataset (Kaggle): Training/ and Testing/ with a folder a class
+  lag          LAG database: suspicious_glaucoma/image/ and non_glaucoma/image/
+
+examples:
+  python -m monai_ddad prepare rsna downloads/rsna RSNA --split data.json
+  python -m monai_ddad prepare rsna downloads/rsna RSNA_authors --split data.json --photometry authors
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message} (--help explains)\n")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        arguments: of the command line; None takes the program's.
+
+    Returns:
+        exit code: 0, 1 for data that cannot be used, 130 after an interrupt. Wrong usage exits with 2.
+    """
+    options = _parser().parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    try:
+        from monai_ddad.data.resident import DataError
+
+        try:
+            return options.run(options)
+        except DataError as error:
+            return _fail(str(error))
+    except OSError as error:
+        return _fail(f"a file or folder cannot be read or written: {error.strerror or type(error).__name__}.")
+    except KeyboardInterrupt:
+        return _fail("stopped.", 130)
+
+
+def _fail(message: str, code: int = 1) -> int:
+    sys.stderr.write(f"monai_ddad: {message}\n")
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="python -m monai_ddad", description="Prepare and check data for DDAD.")
+    commands = parser.add_subparsers(required=True, metavar="{datalist,audit,prepare}")
+
+    def add(name: str, summary: str, text: str) -> argparse.ArgumentParser:
+        layout = argparse.RawDescriptionHelpFormatter
+        return commands.add_parser(name, help=summary, description=f"{summary}.\n\n{text}", formatter_class=layout)
+
+    command = add("datalist", "write and check a MONAI datalist", DATALIST)
+    command.add_argument("source", help="folder, JSON or CSV file")
+    command.add_argument("--output", required=True, help="JSON file to write; paths in it are relative to it")
+    command.add_argument("--check", action="store_true", help="also decode every image and name those that fail")
+    for column in ("image", "split", "label", "group"):
+        command.add_argument(f"--{column}_column", default=column, help=f"the CSV's column (default: {column})")
+    command.set_defaults(run=_datalist)
+
+    command = add("audit", "write a report on a data set", AUDIT)
+    command.add_argument("source", help="folder or JSON file of the data set")
+    command.add_argument("--output", required=True, help="folder for the report")
+    command.add_argument("--image_size", type=int, default=64, help="side at which images are compared (default: 64)")
+    command.add_argument("--file_names", action="store_true", help="also write file names, which may identify patients")
+    command.add_argument("--strict", action="store_true", help="exit with 1 if test images are copies of training ones")
+    command.add_argument("--num_workers", type=_positive, help="threads (default: one a core)")
+    command.set_defaults(run=_audit)
+
+    command = add("prepare", "make one of the paper's benchmarks from its originals", PREPARE)
+    command.add_argument("benchmark", choices=BENCHMARKS)
+    command.add_argument("originals", help="folder of the download")
+    command.add_argument("output", help="folder to make images/ and data.json in")
+    command.add_argument("--split", help="the authors' data.json of this benchmark")
+    photometry = "films as everywhere in this package (dicom, default) or as in the authors' script (authors)"
+    command.add_argument("--photometry", choices=("dicom", "authors"), default="dicom", help=photometry)
+    command.add_argument("--file_names", action="store_true", help="also write file names to unreadable.csv")
+    command.add_argument("--num_workers", type=_positive, help="processes (default: up to one a core)")
+    command.set_defaults(run=_prepare)
+    return parser
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError("a whole number from 1 is expected")
+    return int(text)
+
+
+def _datalist(options: argparse.Namespace) -> int:
+    from monai_ddad.data.build import build_datalist, check_datalist, find_unreadable, write_datalist
+
+    columns = {name: getattr(options, f"{name}_column") for name in ("image", "split", "label", "group")}
+    lists = build_datalist(options.source, columns)
+    check_datalist(lists)
+    write_datalist(lists, options.output)
+    if not options.check:
+        return 0
+    failed = [
+        f"{name} item {position}: {reason}"
+        for name, items in lists.items()
+        for position, reason in find_unreadable(items).items()
+    ]
+    return _fail("\n- ".join([f"{len(failed)} images cannot be read:", *failed])) if failed else 0
+
+
+def _audit(options: argparse.Namespace) -> int:
+    from monai_ddad.data.report import write_report
+
+    report = write_report(
+        options.source,
+        options.output,
+        image_size=options.image_size,
+        file_names=options.file_names,
+        num_workers=options.num_workers,
+    )
+    copies = report["copies_across_splits"]
+    return _fail(f"{copies} test images are copies of training images.") if options.strict and copies else 0
+
+
+def _prepare(options: argparse.Namespace) -> int:
+    from monai_ddad.data.prepare import prepare
+
+    if options.split is None and options.benchmark != "cxad":
+        _parser().error(
+            f"prepare {options.benchmark} needs --split, the data.json that the authors of DDAD publish with their code"
+        )
+    result = prepare(
+        options.benchmark,
+        options.originals,
+        options.output,
+        options.split,
+        options.photometry,
+        options.file_names,
+        options.num_workers,
+    )
+    logging.getLogger(__name__).info(f"{result['images']} images, {result['kept']} of them from an earlier call.")
+    if result["unreadable"]:
+        return _fail(f"{result['unreadable']} images are missing or cannot be read: see unreadable.csv.")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,110 @@
+"""One original becomes one image of a benchmark."""
+
+from __future__ import annotations
+
+import io
+import os
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pydicom
+from PIL import Image
+
+from monai_ddad.checkpoints import atomic_file
+from monai_ddad.transforms import ImageReadError, ReadImage
+from monai_ddad.transforms.decoded import MAX_PIXELS
+from monai_ddad.transforms.quiet import quiet
+
+__all__ = ["Conversion", "authors_pixels", "make_image"]
+
+Conversion = Literal["copy", "dicom", "authors"]
+
+SIDE = 512  # pixels of the benchmarks' films
+
+
+def make_image(source: str, target: str, conversion: Conversion) -> str | None:
+    """Make one image file, which appears only when it is whole.
+
+    Args:
+        source: the original.
+        target: file to write.
+        conversion: ``"copy"``: the file as it is, if it can be read; ``"dicom"``: a film read with
+            :class:`monai_ddad.transforms.ReadImage`, ``"authors"``: with :func:`authors_pixels`, both resized to
+            512 x 512 with PIL's bilinear filter and written as 8-bit PNG.
+
+    Returns:
+        None, or what is wrong with the original.
+
+    Example:
+        >>> make_image("absent.dcm", "a.png", "dicom")
+        'no such file'
+    """
+    try:
+        if conversion == "copy":
+            ReadImage(in_channels=1)(source)
+            content = Path(source).read_bytes()
+        else:
+            content = _to_png(_read_film(source) if conversion == "dicom" else authors_pixels(source))
+    except ImageReadError as error:
+        return str(error)
+    with atomic_file(target) as file:
+        file.write(content)
+    return None
+
+
+def authors_pixels(path: str | os.PathLike[str]) -> np.ndarray:
+    """Turn a DICOM film into 8 bits as the authors' script does.
+
+    No rescale, window or LUT: MONOCHROME1 is subtracted from its maximum, then anything but 8-bit data is scaled from
+    its minimum and maximum to 0 to 255 and truncated. A constant film, which ends in an error there, becomes 0.
+
+    Args:
+        path: a DICOM file.
+
+    Returns:
+        (H, W) or (H, W, 3) uint8.
+
+    Raises:
+        ImageReadError: the file is no DICOM, has no pixels, too many, several frames, or is damaged.
+
+    Source: method.md section 1 (CXR pre-processing).
+    """
+    try:
+        with quiet:
+            header = pydicom.dcmread(path)
+            pixels_announced = int(header.Rows) * int(header.Columns) * int(header.get("NumberOfFrames") or 1)
+            if pixels_announced > MAX_PIXELS:
+                raise ImageReadError(f"{pixels_announced} pixels, at most {MAX_PIXELS} are read")
+            pixels = header.pixel_array
+            inverted = header.PhotometricInterpretation == "MONOCHROME1"
+    except ImageReadError:
+        raise
+    except FileNotFoundError:
+        raise ImageReadError("no such file") from None
+    except Exception as error:  # a damaged file ends in almost any error
+        raise ImageReadError(f"no DICOM file, one without pixels, or a damaged one ({type(error).__name__})") from None
+    if pixels.ndim != 2 and (pixels.ndim != 3 or pixels.shape[-1] != 3):
+        raise ImageReadError(f"{pixels.ndim}-dimensional pixels, one film was expected")
+    if inverted:
+        pixels = np.max(pixels) - pixels
+    if pixels.dtype != np.uint8:
+        low, high = np.min(pixels), np.max(pixels)
+        if low == high:
+            return np.zeros(pixels.shape, np.uint8)
+        pixels = ((pixels - low) * 1.0 / (high - low) * 255).astype(np.uint8)
+    return pixels
+
+
+def _read_film(path: str) -> np.ndarray:
+    image = ReadImage(in_channels=1)(path)
+    if image.ndim != 3:
+        raise ImageReadError(f"{tuple(image.shape[1:])} voxels, one film was expected")
+    return np.rint(np.asarray(image[0]) * 255).astype(np.uint8)
+
+
+def _to_png(pixels: np.ndarray) -> bytes:
+    image = Image.fromarray(pixels).convert("L").resize((SIDE, SIDE), Image.Resampling.BILINEAR)
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()

@@ -1,0 +1,99 @@
+"""DICOM files of one volume are found and kept together."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Hashable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import pydicom
+from pydicom.filereader import read_file_meta_info
+from pydicom.uid import DeflatedExplicitVRLittleEndian
+
+from monai_ddad.data.files import PICTURE_SUFFIXES
+from monai_ddad.transforms.quiet import quiet
+
+__all__ = ["group_series", "read_headers"]
+
+VOLUMES = ("MR", "CT", "PT")  # modalities whose files are slices of a volume; films of a series are single pictures
+TAGS = (
+    "Modality",
+    "SeriesInstanceUID",
+    "ImagePositionPatient",
+    "ImageOrientationPatient",
+    "Rows",
+    "Columns",
+)
+
+
+def read_headers(paths: Sequence[str | os.PathLike[str]], keywords: Sequence[str]) -> list[pydicom.Dataset | None]:
+    """Read some elements of each file's header, without its pixels.
+
+    Args:
+        paths: files of any kind.
+        keywords: DICOM keywords of the elements.
+
+    Returns:
+        for each file a data set with those of the elements that it has; None where the header cannot be read or is
+        deflated.
+
+    Example:
+        >>> read_headers(["absent.dcm"], ["Modality"])
+        [None]
+    """
+
+    def read(path: str | os.PathLike[str]) -> pydicom.Dataset | None:
+        try:
+            if read_file_meta_info(path).get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:
+                return None  # pydicom would inflate all of it, whatever its size
+            header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(keywords))
+            header.decode()  # every element, here where pydicom is quiet
+            return header
+        except Exception:  # a damaged header ends in almost any error; the image reader says what is wrong with it
+            return None
+
+    if not paths:
+        return []
+    with quiet, ThreadPoolExecutor() as pool:
+        return list(pool.map(read, paths))
+
+
+def group_series(paths: Sequence[str | os.PathLike[str]]) -> list[str | list[str]]:
+    """Put the DICOM files of one MR, CT or PET series together.
+
+    Files belong together if series, image size and orientation are the same and they say where in the patient they
+    are, so the three planes of a localiser stay apart. Films, pictures, multi-frame files, and files whose header
+    cannot be read stay single.
+
+    Args:
+        paths: files in the order wanted.
+
+    Returns:
+        a path for each single file and a list of paths for each series of two or more, by the first path of each.
+
+    Example:
+        >>> group_series(["b.png", "a.nii.gz"])
+        ['b.png', 'a.nii.gz']
+    """
+    names = [os.fspath(path) for path in paths]
+    possible = [name for name in names if not name.lower().endswith(PICTURE_SUFFIXES)]
+    with quiet:
+        keys = dict(zip(possible, map(_series_key, read_headers(possible, TAGS))))
+    groups: dict[Hashable, list[str]] = {}
+    for position, name in enumerate(names):
+        key = keys.get(name)
+        groups.setdefault(position if key is None else key, []).append(name)
+    return [files[0] if len(files) == 1 else files for files in groups.values()]
+
+
+def _series_key(header: pydicom.Dataset | None) -> Hashable | None:
+    """Return what the slices of one volume have in common; None for what is no slice."""
+    if header is None:
+        return None
+    try:
+        if header.Modality not in VOLUMES or len(header.ImagePositionPatient) != 3:
+            return None
+        orientation = tuple(round(float(cosine), 2) + 0.0 for cosine in header.get("ImageOrientationPatient") or ())
+        return str(header.SeriesInstanceUID), int(header.Rows), int(header.Columns), orientation
+    except (AttributeError, TypeError, ValueError):
+        return None

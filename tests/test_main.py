@@ -1,0 +1,158 @@
+"""The command line answers quickly, says what is wrong in plain words and exits with a code."""
+
+from __future__ import annotations
+
+import json
+import logging
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from monai_ddad import __main__ as cli
+from monai_ddad.data import load_datalist, prepare, report
+from monai_ddad.data.benchmarks import BENCHMARKS
+
+
+@pytest.fixture
+def folders(write_image, tmp_path) -> Path:
+    for seed, name in enumerate(("normal/a", "normal/b", "unlabeled/c", "test/normal/d", "test/abnormal/e")):
+        write_image(f"set/{name}.png", seed=seed)
+    return tmp_path / "set"
+
+
+def assert_one_line(text: str, *parts: str) -> None:
+    assert text.count("\n") == 1 and "Traceback" not in text
+    assert all(part in text for part in parts), text
+
+
+@pytest.mark.parametrize("command", [[], ["datalist"], ["audit"], ["prepare"]])
+def test_help_has_examples_and_needs_no_heavy_library(command):
+    code = (
+        "import sys; from monai_ddad.__main__ import main\n"
+        "try: main(sys.argv[1:])\n"
+        "finally: assert not {'torch', 'numpy', 'monai', 'pydicom'} & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *command, "--help"], capture_output=True, text=True, check=True)
+    assert f"python -m monai_ddad {' '.join(command)}" in done.stdout
+    assert not command or "example" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "arguments, parts",
+    [
+        ([], ["required"]),
+        (["train"], ["invalid choice"]),
+        (["datalist", "folder"], ["--output"]),
+        (["prepare", "mnist", "a", "b"], ["invalid choice", "brain_tumor"]),
+        (["prepare", "rsna", "a", "b"], ["needs --split", "data.json that the authors"]),
+        (["prepare", "lag", "a", "b", "--num_workers", "0"], ["whole number from 1"]),
+    ],
+)
+def test_wrong_usage_is_one_line_and_exit_code_2(arguments, parts, capsys):
+    with pytest.raises(SystemExit) as caught:
+        cli.main(arguments)
+    assert caught.value.code == 2
+    assert_one_line(capsys.readouterr().err, *parts)
+
+
+def test_the_benchmarks_to_choose_from_are_those_that_are_known():
+    assert tuple(BENCHMARKS) == cli.BENCHMARKS
+
+
+def test_datalist_writes_what_load_datalist_reads(folders, tmp_path, caplog):
+    with caplog.at_level(logging.INFO):
+        assert cli.main(["datalist", str(folders), "--output", str(tmp_path / "o" / "list.json"), "--check"]) == 0
+    assert "training   normal            2" in caplog.text
+    assert json.loads((tmp_path / "o" / "list.json").read_text())["test"][1] == {
+        "image": "../set/test/abnormal/e.png",
+        "label": 1,
+    }
+    lists = load_datalist(tmp_path / "o" / "list.json")
+    assert [item["label"] for item in lists["training"] + lists["test"]] == [0, 0, None, 0, 1]
+    assert all(Path(item["image"]).is_file() for item in lists["training"] + lists["test"])
+
+
+def test_datalist_check_names_unreadable_images_by_position(folders, tmp_path, capsys):
+    (folders / "normal" / "b.png").write_bytes(b"canary")
+    arguments = ["datalist", str(folders), "--output", str(tmp_path / "list.json")]
+    assert cli.main(arguments) == 0
+    assert cli.main([*arguments, "--check"]) == 1
+    message = capsys.readouterr().err
+    assert "1 images cannot be read:\n- training item 1: " in message
+    assert "canary" not in message and str(tmp_path) not in message
+
+
+def test_datalist_takes_the_columns_of_a_csv_file(folders, tmp_path):
+    (folders / "list.csv").write_text("path;split;label\nnormal/a.png;test;0\nnormal/b.png;unlabeled;\n")
+    output = tmp_path / "list.json"
+    arguments = ["datalist", str(folders / "list.csv"), "--output", str(output), "--image_column", "path"]
+    assert cli.main(arguments) == 0
+    expected = {"training": [{"image": "set/normal/b.png"}], "test": [{"image": "set/normal/a.png", "label": 0}]}
+    assert json.loads(output.read_text()) == expected
+
+
+def test_bad_data_is_one_line_without_paths_and_exit_code_1(tmp_path, capsys):
+    (tmp_path / "data.json").write_text("{")
+    absent = str(tmp_path / "doe")
+    for arguments in (
+        ["datalist", absent, "--output", str(tmp_path / "list.json")],
+        ["audit", absent, "--output", str(tmp_path / "audit")],
+        ["prepare", "rsna", absent, str(tmp_path / "out"), "--split", str(tmp_path / "data.json")],
+        ["prepare", "rsna", str(tmp_path), str(tmp_path.parent / "out"), "--split", str(tmp_path / "data.json")],
+    ):
+        assert cli.main(arguments) == 1
+        message = capsys.readouterr().err
+        assert_one_line(message)
+        assert str(tmp_path) not in message
+
+
+def test_files_that_cannot_be_written_are_one_line(folders, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    assert cli.main(["datalist", str(folders), "--output", str(tmp_path / "file" / "list.json")]) == 1
+    message = capsys.readouterr().err
+    assert_one_line(message, "cannot be read or written")
+    assert str(tmp_path) not in message
+
+
+@pytest.mark.parametrize("copies, strict, code", [(0, True, 0), (3, False, 0), (3, True, 1)])
+def test_audit_is_strict_about_copies_if_asked(monkeypatch, capsys, copies, strict, code):
+    calls = []
+    monkeypatch.setattr(
+        report, "write_report", lambda *a, **k: calls.append((a, k)) or {"copies_across_splits": copies}
+    )
+    assert cli.main(["audit", "in", "--output", "out", "--num_workers", "2", *["--strict"] * strict]) == code
+    assert calls == [(("in", "out"), {"image_size": 64, "file_names": False, "num_workers": 2})]
+    assert ("3 test images are copies" in capsys.readouterr().err) == bool(code)
+
+
+def test_prepare_makes_a_benchmark_and_exits_with_1_for_unreadable_originals(write_image, tmp_path, capsys):
+    names = ["1.jpg", "2.jpg"]
+    for name in names:
+        write_image(f"lag/non_glaucoma/image/{name}")
+    split = {"train": {"0": ["1.jpg"], "unlabeled": {"0": ["2.jpg"], "1": []}}}
+    (tmp_path / "split.json").write_text(json.dumps(split))
+    arguments = [
+        "prepare",
+        "lag",
+        str(tmp_path / "lag"),
+        str(tmp_path / "out"),
+        "--split",
+        str(tmp_path / "split.json"),
+    ]
+    (tmp_path / "lag" / "non_glaucoma" / "image" / "2.jpg").write_bytes(b"no picture")
+    assert cli.main(arguments) == 1
+    assert "1 images are missing or cannot be read: see unreadable.csv." in capsys.readouterr().err
+    write_image("lag/non_glaucoma/image/2.jpg")
+    assert cli.main(arguments) == 0
+    assert len(load_datalist(tmp_path / "out")["training"]) == 2
+
+
+def test_an_interrupt_is_one_line_and_exit_code_130(monkeypatch, capsys):
+    def interrupt(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(prepare, "prepare", interrupt)
+    assert cli.main(["prepare", "cxad", "in", "out"]) == 130
+    assert_one_line(capsys.readouterr().err, "stopped")

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-BENCHMARKS = ("rsna", "vindr_cxr", "cxad", "brain_tumor", "lag")  # of monai_ddad.data.benchmarks, too slow to import
+BENCHMARKS = ("rsna", "vindr_cxr", "cxad", "brain_tumor", "lag")  # of data.prepare.benchmarks, too slow to import
 
 DATALIST = """\
 The source is a folder with normal/, unlabeled/ and test/normal/, test/abnormal/ (pictures, NIfTI, DICOM files with or

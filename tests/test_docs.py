@@ -64,7 +64,8 @@ def run(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     try:
         runpy.run_module(words[2], run_name="__main__", alter_sys=True)
     except SystemExit as end:
-        assert not end.code, f"{command!r} ended with {end.code}"
+        if end.code:
+            pytest.fail(f"{command!r} ended with {end.code}")
     finally:
         sys.excepthook = hook
 

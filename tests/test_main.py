@@ -12,7 +12,7 @@ import pytest
 
 from monai_ddad import __main__ as cli
 from monai_ddad.data import load_datalist, prepare, report
-from monai_ddad.data.benchmarks import BENCHMARKS
+from monai_ddad.data.prepare.benchmarks import BENCHMARKS
 
 
 @pytest.fixture

@@ -20,9 +20,9 @@ class ImageScores:
     """Collect the image scores of an evaluator's epoch.
 
     The evaluator's batches hold ``"index"`` and ``"label"`` (-1 where unknown) and its output ``"image"`` and
-    ``"pred"``, the maps of a :class:`~monai_ddad.networks.DDADNet`. At the end of the epoch ``state.scores`` holds ``"index"`` (N,),
-    ``"label"`` (N,) and each score (N,) by name, as NumPy arrays in the order of the index; where both classes are
-    there, ``state.metrics`` holds ``auroc_<score>`` and ``average_precision_<score>``.
+    ``"pred"``, the maps of a :class:`~monai_ddad.networks.DDADNet`. At the end of the epoch ``state.scores`` holds
+    ``"index"`` (N,), ``"label"`` (N,) and each score (N,) by name, as NumPy arrays in the order of the index; where
+    both classes are there, ``state.metrics`` holds ``auroc_<score>`` and ``average_precision_<score>``.
 
     Args:
         network: the network that is evaluated.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import math
 import re
 from collections import Counter
 from pathlib import Path
@@ -113,7 +114,7 @@ class SaveMaps:
             file.write(gzip.compress(volume.to_bytes(), compresslevel=6, mtime=0))
         means = [values.mean().item() for values in maps]
         highest = list(slices)[int(np.argmax(means))]
-        picture = AxialSlices(min_area=0)(image)[highest]
+        picture = AxialSlices(min_area=0, height=math.inf)(image)[highest]
         self._overlay(picture, slices[highest], f"{position:06d}_slice{highest:03d}.png")
 
     def _restore(self, prepared: MetaTensor, values: torch.Tensor) -> np.ndarray:

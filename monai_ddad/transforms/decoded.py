@@ -101,8 +101,8 @@ def in_channels_of(values: np.ndarray, in_channels: int) -> np.ndarray:
     Example:
         >>> red = np.zeros((3, 8, 8), np.uint8)
         >>> red[0] = 255
-        >>> in_channels_of(red, 1)[0, 0, 0] == np.float32(76 / 255)  # 0.299 of 255
-        np.True_
+        >>> bool(in_channels_of(red, 1)[0, 0, 0] == np.float32(76 / 255))  # 0.299 of 255
+        True
     """
     if len(values) == 3 and in_channels == 1:
         flat = np.ascontiguousarray(np.moveaxis(values, 0, -1)).reshape(values.shape[1], -1, 3)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import MutableSequence, Sized
 from dataclasses import dataclass
 from io import BytesIO
 from math import isfinite
 from typing import Any
 
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.filereader import read_dataset
 from pydicom.uid import (
@@ -25,6 +26,14 @@ __all__ = ["DicomFile", "Header", "functional_groups", "looks_like_dicom", "pars
 
 PREAMBLE = 128  # bytes before the letters DICM
 MAX_INFLATED = 2**27  # bytes of a deflated data set
+MAX_READS = 2**18  # a few for each element; parsing as many takes seconds
+MAX_SEQUENCE = 2**24  # bytes of a sequence that is parsed when it is asked for
+SEQUENCES = (
+    "SharedFunctionalGroupsSequence",
+    "PerFrameFunctionalGroupsSequence",
+    "ModalityLUTSequence",
+    "VOILUTSequence",
+)
 MACROS = (
     "PixelMeasuresSequence",
     "PlanePositionSequence",
@@ -93,14 +102,31 @@ def parse_dicom(content: bytes) -> DicomFile:
     return DicomFile(dataset, syntax)
 
 
+class _Stream(BytesIO):
+    """Bytes that may be read in so many pieces: a small deflated file can hold millions of elements."""
+
+    reads = 0
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        self.reads += 1
+        if self.reads > MAX_READS:
+            raise ImageReadError("the DICOM data set has too many elements")
+        return super().read(size)
+
+
 def _parse(content: bytes) -> tuple[Dataset, str]:
-    stream = BytesIO(content)
+    stream = _Stream(content)
     stream.seek(PREAMBLE + 4 if content[PREAMBLE : PREAMBLE + 4] == b"DICM" else 0)
     meta = read_dataset(stream, False, True, stop_when=lambda tag, vr, length: tag >> 16 != 2)
     syntax = str(meta.get("TransferSyntaxUID") or _guess_syntax(stream))
     if syntax == DeflatedExplicitVRLittleEndian:
-        stream = BytesIO(_inflate(stream.read()))
-    return read_dataset(stream, syntax == ImplicitVRLittleEndian, syntax != ExplicitVRBigEndian), syntax
+        stream = _Stream(_inflate(stream.read()))
+    dataset = read_dataset(stream, syntax == ImplicitVRLittleEndian, syntax != ExplicitVRBigEndian)
+    for keyword in SEQUENCES:
+        element = dataset.get_item(keyword) if keyword in dataset else None
+        if isinstance(element, RawDataElement) and len(element.value or b"") > MAX_SEQUENCE:
+            raise ImageReadError("the DICOM data set has too many elements")
+    return dataset, syntax
 
 
 def _guess_syntax(stream: BytesIO) -> str:
@@ -147,7 +173,7 @@ class Header:
                 value = level.get(keyword)
             except (ArithmeticError, NotImplementedError, TypeError, ValueError):
                 raise ImageReadError(f"{keyword} of the header is damaged") from None
-            if value is not None and not (isinstance(value, (str, bytes, Sequence)) and len(value) == 0):
+            if value is not None and not (isinstance(value, Sized) and len(value) == 0):
                 return value
         return None
 
@@ -161,7 +187,7 @@ class Header:
         if value is None:
             return None
         try:
-            found = [float(item) for item in ([value] if isinstance(value, (int, float, str)) else value)]
+            found = [float(item) for item in (value if isinstance(value, MutableSequence) else [value])]
         except (ArithmeticError, TypeError, ValueError):
             found = [float("nan")]
         if not all(map(isfinite, found)):
@@ -192,7 +218,7 @@ class Header:
         """Return a coded value in capitals, the first of several, without the padding around it; empty if missing."""
         value = self.get(keyword)
         if value is not None and not isinstance(value, str):
-            value = value[0] if isinstance(value, Sequence) else None
+            value = value[0] if isinstance(value, MutableSequence) else None
         return str(value or "").strip(" \0").upper()
 
 

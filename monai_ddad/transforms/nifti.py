@@ -44,8 +44,8 @@ def read_nifti(file: BinaryIO) -> DecodedImage:
         >>> from io import BytesIO
         >>> voxels = np.arange(8 * 8 * 3, dtype=np.int16).reshape(8, 8, 3)
         >>> volume = read_nifti(BytesIO(nib.Nifti1Image(voxels, np.diag([2.0, 2, 5, 1])).to_bytes()))
-        >>> volume.values.shape, volume.values.max(), volume.affine.diagonal().tolist()
-        ((1, 8, 8, 3), np.float32(1.0), [2.0, 2.0, 5.0, 1.0])
+        >>> volume.values.shape, float(volume.values.max()), volume.affine.diagonal().tolist()
+        ((1, 8, 8, 3), 1.0, [2.0, 2.0, 5.0, 1.0])
     """
     head = file.read(NIFTI_HEAD)
     kind = nib.Nifti2Image if head[4:12] == MAGIC_2 else nib.Nifti1Image

@@ -36,8 +36,8 @@ def read_picture(file: BinaryIO, in_channels: int) -> DecodedImage:
         >>> from io import BytesIO
         >>> Image.fromarray(np.arange(64, dtype=np.uint16).reshape(8, 8)).save(file := BytesIO(), "PNG")
         >>> picture = read_picture(file, in_channels=1)
-        >>> picture.values.shape, picture.values.max(), picture.photometry["range"]
-        ((1, 8, 8), np.float32(1.0), 'min to max')
+        >>> picture.values.shape, float(picture.values.max()), picture.photometry["range"]
+        ((1, 8, 8), 1.0, 'min to max')
     """
     try:
         with Image.open(file, formats=FORMATS) as image:

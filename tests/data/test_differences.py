@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from monai_ddad.data.differences import compare_classes
+from monai_ddad.data.report.differences import compare_classes
 
 
 def test_differences_need_both_size_and_certainty():

@@ -7,8 +7,7 @@ import hashlib
 import numpy as np
 import pytest
 
-from monai_ddad.data import phantom_brain
-from monai_ddad.data.phantom import draw_phantom
+from monai_ddad.data.phantom import brain, draw_phantom
 
 DRAWN = {  # SHA-256 of the images and masks of eight seeds, of version 2
     64: "70dda1788d19a0670a16c13ed422553e53c99d09df241fe33c8e974f4581df84",
@@ -37,7 +36,7 @@ def test_lesions_lie_within_the_head_and_are_of_the_promised_size():
 
 def test_half_of_the_pictures_are_t2_like(monkeypatch):
     drawn = [draw_phantom(seed, bool(seed % 2), 32) for seed in range(100)]
-    monkeypatch.setattr(phantom_brain, "T2_LIKE", phantom_brain.T1_LIKE)
+    monkeypatch.setattr(brain, "T2_LIKE", brain.T1_LIKE)
     again = [draw_phantom(seed, bool(seed % 2), 32) for seed in range(100)]
     assert all(np.array_equal(mask, other) for (_, mask), (_, other) in zip(drawn, again))
     assert 30 < sum(not np.array_equal(image, other) for (image, _), (other, _) in zip(drawn, again)) < 70

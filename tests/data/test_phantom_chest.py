@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from monai_ddad.data import phantom_chest
-from monai_ddad.data.phantom import draw_phantom
+from monai_ddad.data.phantom import chest, draw_phantom
 
 BRIGHTER = ("consolidation", "mass", "effusion", "large heart")
 
@@ -44,9 +43,9 @@ def test_some_films_have_a_black_border_and_some_a_white_one():
     assert 10 < sum(values == {255} or values == {0} for values in found) < 50
 
 
-@pytest.mark.parametrize("name", phantom_chest.LESIONS)
+@pytest.mark.parametrize("name", chest.LESIONS)
 def test_a_lesion_changes_the_lungs_the_way_its_disease_does(monkeypatch, name):
-    monkeypatch.setattr(phantom_chest, "LESIONS", (name,))
+    monkeypatch.setattr(chest, "LESIONS", (name,))
     for seed in range(10):
         (normal, _), (abnormal, mask) = film(seed), film(seed, True)
         change = (abnormal.astype(float) - normal)[mask].mean()
@@ -57,6 +56,6 @@ def test_a_lesion_changes_the_lungs_the_way_its_disease_does(monkeypatch, name):
 def test_fluid_lies_low_and_free_air_high(monkeypatch):
     heights = {}
     for name in ("effusion", "pneumothorax"):
-        monkeypatch.setattr(phantom_chest, "LESIONS", (name,))
+        monkeypatch.setattr(chest, "LESIONS", (name,))
         heights[name] = [np.argwhere(film(seed, True)[1])[:, 0].mean() for seed in range(10)]
     assert min(heights["effusion"]) > 64 > max(heights["pneumothorax"])

@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from monai_ddad.data import phantom_fundus
-from monai_ddad.data.phantom import draw_phantom
+from monai_ddad.data.phantom import draw_phantom, fundus
 
 BRIGHTER = ("exudates", "cotton wool", "large cup")
 
@@ -55,9 +54,9 @@ def test_the_bright_disc_is_left_in_half_of_the_photographs():
     assert left + right >= 57 and min(left, right) > 15
 
 
-@pytest.mark.parametrize("name", phantom_fundus.LESIONS)
+@pytest.mark.parametrize("name", fundus.LESIONS)
 def test_a_lesion_brightens_or_darkens_the_retina_as_its_disease_does(monkeypatch, name):
-    monkeypatch.setattr(phantom_fundus, "LESIONS", (name,))
+    monkeypatch.setattr(fundus, "LESIONS", (name,))
     for seed in range(10):
         (normal, _), (abnormal, mask) = photograph(seed), photograph(seed, True)
         change = (abnormal.astype(float) - normal)[mask][:, 1].mean()

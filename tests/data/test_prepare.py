@@ -11,10 +11,10 @@ import pytest
 from PIL import Image
 
 from monai_ddad.data import DataError, load_datalist
-from monai_ddad.data.benchmarks import BENCHMARKS, plan_jobs
-from monai_ddad.data.convert import authors_pixels
 from monai_ddad.data.datalist import GROUPS
 from monai_ddad.data.prepare import prepare
+from monai_ddad.data.prepare.benchmarks import BENCHMARKS, plan_jobs
+from monai_ddad.data.prepare.convert import authors_pixels
 from monai_ddad.transforms import ImageReadError
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from monai_ddad.data.properties import measure_pixels, read_properties
+from monai_ddad.data.report.properties import measure_pixels, read_properties
 
 SIDE = 24
 

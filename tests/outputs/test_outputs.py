@@ -49,7 +49,8 @@ def test_one_class_gives_counts_and_no_figures(table):
 
 def test_score_table_holds_every_image_once_in_order(table, tmp_path):
     table["label"][0] = -1
-    write_scores(table, ["inter", "rec"], tmp_path / "scores.csv", {"position": range(20), "duplicate": np.arange(20) % 2})
+    columns = {"position": range(20), "duplicate": np.arange(20) % 2}
+    write_scores(table, ["inter", "rec"], tmp_path / "scores.csv", columns)
     with (tmp_path / "scores.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert list(rows[0]) == ["position", "duplicate", "label", "inter", "rec"]

@@ -188,10 +188,17 @@ def _grey_levels(u: np.ndarray, wide: np.ndarray, negative: np.ndarray) -> dict[
         "monochrome1_window": dataset(255 - wide, PhotometricInterpretation="MONOCHROME1", **center),
         "padding_black": dataset(u, PixelPaddingValue=0),
         "padding_bright": dataset(_with_padding(wide * 257, 65000), PixelPaddingValue=65000),
+        "padding_as_if_unsigned": _padding_as_if_unsigned(wide),
         "padding_range": dataset(
             _with_padding(wide * 128, 65000), PixelPaddingValue=64000, PixelPaddingRangeLimit=65535
         ),
     }
+
+
+def _padding_as_if_unsigned(wide: np.ndarray) -> FileDataset:
+    made = dataset(_with_padding(wide.astype(np.int16) * 100, -2000))
+    made.add_new("PixelPaddingValue", "US", 2**16 - 2000)
+    return made
 
 
 def _with_padding(stored: np.ndarray, value: int) -> np.ndarray:

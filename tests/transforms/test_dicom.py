@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
 from math import exp
 
 import numpy as np
@@ -17,9 +18,7 @@ from pydicom.dataset import Dataset
 
 from monai_ddad.transforms import ImageReadError, ReadImage
 from monai_ddad.transforms.photometry import Lookup, Window
-from tests.transforms.encodings import datasets, depth, equivalent_encodings, picture
-
-NAMES = list(datasets(picture()))
+from tests.transforms.encodings import JPEG, compressed, datasets, depth, equivalent_encodings, picture
 
 
 @pytest.fixture(scope="module")
@@ -179,12 +178,52 @@ def test_other_transfer_syntaxes_are_refused(made, write):
         ReadImage()(write(source))
 
 
-@pytest.mark.parametrize("name", ["jpeg_2000", "jp2", "jpeg_ls", "rle"])
-def test_compressed_frames_of_another_size_are_refused(made, write, name):
+@pytest.mark.parametrize(
+    "name, message",
+    [
+        ("jpeg_2000", "another size than the header claims"),
+        ("jp2", "another size than the header claims"),
+        ("jpeg_ls", "another size than the header claims"),
+        ("rle", "compressed pixel data are damaged"),
+    ],
+)
+def test_compressed_frames_of_another_size_are_refused(write, name, message):
     source = datasets(picture())[name]
     source.Rows += 1
-    with pytest.raises(ImageReadError, match="another size than the header claims|compressed pixel data are damaged"):
+    with pytest.raises(ImageReadError, match=message):
         ReadImage()(write(source))
+
+
+def jpeg_file(image: Image.Image, unmarked: bool = False) -> bytes:
+    """JPEG stream; without its JFIF segment if it should not say what its colours are."""
+    image.save(stream := BytesIO(), "JPEG", quality=95, subsampling=0)
+    content = stream.getvalue()
+    return content[:2] + content[20:] if unmarked else content  # the JFIF segment is the first one
+
+
+def colours() -> np.ndarray:
+    u = picture()
+    return np.stack([u, u[::-1], 255 - u], axis=-1)
+
+
+@pytest.mark.parametrize("photometric", ["YBR_FULL_422", "YBR_FULL", "RGB"])
+def test_jpeg_frames_are_read_as_jpeg_files_are(write, photometric):
+    for pixels in (picture(), colours()):
+        frame = jpeg_file(Image.fromarray(pixels))
+        kind = photometric if pixels.ndim == 3 else "MONOCHROME2"
+        made = compressed(pixels, lambda _, frame=frame: frame, JPEG, PhotometricInterpretation=kind)
+        expected = np.asarray(Image.open(BytesIO(frame))) / 255
+        result = ReadImage(1 if pixels.ndim == 2 else 3)(write(made)).numpy()
+        np.testing.assert_allclose(result, np.moveaxis(np.atleast_3d(expected), -1, 0), atol=1e-7)
+
+
+def test_unmarked_jpeg_colours_are_what_the_header_says(write):
+    raw = Image.merge("YCbCr", [Image.fromarray(plane) for plane in np.moveaxis(colours(), -1, 0)])
+    frame = jpeg_file(raw, unmarked=True)  # as if RGB had been compressed without a transformation
+    for kind, expected in (("RGB", colours()), ("YBR_FULL", np.asarray(raw.convert("RGB")))):
+        made = compressed(colours(), lambda _: frame, JPEG, PhotometricInterpretation=kind)
+        result = ReadImage(3)(write(made)).numpy()
+        assert np.abs(result - expected.transpose(2, 0, 1) / 255).mean() < 0.01
 
 
 def test_a_constant_picture_keeps_its_place_in_the_range_of_its_type(write):

@@ -91,6 +91,27 @@ def bombs() -> dict[str, bytes]:
 READ_RIGHTLY = ("gzip_nifti", "png_more_data")  # what the header claims is there, the rest is not unpacked
 
 
+def many_elements(case: str) -> bytes:
+    """Millions of elements in a small file, or in a sequence that is parsed late."""
+    if case == "deflated":
+        whole = dicom_bytes(dataset(picture(), DEFLATED))
+        return whole[: whole.index(b"1.2.840.10008.1.2.1.99") + 22] + deflate(64)
+    whole = dicom_bytes(dataset(picture()))
+    head = b"\x28\0\x10\x30SQ\0\0" + struct.pack("<I", 32 * MEGABYTE)
+    item = b"\xfe\xff\x00\xe0" + struct.pack("<I", 32 * MEGABYTE - 8) + bytes(32 * MEGABYTE - 8)
+    at = whole.index(b"\xe0\x7f\x10\x00")
+    return whole[:at] + head + item + whole[at:]
+
+
+@pytest.mark.parametrize("case", ["deflated", "late"])
+def test_millions_of_elements_are_not_parsed(tmp_path, case):
+    (tmp_path / "elements").write_bytes(many_elements(case))
+    started = time.process_time()
+    with pytest.raises(ImageReadError, match="too many elements"):
+        ReadImage()(tmp_path / "elements")
+    assert time.process_time() - started < 15  # without a limit it takes minutes
+
+
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux to measure the memory")
 @pytest.mark.parametrize("name", bombs())
 def test_bombs_are_defused_within_a_second_and_half_a_gigabyte(tmp_path, name):

@@ -10,11 +10,11 @@ import zlib
 import numpy as np
 import pytest
 import torch
+from monai.data import MetaTensor
 from PIL import Image
 
 from monai_ddad.data import normalise
 from monai_ddad.transforms import ImageReadError, ReadImage, ReadImaged
-from monai_ddad.transforms.read import read_pil
 
 
 def pixels(*shape: int) -> np.ndarray:
@@ -25,13 +25,12 @@ def pixels(*shape: int) -> np.ndarray:
     return np.clip(ramps + np.random.default_rng(0).integers(-9, 10, shape), 0, 255).astype(np.uint8)
 
 
-def plain(path, mode: str, side: int) -> np.ndarray:
-    """The authors' reading: convert, then resize."""
-    values = np.asarray(Image.open(path).convert(mode).resize((side, side), Image.Resampling.BILINEAR))
-    return values[None] if mode == "L" else values.transpose(2, 0, 1)
+def plain(path, mode: str) -> np.ndarray:
+    """The authors' reading: open, then convert; scaled as torchvision's ToTensor does."""
+    values = np.asarray(Image.open(path).convert(mode))
+    return (values[None] if mode == "L" else values.transpose(2, 0, 1)).astype(np.float32) / np.float32(255)
 
 
-@pytest.mark.parametrize("side", [16, 64, 128])
 @pytest.mark.parametrize("channels, mode", [(1, "L"), (3, "RGB")])
 @pytest.mark.parametrize(
     "name, image",
@@ -50,11 +49,11 @@ def plain(path, mode: str, side: int) -> np.ndarray:
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_values_are_those_of_a_plain_convert_and_resize(tmp_path, name, image, channels, mode, side):
+def test_values_are_those_of_a_plain_convert(tmp_path, name, image, channels, mode):
     image.save(tmp_path / name)
-    result = ReadImage(channels, side)(tmp_path / name)
-    assert result.dtype == torch.uint8 and result.shape == (channels, side, side) and result.is_contiguous()
-    assert np.array_equal(result, plain(tmp_path / name, mode, side))
+    result = ReadImage(channels)(tmp_path / name)
+    assert result.dtype == torch.float32 and result.shape == (channels, 90, 130) and result.is_contiguous()
+    assert np.array_equal(result, plain(tmp_path / name, mode))
 
 
 @pytest.mark.parametrize("mode", ["LA", "RGBA"])
@@ -62,28 +61,35 @@ def test_transparent_pixels_become_black(tmp_path, mode):
     image = Image.fromarray(pixels(20, 20)).convert(mode)
     image.putalpha(Image.fromarray(np.repeat(np.uint8([[0] * 10 + [255] * 10]), 20, axis=0)))
     image.save(tmp_path / "half.png")
-    result = ReadImage(image_size=None)(tmp_path / "half.png")[0].numpy()
-    assert (result[:, :10] == 0).all() and np.array_equal(result[:, 10:], pixels(20, 20)[:, 10:])
+    result = ReadImage()(tmp_path / "half.png")[0].numpy()
+    assert (result[:, :10] == 0).all() and np.array_equal(result[:, 10:], pixels(20, 20)[:, 10:] / np.float32(255))
 
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("name", ["deep.png", "deep.tif"])
-def test_16_bit_files_equal_their_8_bit_twins(write_image, name, channels):
+@pytest.mark.parametrize("factor, offset", [(257, 0), (16, 0), (16, 300), (1, 0)])  # 16 bits, 12 bits, 8 bits in 16
+def test_16_bit_files_go_from_their_smallest_to_their_largest_value(write_image, name, channels, factor, offset):
     values = np.arange(256, dtype=np.uint16).reshape(16, 16)
-    twin = ReadImage(channels, 24)(write_image("twin.png", values.astype(np.uint8)))
-    assert torch.equal(ReadImage(channels, 24)(write_image(name, values * 257)), twin)
+    twin = ReadImage(channels)(write_image("twin.png", values.astype(np.uint8)))
+    deep = ReadImage(channels)(write_image(name, values * factor + offset))
+    assert torch.allclose(deep, twin, atol=1e-6) and deep.meta["photometry"]["range"] == "min to max"
 
 
-def test_16_bit_values_are_rounded_to_the_nearest(write_image):
+def test_16_bit_values_keep_their_precision(write_image):
     values = np.arange(65536, dtype=np.uint16).reshape(256, 256)
-    result = ReadImage(image_size=None)(write_image("all.png", values))[0].numpy()
-    assert np.array_equal(result, np.rint(values / 257).astype(np.uint8))
+    result = ReadImage()(write_image("all.png", values))[0].numpy()
+    np.testing.assert_allclose(result, values / 65535, atol=1e-7)
 
 
-def test_float_files_in_0_to_1_are_scaled(write_image):
-    values = np.linspace(0, 1, 400, dtype=np.float32).reshape(20, 20)
-    result = ReadImage(image_size=None)(write_image("float.tif", values))[0].numpy()
-    assert np.array_equal(result, np.rint(values * 255).astype(np.uint8))
+@pytest.mark.parametrize("value", [0, 30000, 65535])
+def test_a_constant_16_bit_file_keeps_its_place_in_the_range_of_its_type(write_image, value):
+    image = ReadImage()(write_image("constant.png", np.full((20, 20), value, dtype=np.uint16)))
+    assert torch.allclose(image, torch.tensor(value / 65535)) and image.meta["photometry"]["range"] == "type"
+
+
+def test_float_files_in_0_to_1_are_kept(write_image):
+    values = np.linspace(0, 0.7, 400, dtype=np.float32).reshape(20, 20)
+    assert np.array_equal(ReadImage()(write_image("float.tif", values))[0].numpy(), values)
 
 
 @pytest.mark.parametrize(
@@ -106,7 +112,8 @@ def test_integer_files_of_more_than_16_bits_are_refused(write_image, value):
 
 @pytest.mark.parametrize("value", [0, 100, 255])
 def test_a_constant_image_stays_constant(write_image, value):
-    assert (ReadImage()(write_image("constant.png", np.full((50, 70), value, dtype=np.uint8))) == value).all()
+    image = ReadImage()(write_image("constant.png", np.full((50, 70), value, dtype=np.uint8)))
+    assert (image == np.float32(value) / np.float32(255)).all()
 
 
 def chunk(kind: bytes, content: bytes) -> bytes:
@@ -139,8 +146,8 @@ def test_files_cut_short_are_refused_without_their_path(tmp_path, name, share):
     [
         (b"", "empty"),
         (b"Dear colleague, please find attached", "not an image file"),
-        (png(1, 1, b"\0\0"), "1 x 1 pixels, at least 8 x 8"),
-        (png(64, 7, bytes(65 * 7)), "64 x 7 pixels"),
+        (png(1, 1, b"\0\0"), "fewer than 8 x 8 pixels"),
+        (png(64, 7, bytes(65 * 7)), "fewer than 8 x 8 pixels"),
         (png(64, 64, b"\0"), "truncated"),
         (b"GIF89a\x40\x00\x40\x00\x00\x00\x00\x3b", "PNG, JPEG, TIFF, BMP"),
     ],
@@ -175,9 +182,11 @@ def test_damaged_bytes_end_in_an_image_or_a_plain_error(tmp_path, suffix):
         damaged[generator.integers(min(len(whole), 300))] = generator.integers(256)
         (tmp_path / "damaged").write_bytes(damaged)
         try:
-            assert ReadImage()(tmp_path / "damaged").shape == (1, 64, 64)
+            image = ReadImage()(tmp_path / "damaged")
         except ImageReadError:
             refused += 1
+        else:
+            assert image.ndim == 3 and image.dtype == torch.float32 and 0 <= image.min() <= image.max() <= 1
     assert refused > 0
 
 
@@ -196,17 +205,35 @@ def test_other_numbers_of_channels_are_refused(channels):
         ReadImage(channels)
 
 
-def test_the_image_keeps_its_own_size_on_request(write_image):
+def test_the_content_decides_not_the_suffix(tmp_path, write_image):
+    path = write_image("picture.png", pixels(30, 50))
+    expected = ReadImage()(path)
+    for name in ("picture.dcm", "picture.nii.gz", "picture"):
+        (tmp_path / name).write_bytes(path.read_bytes())
+        assert torch.equal(ReadImage()(tmp_path / name), expected)
+
+
+def test_the_metadata_are_those_monai_expects(write_image):
     path = write_image("own.png", pixels(30, 50))
-    assert ReadImage(image_size=None)(path).shape == (1, 30, 50)
-    assert read_pil(path).size == (50, 30)
+    image = ReadImage()(str(path))
+    assert isinstance(image, MetaTensor) and image.shape == (1, 30, 50)
+    assert torch.equal(image.affine, torch.eye(4, dtype=torch.float64)) and image.meta["original_channel_dim"] == 0
+    assert image.meta["spatial_shape"].tolist() == [30, 50] and image.meta["filename_or_obj"] == str(path)
+    assert image.meta["photometry"] == {
+        "source": "picture",
+        "modality": "none",
+        "voi": "none",
+        "inverted": False,
+        "range": "eight bits",
+        "padding": False,
+    }
 
 
 def test_the_dictionary_form_reads_its_keys_alone(write_image):
     path = write_image("a.png")
     item = {"image": str(path), "label": 1, "other": "text"}
-    result = ReadImaged("image", image_size=16)(item)
-    assert torch.equal(result.pop("image"), ReadImage(image_size=16)(path))
+    result = ReadImaged("image")(item)
+    assert torch.equal(result.pop("image"), ReadImage()(path))
     assert result == {"label": 1, "other": "text"} and item["image"] == str(path)
     assert ReadImaged("absent", allow_missing_keys=True)(item) == item
 

@@ -40,7 +40,7 @@ def body(orientation: str, tilt: float = 0.0) -> MetaTensor:
 @pytest.mark.parametrize("tilt", [0.0, 0.3])
 @pytest.mark.parametrize("orientation", ORIENTATIONS)
 def test_slices_show_the_body_as_a_radiologist_sees_it(orientation, tilt):
-    slices = AxialSlices(min_area=0)(body(orientation, tilt))
+    slices = AxialSlices(min_area=0, height=500)(body(orientation, tilt))
     assert [s.meta["slice"] for s in slices] == list(range(6))
     assert {tuple(s.shape) for s in slices} == {(1, 14, 10)}
     assert slices[0].meta["pixel_size"] == pytest.approx((2.0, 1.0))
@@ -53,7 +53,7 @@ def test_slices_show_the_body_as_a_radiologist_sees_it(orientation, tilt):
 def test_maps_go_back_to_the_voxels_that_they_came_from(orientation):
     volume = body(orientation, tilt=0.2)
     volume[0] += torch.rand(volume.shape[1:], generator=torch.Generator().manual_seed(0)) * 0.1
-    slices = {s.meta["slice"]: np.asarray(s)[0] for s in AxialSlices(min_area=0)(volume)}
+    slices = {s.meta["slice"]: np.asarray(s)[0] for s in AxialSlices(min_area=0, height=500)(volume)}
     back = slices_to_volume(slices, volume.affine.numpy(), volume.shape[1:])
     assert np.array_equal(back, volume[0].numpy())
 
@@ -79,7 +79,15 @@ def test_a_picture_passes_unchanged():
     assert item["image"] is picture and item["label"] == 0
 
 
-@pytest.mark.parametrize("min_area", [-0.1, 1.1])
-def test_a_share_outside_its_range_is_refused(min_area):
-    with pytest.raises(ValueError, match=r"min_area must be in \[0, 1\]"):
-        AxialSlices(min_area)
+@pytest.mark.parametrize("thickness, kept", [(5.0, [6, 7, 8, 9]), (10.0, [8, 9]), (1.0, list(range(10)))])
+def test_slices_far_below_the_top_of_the_head_are_left_out(thickness, kept):
+    volume = torch.zeros(1, 40, 40, 12)
+    volume[0, 10:30, 10:30, :10] = 0.7
+    image = MetaTensor(volume, affine=torch.diag(torch.tensor([1.0, 1.0, thickness, 1.0])))
+    assert [s.meta["slice"] for s in AxialSlices(height=15)(image)] == kept
+
+
+@pytest.mark.parametrize("options", [{"min_area": -0.1}, {"min_area": 1.1}, {"height": 0}])
+def test_numbers_outside_their_range_are_refused(options):
+    with pytest.raises(ValueError, match=r"min_area must be in \[0, 1\] and height above 0 mm"):
+        AxialSlices(**options)

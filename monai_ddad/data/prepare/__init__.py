@@ -20,9 +20,9 @@ from typing import Any, Literal
 from tqdm.auto import tqdm
 
 from monai_ddad.checkpoints import atomic_file
-from monai_ddad.data.benchmarks import BENCHMARKS, Job, plan_jobs
-from monai_ddad.data.convert import make_image
 from monai_ddad.data.datalist import GROUPS
+from monai_ddad.data.prepare.benchmarks import BENCHMARKS, Job, plan_jobs
+from monai_ddad.data.prepare.convert import make_image
 from monai_ddad.data.resident import DataError
 
 __all__ = ["prepare"]
@@ -49,10 +49,10 @@ def prepare(
     than the paper's are reported as warnings.
 
     Args:
-        benchmark: a name of :data:`monai_ddad.data.benchmarks.BENCHMARKS`.
+        benchmark: a name of :data:`monai_ddad.data.prepare.benchmarks.BENCHMARKS`.
         originals: the folder of the download.
         output: folder to make the data set in.
-        split: the authors' ``data.json``; see :func:`monai_ddad.data.benchmarks.plan_jobs`.
+        split: the authors' ``data.json``; see :func:`monai_ddad.data.prepare.benchmarks.plan_jobs`.
         photometry: how films are read: ``"dicom"`` as everywhere in this package, ``"authors"`` as in the authors'
             script, without lookup tables, windows and rescaling.
         file_names: also write the names of the images in ``unreadable.csv``.
@@ -63,8 +63,8 @@ def prepare(
         ``"counts"``: images by group.
 
     Raises:
-        DataError: see :func:`monai_ddad.data.benchmarks.plan_jobs`; or the output folder holds images made in another
-            way or lies within the originals, or a process was killed.
+        DataError: see :func:`~monai_ddad.data.prepare.benchmarks.plan_jobs`; or the output folder holds images made in
+            another way or lies within the originals, or a process was killed.
 
     Source: method.md section 1 (CXR pre-processing, counts).
     """

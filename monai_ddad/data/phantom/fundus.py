@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 from scipy import ndimage
 
-from monai_ddad.data.phantom_drawing import (
+from monai_ddad.data.phantom.drawing import (
     Picture,
     Streams,
     blob_distance,

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from monai_ddad.data.datalist import Item, load_datalist, read_split
-from monai_ddad.data.properties import ImageProperties, read_properties
+from monai_ddad.data.report.properties import ImageProperties, read_properties
 from monai_ddad.data.resident import DataError
 from monai_ddad.transforms import ImageReadError
 from monai_ddad.transforms.quiet import quiet

@@ -11,10 +11,10 @@ import numpy as np
 import torch
 
 from monai_ddad.data.copies import NEAR_COPY, Copies, find_copies, worst_pairs
-from monai_ddad.data.differences import compare_classes
-from monai_ddad.data.report_page import draw_pairs, write_page
+from monai_ddad.data.report.differences import compare_classes
+from monai_ddad.data.report.page import draw_pairs, write_page
+from monai_ddad.data.report.survey import TEST, TRAINING, Survey, describe_splits, survey_dataset
 from monai_ddad.data.resident import DataError
-from monai_ddad.data.survey import TEST, TRAINING, Survey, describe_splits, survey_dataset
 from monai_ddad.outputs import write_json
 
 __all__ = ["write_report"]

@@ -8,7 +8,7 @@ from functools import partial
 import numpy as np
 from scipy import ndimage
 
-from monai_ddad.data.phantom_drawing import (
+from monai_ddad.data.phantom.drawing import (
     Picture,
     Streams,
     blob_distance,

@@ -16,10 +16,10 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image
 
-from monai_ddad.data.phantom_brain import draw_brain
-from monai_ddad.data.phantom_chest import draw_chest
-from monai_ddad.data.phantom_drawing import Picture, Streams
-from monai_ddad.data.phantom_fundus import draw_fundus
+from monai_ddad.data.phantom.brain import draw_brain
+from monai_ddad.data.phantom.chest import draw_chest
+from monai_ddad.data.phantom.drawing import Picture, Streams
+from monai_ddad.data.phantom.fundus import draw_fundus
 from monai_ddad.data.resident import DataError
 from monai_ddad.seeding import derive_seed
 

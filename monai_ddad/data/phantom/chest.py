@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy import ndimage
 
-from monai_ddad.data.phantom_drawing import (
+from monai_ddad.data.phantom.drawing import (
     Picture,
     Streams,
     blob_distance,

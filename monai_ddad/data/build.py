@@ -19,7 +19,7 @@ from monai_ddad.data.datalist import Item, list_images, load_datalist
 from monai_ddad.data.resident import DataError
 from monai_ddad.data.series import read_headers
 from monai_ddad.transforms import ImageReadError, ReadImage
-from monai_ddad.transforms.quiet import quiet
+from monai_ddad.transforms.formats.quiet import quiet
 
 __all__ = ["build_datalist", "check_datalist", "find_unreadable", "write_datalist"]
 

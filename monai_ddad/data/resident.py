@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch.utils.data import Dataset
 
-from monai_ddad.transforms.quiet import quiet
+from monai_ddad.transforms.formats.quiet import quiet
 from monai_ddad.transforms.read import ImageReadError
 
 __all__ = ["DataError", "ResidentDataset", "normalise"]

@@ -11,7 +11,7 @@ from pydicom.filereader import read_file_meta_info
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from monai_ddad.data.files import PICTURE_SUFFIXES
-from monai_ddad.transforms.quiet import quiet
+from monai_ddad.transforms.formats.quiet import quiet
 
 __all__ = ["group_series", "read_headers"]
 

@@ -17,12 +17,12 @@ from monai.transforms import MapTransform, Transform
 from monai.utils import MetaKeys, SpaceKeys
 from pydicom.dataset import Dataset
 
-from monai_ddad.transforms.decoded import MAX_PIXELS, DecodedImage, ImageReadError, in_channels_of
-from monai_ddad.transforms.dicom import check_kind, read_dicom, read_series
-from monai_ddad.transforms.dicom_file import DicomFile, Header, looks_like_dicom, parse_dicom
-from monai_ddad.transforms.nifti import NIFTI_HEAD, looks_like_nifti, read_nifti
-from monai_ddad.transforms.picture import read_picture
-from monai_ddad.transforms.quiet import quiet
+from monai_ddad.transforms.formats.decoded import MAX_PIXELS, DecodedImage, ImageReadError, in_channels_of
+from monai_ddad.transforms.formats.dicom import check_kind, read_dicom, read_series
+from monai_ddad.transforms.formats.dicom_file import DicomFile, Header, looks_like_dicom, parse_dicom
+from monai_ddad.transforms.formats.nifti import NIFTI_HEAD, looks_like_nifti, read_nifti
+from monai_ddad.transforms.formats.picture import read_picture
+from monai_ddad.transforms.formats.quiet import quiet
 
 __all__ = ["ImageReadError", "ReadImage", "ReadImaged", "Source"]
 

@@ -9,15 +9,14 @@ import pytest
 from PIL import Image
 
 from monai_ddad.data import ResidentDataset, audit, load_datalist
-from monai_ddad.transforms import ReadImaged
 
 pytestmark = pytest.mark.real_data
 
 
 @pytest.fixture(scope="module")
-def brain(real_data):
+def brain(real_data, read_square):
     lists = load_datalist(real_data / "brain_mri", unlabeled_size=1000, abnormal_rate=0.6)
-    return {name: ResidentDataset(items, ReadImaged("image")) for name, items in lists.items()}
+    return {name: ResidentDataset(items, read_square(64)) for name, items in lists.items()}
 
 
 def test_all_images_are_read_and_counted(brain):

@@ -13,8 +13,8 @@ from PIL import Image
 
 from monai_ddad.checkpoints import atomic_file
 from monai_ddad.transforms import ImageReadError, ReadImage
-from monai_ddad.transforms.decoded import MAX_PIXELS
-from monai_ddad.transforms.quiet import quiet
+from monai_ddad.transforms.formats.decoded import MAX_PIXELS
+from monai_ddad.transforms.formats.quiet import quiet
 
 __all__ = ["Conversion", "authors_pixels", "make_image"]
 

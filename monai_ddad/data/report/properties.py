@@ -15,8 +15,8 @@ from PIL import Image
 from pydicom.uid import UID
 
 from monai_ddad.transforms import PlainResize, ReadImage
-from monai_ddad.transforms.dicom_file import Header, parse_dicom
-from monai_ddad.transforms.quiet import quiet
+from monai_ddad.transforms.formats.dicom_file import Header, parse_dicom
+from monai_ddad.transforms.formats.quiet import quiet
 
 __all__ = ["ImageProperties", "measure_pixels", "read_properties"]
 

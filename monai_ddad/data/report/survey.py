@@ -16,7 +16,7 @@ from monai_ddad.data.datalist import Item, load_datalist, read_split
 from monai_ddad.data.report.properties import ImageProperties, read_properties
 from monai_ddad.data.resident import DataError
 from monai_ddad.transforms import ImageReadError
-from monai_ddad.transforms.quiet import quiet
+from monai_ddad.transforms.formats.quiet import quiet
 
 __all__ = ["TEST", "TRAINING", "Survey", "describe_splits", "survey_dataset"]
 

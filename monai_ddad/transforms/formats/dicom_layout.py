@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from monai_ddad.transforms.decoded import ImageReadError, check_size
-from monai_ddad.transforms.dicom_file import Header
+from monai_ddad.transforms.formats.decoded import ImageReadError, check_size
+from monai_ddad.transforms.formats.dicom_file import Header
 
 __all__ = ["GREY", "Layout"]
 
@@ -53,8 +53,8 @@ class Layout:
             >>> Layout.of(Header(Dataset()))
             Traceback (most recent call last):
                 ...
-            monai_ddad.transforms.decoded.ImageReadError: the DICOM file holds no pixel data: it is no image (but a
-            report, plan or waveform), or it ends early
+            monai_ddad.transforms.formats.decoded.ImageReadError: the DICOM file holds no pixel data: it is no image
+            (but a report, plan or waveform), or it ends early
         """
         element = _element(header)
         frames, samples = header.whole("NumberOfFrames", 1), header.whole("SamplesPerPixel", 1)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from monai_ddad.transforms.decoded import ImageReadError
+from monai_ddad.transforms.formats.decoded import ImageReadError
 
 __all__ = ["Lookup", "Rescale", "Window", "scale", "stretch"]
 

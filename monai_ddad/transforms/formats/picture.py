@@ -7,8 +7,8 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from monai_ddad.transforms.decoded import DecodedImage, ImageReadError, check_size, record
-from monai_ddad.transforms.photometry import stretch
+from monai_ddad.transforms.formats.decoded import DecodedImage, ImageReadError, check_size, record
+from monai_ddad.transforms.formats.photometry import stretch
 
 __all__ = ["FORMATS", "read_picture"]
 

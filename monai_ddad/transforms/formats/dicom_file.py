@@ -20,7 +20,7 @@ from pydicom.uid import (
     ImplicitVRLittleEndian,
 )
 
-from monai_ddad.transforms.decoded import ImageReadError
+from monai_ddad.transforms.formats.decoded import ImageReadError
 
 __all__ = ["DicomFile", "Header", "functional_groups", "looks_like_dicom", "parse_dicom"]
 

@@ -11,10 +11,10 @@ import openjpeg
 from PIL import Image
 from pydicom import encaps
 
-from monai_ddad.transforms.codestream import Codestream
-from monai_ddad.transforms.decoded import ImageReadError
-from monai_ddad.transforms.dicom_file import DicomFile
-from monai_ddad.transforms.dicom_layout import Layout
+from monai_ddad.transforms.formats.codestream import Codestream
+from monai_ddad.transforms.formats.decoded import ImageReadError
+from monai_ddad.transforms.formats.dicom_file import DicomFile
+from monai_ddad.transforms.formats.dicom_layout import Layout
 
 __all__ = ["decode_pixels"]
 

@@ -9,8 +9,8 @@ import nibabel as nib
 import numpy as np
 from nibabel.spatialimages import HeaderDataError
 
-from monai_ddad.transforms.decoded import DecodedImage, ImageReadError, check_size, record
-from monai_ddad.transforms.photometry import stretch
+from monai_ddad.transforms.formats.decoded import DecodedImage, ImageReadError, check_size, record
+from monai_ddad.transforms.formats.photometry import stretch
 
 __all__ = ["NIFTI_HEAD", "looks_like_nifti", "read_nifti"]
 

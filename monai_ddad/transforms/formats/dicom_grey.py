@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from monai_ddad.transforms.decoded import ImageReadError, record
-from monai_ddad.transforms.dicom_file import Header
-from monai_ddad.transforms.dicom_layout import Layout
-from monai_ddad.transforms.photometry import Lookup, Rescale, Window, scale, stretch
+from monai_ddad.transforms.formats.decoded import ImageReadError, record
+from monai_ddad.transforms.formats.dicom_file import Header
+from monai_ddad.transforms.formats.dicom_layout import Layout
+from monai_ddad.transforms.formats.photometry import Lookup, Rescale, Window, scale, stretch
 
 __all__ = ["Frame", "grey_picture", "grey_volume", "palette_colours"]
 

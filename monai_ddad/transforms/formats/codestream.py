@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from monai_ddad.transforms.decoded import ImageReadError
+from monai_ddad.transforms.formats.decoded import ImageReadError
 
 __all__ = ["Codestream"]
 

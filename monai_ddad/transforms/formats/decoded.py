@@ -80,7 +80,7 @@ def check_size(sides: Sequence[int], channels: int = 1) -> None:
         >>> check_size((65535, 65535))
         Traceback (most recent call last):
             ...
-        monai_ddad.transforms.decoded.ImageReadError: the header claims more than 134217728 pixels
+        monai_ddad.transforms.formats.decoded.ImageReadError: the header claims more than 134217728 pixels
     """
     if min(sides) < 1 or sorted(sides)[-2] < MIN_SIDE:
         raise ImageReadError(f"fewer than {MIN_SIDE} x {MIN_SIDE} pixels")

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from monai_ddad.transforms.decoded import ImageReadError
-from monai_ddad.transforms.dicom_file import Header
+from monai_ddad.transforms.formats.decoded import ImageReadError
+from monai_ddad.transforms.formats.dicom_file import Header
 
 __all__ = ["Plane", "pixel_size", "stack_planes"]
 

@@ -6,12 +6,12 @@ from collections.abc import Collection, Iterable
 
 import numpy as np
 
-from monai_ddad.transforms.decoded import DecodedImage, ImageReadError, check_size, record
-from monai_ddad.transforms.dicom_file import DicomFile, Header, functional_groups
-from monai_ddad.transforms.dicom_grey import Frame, grey_picture, grey_volume, palette_colours
-from monai_ddad.transforms.dicom_layout import GREY, Layout
-from monai_ddad.transforms.dicom_pixels import decode_pixels
-from monai_ddad.transforms.planes import Plane, pixel_size, stack_planes
+from monai_ddad.transforms.formats.decoded import DecodedImage, ImageReadError, check_size, record
+from monai_ddad.transforms.formats.dicom_file import DicomFile, Header, functional_groups
+from monai_ddad.transforms.formats.dicom_grey import Frame, grey_picture, grey_volume, palette_colours
+from monai_ddad.transforms.formats.dicom_layout import GREY, Layout
+from monai_ddad.transforms.formats.dicom_pixels import decode_pixels
+from monai_ddad.transforms.formats.planes import Plane, pixel_size, stack_planes
 
 __all__ = ["check_kind", "read_dicom", "read_series"]
 
@@ -34,7 +34,7 @@ def check_kind(header: Header, modalities: Collection[str] | None, body_parts: C
         >>> check_kind(Header(dataset), {"DX", "CR"}, None)
         Traceback (most recent call last):
             ...
-        monai_ddad.transforms.decoded.ImageReadError: the header says another modality than CR or DX
+        monai_ddad.transforms.formats.decoded.ImageReadError: the header says another modality than CR or DX
     """
     if modalities is not None and header.text("Modality") not in modalities:
         raise ImageReadError(f"the header says another modality than {' or '.join(sorted(modalities))}")

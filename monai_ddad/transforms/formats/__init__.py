@@ -1,0 +1,1 @@
+"""The kinds of image files that :class:`~monai_ddad.transforms.ReadImage` reads."""

@@ -10,6 +10,7 @@ import logging
 import re
 import sys
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -23,7 +24,7 @@ from monai_ddad.networks import DDADNet
 logger = logging.getLogger(__name__)
 
 FRAMES = 4  # shown of an error from elsewhere
-PARTS = ("network", "preparation", "settings", "data", "map_limits")  # of run.json
+PARTS = ("network", "settings", "data", "map_limits")  # of run.json
 
 __all__ = [
     "check_command_line",
@@ -82,13 +83,16 @@ def _is_command() -> bool:
     return Path(sys.argv[0]).parts[-3:] == ("monai", "bundle", "__main__.py")
 
 
-def check_command_line() -> None:
+def check_command_line(without_effect: Sequence[str] = ()) -> None:
     """Refuse settings of ``python -m monai.bundle run`` that the config does not have, which MONAI takes in silence.
 
     Commands whose config is not named by ``--config_file``, or that take more from an ``--args_file``, are not checked.
 
+    Args:
+        without_effect: settings that the plain preparation of images does not use.
+
     Raises:
-        ValueError: an unknown setting, with the closest known one.
+        ValueError: an unknown setting, with the closest known one, or one without effect.
     """
     files = _config_files()
     if not _is_command() or not files or any(word.startswith(("--args_file", "--args-file")) for word in sys.argv):
@@ -99,6 +103,8 @@ def check_command_line() -> None:
         known |= set(inspect.signature(command).parameters)
     for word in sys.argv:
         name = re.split("=|#|::", word)[0].removeprefix("--").replace("-", "_")
+        if word.startswith("--") and name in without_effect:
+            raise ValueError(f"{name} has no effect on plain images: add --preprocess modality.")
         if word.startswith("--") and name and name not in known:
             close = difflib.get_close_matches(name, sorted(known), n=1)
             raise ValueError(f"there is no setting {name}" + (f": did you mean {close[0]}?" if close else "."))
@@ -167,7 +173,7 @@ def preparation_settings(models_dir: str, untrained: dict[str, Any]) -> dict[str
     """
     if not (Path(models_dir) / "run.json").exists():
         return untrained
-    return untrained | run_record(models_dir)["preparation"]
+    return untrained | run_record(models_dir).get("preparation", {})
 
 
 def choose_preset(presets: dict[str, dict[str, Any]], preset: str) -> dict[str, Any]:

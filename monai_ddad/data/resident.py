@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import torch
+from monai.utils import convert_to_tensor
 from torch.utils.data import Dataset
 
 from monai_ddad.transforms.formats.quiet import quiet
@@ -98,7 +99,7 @@ class ResidentDataset(Dataset):
             return []
         images = [item["image"] for item in ([prepared] if isinstance(prepared, dict) else prepared)]
         return [
-            (getattr(image, "meta", {}).get("slice"), torch.as_tensor(image).mul(255).round().to(torch.uint8))
+            (getattr(image, "meta", {}).get("slice"), convert_to_tensor(image).mul(255).round().to(torch.uint8))
             for image in images
         ]
 

@@ -61,7 +61,7 @@ class EnsembleTrainer(ResumableTrainer):
         epochs: epochs done by each module.
 
     Raises:
-        DataError: fewer than 2 known normal or 2 unlabelled images.
+        DataError: fewer than 2 known normal or 2 unlabelled images, or images of other channels than the network's.
         ValueError: an unknown module, or a batch of one image.
 
     After each step ``state.output[0]`` holds the mean ``loss`` of the members that stepped and ``losses``, theirs by
@@ -139,6 +139,11 @@ class EnsembleTrainer(ResumableTrainer):
             raise DataError(
                 f"training needs at least 2 known normal and 2 unlabelled images, got {len(normal)} and "
                 f"{len(dataset) - len(normal)}."
+            )
+        if dataset.images.shape[1] != self.network.in_channels:
+            raise DataError(
+                f"the prepared images have {dataset.images.shape[1]} channels and the network expects "
+                f"{self.network.in_channels}: set in_channels to the former."
             )
         members = []
         for module in MODULES:

@@ -29,7 +29,7 @@ class ImageScores:
         refined: include the score of ASR-Net; False while it is not trained yet.
 
     Raises:
-        FloatingPointError: a score is NaN or infinite; the message names the positions in the list.
+        FloatingPointError: a score is NaN or infinite; the message names the images by index.
     """
 
     def __init__(self, network: DDADNet, refined: bool = True) -> None:
@@ -54,7 +54,7 @@ class ImageScores:
         scores = image_scores(maps, self.network.field(engine.state.output[CommonKeys.IMAGE]))[:, self.first :].cpu()
         bad = index[~torch.isfinite(scores).all(dim=1)].tolist()
         if bad:
-            raise FloatingPointError(f"the scores of the images at positions {bad[:10]} are not finite.")
+            raise FloatingPointError(f"the scores of the images number {bad[:10]} (from 0) are not finite.")
         self._batches.append((index, label, scores))
 
     def finish(self, engine: Any) -> None:

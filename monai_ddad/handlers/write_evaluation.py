@@ -40,8 +40,8 @@ class WriteEvaluation:
 
     Goes behind an :class:`~monai_ddad.handlers.ImageScores` handler. Without both classes among the labels the metrics
     and ROC curves are left out. Volumes have a row for each slice in ``scores.csv`` and one of their own, with the
-    mean and the highest score of their slices, in ``volumes.csv``. ``unreadable.csv`` lists the items that could not
-    be read, with the reason.
+    mean and the highest score of their slices, in ``volumes.csv``; figures count a volume once. ``unreadable.csv``
+    lists the items that could not be read, with the reason.
 
     Args:
         network: the network that is evaluated.
@@ -111,10 +111,11 @@ class WriteEvaluation:
             self.output_dir / "unreadable.csv",
         )
 
-        splits = {"all": np.ones(len(scores["index"]), dtype=bool)}
+        pictures = np.array([volumes[index] is None for index in scores["index"]])  # slices count by volume below
+        splits = {"all": pictures}
         for name, split in (("duplicate", "without_duplicates"), ("near_copy", "without_near_copies")):
             if name in columns:
-                splits[split] = columns[name][scores["index"]] == 0
+                splits[split] = pictures & (columns[name][scores["index"]] == 0)
         figures = {
             split: evaluate_scores(scores, names, keep, self.resamples, self.seed) for split, keep in splits.items()
         }

@@ -83,25 +83,25 @@ class AxialSlices(Transform):
         """Split one volume.
 
         Args:
-            image: (1, I, J, K) MetaTensor with its affine (RAS+, mm), or a (C, H, W) picture.
+            image: (C, I, J, K) MetaTensor with its affine (RAS+, mm), or a (C, H, W) picture.
 
         Returns:
-            (1, H, W) slices, from the lowest up, each with ``"slice"`` (its number among all slices) and
+            (C, H, W) slices, from the lowest up, each with ``"slice"`` (its number among all slices) and
             ``"pixel_size"`` (mm) in its metadata; or the picture alone.
         """
         if image.ndim == 3:
             return [image]
         assert isinstance(image, MetaTensor)
-        stack = nib.orientations.apply_orientation(image.numpy()[0], _to_display(image.affine))
+        there = _to_display(image.affine)
+        stack = np.stack([nib.orientations.apply_orientation(channel, there) for channel in image.numpy()], axis=1)
         meta = {key: value for key, value in image.meta.items() if key != "affine"}
         thickness, *meta["pixel_size"] = _voxel_size(image.affine)
-        areas = np.array([head_mask(picture).sum() for picture in stack])
+        areas = np.array([head_mask(picture.mean(axis=0)).sum() for picture in stack])
         top = np.flatnonzero(areas >= TOP * areas.max())[-1]
         near = (top - np.arange(len(stack))) * thickness <= self.height
         chosen = np.flatnonzero(near & (areas >= self.min_area * areas.max()))
         return [
-            MetaTensor(torch.from_numpy(np.ascontiguousarray(stack[k])[None]), meta=meta | {"slice": int(k)})
-            for k in chosen
+            MetaTensor(torch.from_numpy(np.ascontiguousarray(stack[k])), meta=meta | {"slice": int(k)}) for k in chosen
         ]
 
 
@@ -184,6 +184,9 @@ class BrainSlice(SquareTransform):
         deviations: half of the range in standard deviations.
         margin: room around the head, as a share of its size.
 
+    Raises:
+        ValueError: ``deviations`` is not above 0, or ``margin`` is negative.
+
     Example:
         >>> picture = torch.zeros(1, 40, 40)
         >>> picture[:, 10:30, 15:25] = torch.linspace(0.5, 0.7, 10)
@@ -194,6 +197,8 @@ class BrainSlice(SquareTransform):
 
     def __init__(self, image_size: int = 64, deviations: float = 3.0, margin: float = 0.02) -> None:
         super().__init__(image_size)
+        if deviations <= 0 or margin < 0:
+            raise ValueError(f"deviations must be above 0 and margin at least 0, got {deviations} and {margin}.")
         self.deviations = deviations
         self.margin = margin
 

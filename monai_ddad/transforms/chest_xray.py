@@ -54,7 +54,7 @@ class ChestFilm(SquareTransform):
         clahe: equalise the local contrast (CLAHE of scikit-image) with this clip limit, in (0, 1]; None does not.
 
     Raises:
-        ValueError: ``percentiles`` are not two rising numbers in [0, 100].
+        ValueError: ``percentiles`` are not two rising numbers in [0, 100], or ``clahe`` is not in (0, 1].
 
     Example:
         >>> import torch
@@ -69,6 +69,8 @@ class ChestFilm(SquareTransform):
         low, high = percentiles
         if not 0 <= low < high <= 100:
             raise ValueError(f"percentiles must be two rising numbers in [0, 100], got {percentiles}.")
+        if clahe is not None and not 0 < clahe <= 1:
+            raise ValueError(f"clahe must be in (0, 1] or None, got {clahe}.")
         self.percentiles = low, high
         self.clahe = clahe
 

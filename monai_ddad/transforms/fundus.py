@@ -53,7 +53,7 @@ class FundusField(SquareTransform):
         percentiles: brightness of the field, by channel, that becomes 0 and 1; None keeps the brightness.
 
     Raises:
-        ValueError: an unknown ``channels``.
+        ValueError: an unknown ``channels``, or ``percentiles`` are not two rising numbers in [0, 100].
 
     Example:
         >>> import torch
@@ -72,6 +72,8 @@ class FundusField(SquareTransform):
         super().__init__(image_size)
         if channels not in ("luminance", "green", "rgb"):
             raise ValueError(f"channels must be luminance, green or rgb, got {channels!r}.")
+        if percentiles is not None and not 0 <= percentiles[0] < percentiles[1] <= 100:
+            raise ValueError(f"percentiles must be two rising numbers in [0, 100] or None, got {percentiles}.")
         self.channels = channels
         self.percentiles = percentiles
 

@@ -31,6 +31,7 @@ Source = File | list[File] | tuple[File, ...] | MetaTensor
 
 MAX_BYTES = 8 * MAX_PIXELS  # of a DICOM file, which is read whole
 GZIP = b"\x1f\x8b"
+ANY = "any"  # kind of image
 
 
 class ReadImage(Transform):
@@ -43,8 +44,8 @@ class ReadImage(Transform):
 
     Args:
         in_channels: 1 for grey, 3 for RGB.
-        modalities: accepted values of a DICOM file's Modality, such as ``("CR", "DX")``; None for all.
-        body_parts: accepted values of its BodyPartExamined, where that is not empty; None for all.
+        modalities: accepted values of a DICOM file's Modality, such as ``("CR", "DX")``; None or ``"any"`` for all.
+        body_parts: accepted values of its BodyPartExamined, where that is not empty; None or ``"any"`` for all.
 
     Raises:
         ValueError: ``in_channels`` is another number, or a single string is given for a collection.
@@ -69,8 +70,9 @@ class ReadImage(Transform):
     ) -> None:
         if in_channels not in (1, 3):
             raise ValueError(f"in_channels must be 1 (grey) or 3 (RGB), got {in_channels}.")
+        modalities, body_parts = (None if kinds == ANY else kinds for kinds in (modalities, body_parts))
         if isinstance(modalities, str) or isinstance(body_parts, str):
-            raise ValueError("modalities and body_parts must be collections of strings, such as ('CR', 'DX').")
+            raise ValueError("modalities and body_parts must be any, or lists of strings such as ['CR', 'DX'].")
         self.in_channels = in_channels
         self.modalities = modalities
         self.body_parts = body_parts

@@ -18,6 +18,8 @@ from monai_ddad.transforms.read import ImageReadError
 
 __all__ = ["Box", "PlainResize", "PlainResized", "SquareTransform", "SquareTransformd", "square_around"]
 
+LONGEST = 50  # sides of a pixel of an anisotropic volume, one as a multiple of the other
+
 
 class Box(NamedTuple):
     """Part of a picture, in pixels; it may reach beyond the picture, which counts as black there."""
@@ -97,11 +99,14 @@ class SquareTransform(InvertibleTransform):
             (C', ``image_size``, ``image_size``) float32 in [0, 1].
 
         Raises:
-            ImageReadError: the image is a volume.
+            ImageReadError: the image is a volume, or its pixels are absurdly long and thin.
         """
         if image.ndim != 3:
             raise ImageReadError("a volume or a series of frames, where single pictures are expected")
         meta = image.meta if isinstance(image, MetaTensor) else {}
+        tall, wide = meta.get("pixel_size") or (1.0, 1.0)
+        if not 1 / LONGEST < tall / wide < LONGEST:
+            raise ImageReadError(f"the header claims pixels more than {LONGEST} times as long as wide")
         done = image.applied_operations if isinstance(image, MetaTensor) else []
         picture = np.asarray(image.detach().cpu(), dtype=np.float32)
         prepared, box = self.prepare(picture, meta.get("pixel_size"))

@@ -105,6 +105,27 @@ def test_network_takes_and_gives_what_the_metadata_says(bundle, config, tmp_path
     )
 
 
+@every_bundle
+def test_evaluate_and_inference_take_every_setting_of_the_preparation_from_the_training(bundle):
+    train, evaluate, inference = (
+        json.loads((BUNDLES / bundle / f"configs/{name}.json").read_text())
+        for name in ("train", "evaluate", "inference")
+    )
+    names = set(train["preparation"])
+    assert names == set(evaluate["untrained"]) == set(inference["untrained"])
+    assert {name: evaluate.get(name) for name in names} == {name: f"$@prepared['{name}']" for name in names}
+    assert [name for name in names if f"@prepared['{name}']" not in json.dumps(inference)] == []
+    steps = json.dumps(train["train"]["preprocessing"])
+    assert [name for name in names if f"@{name}" not in steps] == []
+    assert set(train["modality_settings"]) == names - {
+        "preprocess",
+        "modalities",
+        "body_parts",
+        "slice_area",
+        "slice_height",
+    }
+
+
 def run(bundle: str, configs: list[str], **settings: Any) -> ConfigWorkflow:
     files = [str(BUNDLES / bundle / f"configs/{name}.json") for name in configs]
     workflow = ConfigWorkflow(files, logging_file=False, **settings)

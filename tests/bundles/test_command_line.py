@@ -109,3 +109,12 @@ def test_missing_or_empty_folder_ends_in_one_message(kind, bundle, tmp_path, sma
     done = bundle_run(str(bundle / "train.json"), tmp_path, dataset_dir=folder, **small)
     assert done.returncode != 0
     assert "dataset_dir" in done.stdout and "Traceback" not in done.stdout + done.stderr
+
+
+def test_a_setting_without_effect_is_refused(bundle, tmp_path, small, dataset_dir):
+    settings = small | {"dataset_dir": dataset_dir, "deviations": 4}
+    done = bundle_run(str(bundle / "train.json"), tmp_path, **settings)
+    assert done.returncode != 0 and "deviations has no effect on plain images" in done.stdout + done.stderr
+    done = bundle_run(str(bundle / "train.json"), tmp_path, preprocess="modality", modalities="any", **settings)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert '"deviations": 4' in (bundle / "models" / "run.json").read_text()

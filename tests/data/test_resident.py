@@ -18,7 +18,7 @@ def test_items_hold_the_images_in_the_order_of_the_list(write_image, read_square
     data = ResidentDataset(items, read_square(16), num_workers)
     assert len(data) == 9 and data.errors == {} and data.labels == [0, 1, None] * 3
     assert data.positions == list(range(9)) and data.slices == [None] * 9
-    assert data.images.dtype == torch.uint8
+    assert data.images.dtype == torch.uint8 and type(data.images) is torch.Tensor
     for i, path in enumerate(paths):
         expected = PlainResize(16)(ReadImage()(path)).mul(255).round().to(torch.uint8)
         assert torch.equal(data.images[i], expected.as_tensor())

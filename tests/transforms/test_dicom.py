@@ -270,8 +270,14 @@ def _elements(header: dict[str, str]) -> Dataset:
     return made
 
 
+def test_any_takes_all_kinds(write):
+    made = datasets(picture())["monochrome2"]
+    made.Modality, made.BodyPartExamined = "XA", "HAND"
+    assert ReadImage(modalities="any", body_parts="any")(write(made)).shape == (1, *picture().shape)
+
+
 def test_a_single_string_is_no_collection():
-    with pytest.raises(ValueError, match="collections of strings"):
+    with pytest.raises(ValueError, match="lists of strings"):
         ReadImage(modalities="CR")
 
 

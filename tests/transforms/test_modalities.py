@@ -57,6 +57,11 @@ class TestBrainSlice:
         rows = np.flatnonzero(np.asarray(one)[0].max(axis=1) > 0)
         assert np.ptp(rows) + 1 >= 29
 
+    @pytest.mark.parametrize("options", [{"deviations": 0}, {"deviations": -3}, {"margin": -0.1}])
+    def test_impossible_numbers_are_refused(self, options):
+        with pytest.raises(ValueError, match="deviations must be above 0"):
+            BrainSlice(**options)
+
     def test_air_is_black(self):
         square = BrainSlice(64)(torch.from_numpy(self.head()[0])[None])
         assert not square[0, :3, :3].any()
@@ -103,6 +108,11 @@ class TestChestFilm:
         )
         assert clahe[0, 20:40].std() > 1.5 * plain[0, 20:40].std()
 
+    @pytest.mark.parametrize("clahe", [0, 5])
+    def test_a_wrong_clip_limit_is_refused(self, clahe):
+        with pytest.raises(ValueError, match="clahe must be in"):
+            ChestFilm(clahe=clahe)
+
     @pytest.mark.parametrize("percentiles", [(99, 1), (-1, 50), (5, 101)])
     def test_wrong_percentiles_are_refused(self, percentiles):
         with pytest.raises(ValueError, match="two rising numbers"):
@@ -147,6 +157,10 @@ class TestFundusField:
     def test_a_grey_photograph_is_taken_as_it_is(self):
         grey = self.photograph()[0][1:2]
         assert FundusField(32, channels="green")(grey).shape == (1, 32, 32)
+
+    def test_wrong_percentiles_are_refused(self):
+        with pytest.raises(ValueError, match="two rising numbers"):
+            FundusField(percentiles=(99, 1))
 
     def test_unknown_channels_are_refused(self):
         with pytest.raises(ValueError, match="luminance, green or rgb, got 'blue'"):

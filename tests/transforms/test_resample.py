@@ -97,3 +97,9 @@ def test_a_volume_is_refused_and_the_picture_given_is_left_alone(transform):
 def test_tiny_squares_are_refused():
     with pytest.raises(ValueError, match="at least 8 pixels, got 4"):
         PlainResize(4)
+
+
+def test_absurd_pixels_are_refused_before_any_memory_is_taken():
+    picture = MetaTensor(smooth(64, 64), meta={"pixel_size": (1e-4, 0.5)})
+    with pytest.raises(ImageReadError, match="50 times as long as wide"):
+        BrainSlice(16)(picture)

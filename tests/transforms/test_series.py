@@ -9,7 +9,7 @@ import pytest
 import torch
 from pydicom.dataset import Dataset
 
-from monai_ddad.transforms import ImageReadError, ReadImage
+from monai_ddad.transforms import AxialSlices, ImageReadError, ReadImage
 from tests.transforms.encodings import dataset
 
 ROWS, COLUMNS, SLICES = 10, 12, 5
@@ -190,11 +190,14 @@ def test_frames_are_rescaled_and_placed_by_their_functional_groups(order):
     assert_right_place(volume.affine)
 
 
-def test_frames_without_positions_keep_their_order_and_get_the_identity():
+def test_frames_without_positions_are_taken_for_axial_slices_seen_as_usual():
     stored = voxels()
     volume = ReadImage()(dataset(stored))
     np.testing.assert_allclose(volume.numpy(), scaled(stored), atol=1e-6)
-    assert torch.equal(volume.affine, torch.eye(4, dtype=torch.float64))
+    slices = AxialSlices(min_area=0, height=500)(volume)
+    assert len(slices) == len(stored)
+    for found, frame in zip(slices, scaled(stored)[0].transpose(2, 1, 0)):
+        np.testing.assert_allclose(found[0].numpy(), frame, atol=1e-6)
 
 
 def test_frames_that_are_described_in_part_are_refused():

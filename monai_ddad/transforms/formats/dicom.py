@@ -46,7 +46,8 @@ def read_dicom(file: DicomFile) -> DecodedImage:
     """Read an image of one file.
 
     One frame is a picture. Several are a volume: with the affine that their functional groups give, or else, if these
-    don't say where the frames lie, with the identity. Volumes have the axes (column, row, frame), as nibabel's arrays.
+    don't say where the frames lie, with the one of an axial stack seen as usual (columns run to the left, rows to the
+    back). Volumes have the axes (column, row, frame), as nibabel's arrays.
 
     Args:
         file: the file.
@@ -66,7 +67,7 @@ def read_dicom(file: DicomFile) -> DecodedImage:
         return _picture(frames[0])
     placed = ["PlanePositionSequence" in group for group in file.dataset.get("PerFrameFunctionalGroupsSequence") or []]
     if not any(placed):
-        return _volume(frames, np.eye(4))
+        return _volume(frames, np.diag([-1.0, -1.0, 1.0, 1.0]))
     order, affine = stack_planes([Plane.of(Header(*items)) for items in groups])
     return _volume([frames[index] for index in order], affine)
 

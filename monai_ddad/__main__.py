@@ -106,6 +106,8 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("source", help="folder or JSON file of the data set")
     command.add_argument("--output", required=True, help="folder for the report")
     command.add_argument("--image_size", type=int, default=64, help="side at which images are compared (default: 64)")
+    copies = "correlation above which two images are near copies (default: 0.99)"
+    command.add_argument("--near_copy", type=float, default=0.99, help=copies)
     command.add_argument("--file_names", action="store_true", help="also write file names, which may identify patients")
     command.add_argument("--strict", action="store_true", help="exit with 1 if test images are copies of training ones")
     command.add_argument("--num_workers", type=_positive, help="threads (default: one a core)")
@@ -154,6 +156,7 @@ def _audit(options: argparse.Namespace) -> int:
         options.source,
         options.output,
         image_size=options.image_size,
+        near_copy=options.near_copy,
         file_names=options.file_names,
         num_workers=options.num_workers,
     )

@@ -122,8 +122,9 @@ def test_audit_is_strict_about_copies_if_asked(monkeypatch, capsys, copies, stri
     monkeypatch.setattr(
         report, "write_report", lambda *a, **k: calls.append((a, k)) or {"copies_across_splits": copies}
     )
-    assert cli.main(["audit", "in", "--output", "out", "--num_workers", "2", *["--strict"] * strict]) == code
-    assert calls == [(("in", "out"), {"image_size": 64, "file_names": False, "num_workers": 2})]
+    assert cli.main(["audit", "in", "--output", "out", "--near_copy", "0.9", *["--strict"] * strict]) == code
+    settings = {"image_size": 64, "near_copy": 0.9, "file_names": False, "num_workers": None}
+    assert calls == [(("in", "out"), settings)]
     assert ("3 test images are copies" in capsys.readouterr().err) == bool(code)
 
 

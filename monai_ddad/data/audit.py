@@ -27,7 +27,8 @@ class Audit:
     Attributes:
         warnings: sentences with counts.
         duplicate: for each test image, whether its content is also among the training images.
-        near_copy: for each test image, whether a training image correlates with it above .99; includes duplicates.
+        near_copy: for each test image, whether a training image correlates with it above the threshold; includes
+            duplicates.
     """
 
     warnings: list[str] = field(default_factory=list)
@@ -41,6 +42,7 @@ def audit(
     test_required: bool = False,
     trained_on: str | None = None,
     skip_unreadable: bool = False,
+    near_copy: float = NEAR_COPY,
 ) -> Audit:
     """Check the training and test images and log what only makes results optimistic.
 
@@ -50,11 +52,13 @@ def audit(
         test_required: an empty test set is an error.
         trained_on: ``sha256`` of the training images that the model to be evaluated has seen.
         skip_unreadable: files that cannot be read are a counted warning, as long as there are others.
+        near_copy: correlation with a training image above which a test image is a near copy, in (0, 1).
 
     Returns:
         warnings and duplicate flags.
 
     Raises:
+        ValueError: ``near_copy`` is not in (0, 1).
         DataError: a run would be meaningless: unreadable files, no known normal or unlabelled images, the same file
             listed for training and test, or as normal and abnormal, no test images. One message lists all problems,
             by position in the list.
@@ -67,6 +71,8 @@ def audit(
         - training has 0 known normal images, at least 2 are needed
         - training has 0 unlabelled images, at least 2 are needed
     """
+    if not 0 < near_copy < 1:
+        raise ValueError(f"near_copy must be in (0, 1), got {near_copy}.")
     names = ("training", "input" if training is None else "test")
     sets = {name: data for name, data in zip(names, (training, test)) if data is not None}
     skipped = skip_unreadable and all(len(data) for data in sets.values())
@@ -93,7 +99,7 @@ def audit(
         counts = [test.labels.count(label) for label in (0, 1)]
         if any(counts) and not all(counts):
             result.warnings.append(f"{counts[0]} normal and {counts[1]} abnormal test images: no AUROC can be given.")
-        _find_copies(result, training, test)
+        _find_copies(result, training, test, near_copy)
     for warning in result.warnings:
         logger.warning(warning)
     return result
@@ -163,7 +169,7 @@ def _contents(images: torch.Tensor) -> set[bytes]:
     return {image.numpy().tobytes() for image in images}
 
 
-def _find_copies(result: Audit, training: ResidentDataset | None, test: ResidentDataset) -> None:
+def _find_copies(result: Audit, training: ResidentDataset | None, test: ResidentDataset, near_copy: float) -> None:
     result.duplicate = result.near_copy = [False] * len(test)
     if training is None or len(test) == 0:
         return
@@ -171,7 +177,7 @@ def _find_copies(result: Audit, training: ResidentDataset | None, test: Resident
     result.duplicate = [image.numpy().tobytes() in seen for image in test.images]
     tests = standardise(test.images)
     closest = [(tests @ standardise(part).T).amax(dim=1) for part in training.images.split(1024)]
-    near = torch.stack(closest).amax(dim=0) > NEAR_COPY
+    near = torch.stack(closest).amax(dim=0) > near_copy
     result.near_copy = [duplicate or bool(close) for duplicate, close in zip(result.duplicate, near)]
     for found, what in ((result.duplicate, "the content of"), (result.near_copy, "a near copy of")):
         if any(found):

@@ -110,16 +110,25 @@ def test_duplicates_and_near_copies_are_flagged(dataset, caplog):
     assert [record.message for record in caplog.records] == result.warnings
 
 
-@pytest.mark.parametrize("rotated, near", [(0.985, False), (0.993, True)])
-def test_the_near_copy_threshold_is_a_correlation_of_point_99(dataset, rotated, near):
+@pytest.mark.parametrize(
+    "rotated, settings, near",
+    [(0.985, {}, False), (0.993, {}, True), (0.993, {"near_copy": 0.996}, False), (0.985, {"near_copy": 0.98}, True)],
+)
+def test_near_copies_correlate_above_point_99_or_the_threshold_asked_for(dataset, rotated, settings, near):
     a, b = (image.astype(float).ravel() for image in noise(0, 1))
     a, b = (a - a.mean()) / a.std(), b - b.mean()
     b -= a * (a @ b) / (a @ a)
     mixed = rotated * a + (1 - rotated**2) ** 0.5 * b / b.std()
     train, test = (np.uint8(np.rint(120 + 30 * x)).reshape(SIDE, SIDE) for x in (a, mixed))
     assert abs(np.corrcoef(train.ravel(), test.ravel())[0, 1] - rotated) < 0.002
-    result = audit(dataset("train", [train, *noise(4)], noise(5, 6)), dataset("test", [test]))
+    result = audit(dataset("train", [train, *noise(4)], noise(5, 6)), dataset("test", [test]), **settings)
     assert result.near_copy == [near] and result.duplicate == [False]
+
+
+@pytest.mark.parametrize("near_copy", [0.0, 1.0, float("nan")])
+def test_a_threshold_that_is_no_correlation_is_refused(dataset, near_copy):
+    with pytest.raises(ValueError, match=r"near_copy must be in \(0, 1\)"):
+        audit(test=dataset("test", noise(0)), near_copy=near_copy)
 
 
 def test_a_copy_of_an_unlabelled_image_counts_too(dataset):

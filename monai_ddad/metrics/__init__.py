@@ -1,5 +1,22 @@
 """Metrics of DDAD."""
 
-from monai_ddad.metrics.ranking import auroc, average_precision, bootstrap_interval
+from monai_ddad.metrics.bootstrap import PairedDifference, bootstrap_interval, paired_bootstrap
+from monai_ddad.metrics.pixels import best_dice, per_region_overlap, pixel_auroc, pixel_average_precision
+from monai_ddad.metrics.ranking import auroc, average_precision, sensitivity_at_specificity
+from monai_ddad.metrics.rates import binomial_interval, expected_calibration_error, false_positive_rate
 
-__all__ = ["auroc", "average_precision", "bootstrap_interval"]
+__all__ = [
+    "PairedDifference",
+    "auroc",
+    "average_precision",
+    "best_dice",
+    "binomial_interval",
+    "bootstrap_interval",
+    "expected_calibration_error",
+    "false_positive_rate",
+    "paired_bootstrap",
+    "per_region_overlap",
+    "pixel_auroc",
+    "pixel_average_precision",
+    "sensitivity_at_specificity",
+]

@@ -1,14 +1,10 @@
-"""AUROC and average precision with bootstrap intervals."""
+"""AUROC, average precision and sensitivity at a given specificity, of one set of weights or of many at once."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 
-__all__ = ["auroc", "average_precision", "bootstrap_interval"]
-
-Metric = Callable[..., np.ndarray]
+__all__ = ["auroc", "average_precision", "counts_by_score", "sensitivity_at_specificity"]
 
 
 def auroc(scores: np.ndarray, labels: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
@@ -22,11 +18,14 @@ def auroc(scores: np.ndarray, labels: np.ndarray, weights: np.ndarray | None = N
     Returns:
         (...) in [0, 1].
 
+    Raises:
+        ValueError: a class is absent, a label is neither 0 nor 1, a score is NaN, or the lengths differ.
+
     Example:
         >>> float(auroc(np.array([0.1, 0.4, 0.35, 0.8]), np.array([0, 0, 1, 1])))
         0.75
     """
-    abnormal, normal = _counts_by_score(scores, labels, weights)
+    _, abnormal, normal = counts_by_score(scores, labels, weights)
     lower = normal.cumsum(axis=-1) - normal
     pairs = abnormal.sum(axis=-1) * normal.sum(axis=-1)
     return (abnormal * (lower + normal / 2)).sum(axis=-1) / pairs
@@ -36,7 +35,7 @@ def average_precision(scores: np.ndarray, labels: np.ndarray, weights: np.ndarra
     """Compute the average precision: the precision at each threshold, weighted by the gain in recall.
 
     Args:
-        scores, labels, weights: as in :func:`auroc`.
+        scores, labels, weights: as in :func:`auroc`, as are the errors.
 
     Returns:
         (...) in [0, 1].
@@ -45,52 +44,70 @@ def average_precision(scores: np.ndarray, labels: np.ndarray, weights: np.ndarra
         >>> round(float(average_precision(np.array([0.1, 0.4, 0.35, 0.8]), np.array([0, 0, 1, 1]))), 4)
         0.8333
     """
-    abnormal, normal = _counts_by_score(scores, labels, weights)
+    _, abnormal, normal = counts_by_score(scores, labels, weights)
     hits = abnormal[..., ::-1].cumsum(axis=-1)
     flagged = hits + normal[..., ::-1].cumsum(axis=-1)
     precision = np.divide(hits, flagged, out=np.zeros_like(hits), where=flagged > 0)
     return (precision * abnormal[..., ::-1]).sum(axis=-1) / abnormal.sum(axis=-1)
 
 
-def bootstrap_interval(
-    metric: Metric, scores: np.ndarray, labels: np.ndarray, resamples: int = 1000, level: float = 0.95, seed: int = 0
-) -> tuple[float, float]:
-    """Compute a percentile bootstrap interval, resampling the images of each class on their own.
+def sensitivity_at_specificity(
+    scores: np.ndarray, labels: np.ndarray, specificity: float, weights: np.ndarray | None = None
+) -> np.ndarray:
+    """Find the highest sensitivity of any threshold whose specificity is at least the one asked for.
+
+    A threshold t flags the images with a score above t, so images of equal score are flagged together. For
+    :func:`~monai_ddad.metrics.bootstrap_interval`, fix the specificity with :func:`functools.partial`.
 
     Args:
-        metric: :func:`auroc` or :func:`average_precision`.
-        scores, labels: as in :func:`auroc`.
-        resamples: bootstrap samples.
-        level: coverage of the interval.
-        seed: seed of the resampling.
+        scores, labels, weights: as in :func:`auroc`, as are the errors.
+        specificity: share of the normal images that must not be flagged, in [0, 1].
 
     Returns:
-        lower and upper bound.
+        (...) in [0, 1].
+
+    Raises:
+        ValueError: the specificity is outside [0, 1].
 
     Example:
-        >>> bootstrap_interval(auroc, np.array([0.0, 1.0, 2.0, 3.0]), np.array([0, 0, 1, 1]))
-        (1.0, 1.0)
+        >>> float(sensitivity_at_specificity(np.array([0.1, 0.4, 0.35, 0.8]), np.array([0, 0, 1, 1]), specificity=0.9))
+        0.5
     """
-    rng = np.random.default_rng(seed)
-    weights = np.zeros((resamples, len(labels)))
-    for label in (0, 1):
-        members = np.flatnonzero(labels == label)
-        weights[:, members] = rng.multinomial(len(members), np.full(len(members), 1 / len(members)), size=resamples)
-    tail = (1 - level) / 2
-    low, high = np.quantile(metric(scores, labels, weights), [tail, 1 - tail])
-    return float(low), float(high)
+    if not 0 <= specificity <= 1:
+        raise ValueError(f"specificity must be a share in [0, 1], got {specificity}.")
+    _, abnormal, normal = counts_by_score(scores, labels, weights)
+    missed, passed = abnormal.cumsum(axis=-1), normal.cumsum(axis=-1)
+    sensitivities = (missed[..., -1:] - missed) / missed[..., -1:]
+    allowed = passed / passed[..., -1:] >= specificity
+    highest = np.where(allowed, sensitivities, 0.0).max(axis=-1)
+    return highest if specificity > 0 else np.ones_like(highest)  # below the lowest score everything is flagged
 
 
-def _counts_by_score(
-    scores: np.ndarray, labels: np.ndarray, weights: np.ndarray | None
-) -> tuple[np.ndarray, np.ndarray]:
-    """Count abnormal and normal images at each distinct score, ascending: two (..., distinct) arrays."""
-    labels = np.asarray(labels)
+def counts_by_score(
+    scores: np.ndarray, labels: np.ndarray, weights: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Count abnormal and normal images at each distinct score.
+
+    Args:
+        scores, labels, weights: as in :func:`auroc`, as are the errors.
+
+    Returns:
+        the distinct scores (D,), ascending, and the counts of abnormal and of normal images, (..., D) float each.
+
+    Example:
+        >>> [counts.tolist() for counts in counts_by_score(np.array([0.2, 0.1, 0.2]), np.array([0, 0, 1]))]
+        [[0.1, 0.2], [0.0, 1.0], [1.0, 1.0]]
+    """
+    scores, labels = np.asarray(scores), np.asarray(labels)
+    if scores.shape != labels.shape:
+        raise ValueError(f"each score needs one label, got {scores.shape} scores and {labels.shape} labels.")
     if not (np.isin(labels, (0, 1)).all() and 0 < labels.sum() < len(labels)):
         raise ValueError("both normal (0) and abnormal (1) images are needed to rank one against the other.")
+    if np.isnan(scores).any():
+        raise ValueError(f"{np.isnan(scores).sum()} of {len(scores)} scores are NaN and have no rank: leave them out.")
     weights = np.ones(len(labels)) if weights is None else np.asarray(weights, dtype=float)
     order = np.argsort(scores, kind="stable")
-    ordered = np.asarray(scores)[order]
+    ordered = scores[order]
     starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
     counts = [np.add.reduceat((weights * (labels == label))[..., order], starts, axis=-1) for label in (1, 0)]
-    return counts[0], counts[1]
+    return ordered[starts], counts[0], counts[1]

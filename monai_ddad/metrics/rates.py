@@ -1,0 +1,92 @@
+"""Rates of flagged images: their intervals, and whether p-values keep what they promise on normal images."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.stats import binomtest
+
+__all__ = ["binomial_interval", "expected_calibration_error", "false_positive_rate"]
+
+
+def binomial_interval(successes: int, trials: int, level: float = 0.95) -> tuple[float, float]:
+    """Compute the exact (Clopper-Pearson) interval of a proportion.
+
+    Args:
+        successes: how many of the trials, 0 to ``trials``.
+        trials: number of independent trials; of none, nothing is known.
+        level: coverage of the interval, at least this.
+
+    Returns:
+        lower and upper bound in [0, 1].
+
+    Raises:
+        ValueError: the number of successes is negative or above that of the trials.
+
+    Source: Clopper, Pearson, The use of confidence or fiducial limits, Biometrika 26, 1934.
+
+    Example:
+        >>> [round(bound, 4) for bound in binomial_interval(0, 20)]
+        [0.0, 0.1684]
+    """
+    if not 0 <= successes <= trials:
+        raise ValueError(f"successes must be between 0 and the number of trials, got {successes} of {trials}.")
+    if trials == 0:
+        return 0.0, 1.0
+    interval = binomtest(successes, trials).proportion_ci(level, method="exact")
+    return float(interval.low), float(interval.high)
+
+
+def false_positive_rate(p_values: np.ndarray, alpha: float) -> float:
+    """Compute the share of normal images that are flagged, those with ``p <= alpha``.
+
+    Args:
+        p_values: (N,) float in [0, 1], of normal images. ``alpha`` is rounded to their precision before it is compared.
+        alpha: the rate that was asked for, in [0, 1].
+
+    Returns:
+        the realised rate in [0, 1].
+
+    Raises:
+        ValueError: there is no p-value, or one or alpha is NaN or outside [0, 1].
+
+    Example:
+        >>> false_positive_rate(np.array([0.01, 0.05, 0.3, 0.9]), alpha=0.05)
+        0.5
+    """
+    if not 0 <= alpha <= 1:
+        raise ValueError(f"alpha must be a rate in [0, 1], got {alpha}.")
+    return float((_checked(p_values) <= float(alpha)).mean())
+
+
+def expected_calibration_error(p_values: np.ndarray) -> float:
+    """Average over all alpha in [0, 1] how far the realised false-positive rate is from alpha.
+
+    This is the area between the empirical distribution function of the p-values and the diagonal, without a grid.
+
+    Args:
+        p_values: (N,) float in [0, 1], of normal images.
+
+    Returns:
+        in (0, 0.5]: near 0 where the p-values spread evenly over [0, 1], 0.5 where all are 0 or all are 1.
+
+    Raises:
+        ValueError: there is no p-value, or one is NaN or outside [0, 1].
+
+    Example:
+        >>> expected_calibration_error(np.array([0.5]))
+        0.25
+    """
+    edges = np.r_[0.0, np.sort(_checked(p_values)), 1.0]
+    rates = np.linspace(0, 1, len(edges) - 1)  # the realised rate between an edge and the next
+    above, below = edges[1:] - rates, edges[:-1] - rates
+    return float((above * np.abs(above) - below * np.abs(below)).sum() / 2)
+
+
+def _checked(p_values: np.ndarray) -> np.ndarray:
+    p_values = np.asarray(p_values)
+    if p_values.size == 0:
+        raise ValueError("there is no p-value: at least one normal image is needed.")
+    wrong = int((~((p_values >= 0) & (p_values <= 1))).sum())
+    if wrong:
+        raise ValueError(f"p-values must lie in [0, 1]: {wrong} of {p_values.size} are NaN or outside.")
+    return p_values

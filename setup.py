@@ -18,7 +18,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10",
     packages=find_packages(include=["monai_ddad", "monai_ddad.*"]),
-    package_data={"monai_ddad": ["py.typed"]},
+    package_data={"monai_ddad": ["py.typed", "report/metrics.schema.json", "report/templates/*"]},
     install_requires=[
         "torch>=2.8",
         "monai>=1.6.1",
@@ -37,6 +37,7 @@ setup(
         "tqdm>=4.66",
         "fire>=0.6",
         "pyyaml>=6",
+        "jinja2>=3.1",
         "jsonschema>=4.20",
     ],
     extras_require={

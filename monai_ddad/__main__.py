@@ -1,4 +1,4 @@
-"""The command line: ``python -m monai_ddad {datalist,audit,prepare}``."""
+"""The command line: ``python -m monai_ddad {datalist,audit,prepare,report}``."""
 
 from __future__ import annotations
 
@@ -50,6 +50,14 @@ examples:
   python -m monai_ddad prepare rsna downloads/rsna RSNA --split data.json
   python -m monai_ddad prepare rsna downloads/rsna RSNA_authors --split data.json --photometry authors
 """
+REPORT = """\
+Writes eval/report.html of a run that was evaluated, one file that any browser shows without a network, or with --compare
+two runs side by side.
+
+examples:
+  python -m monai_ddad report runs/mine
+  python -m monai_ddad report --compare runs/first runs/second --output comparison.html
+"""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -87,8 +95,8 @@ def _fail(message: str, code: int = 1) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="python -m monai_ddad", description="Prepare and check data for DDAD.")
-    commands = parser.add_subparsers(required=True, metavar="{datalist,audit,prepare}")
+    parser = _Parser(prog="python -m monai_ddad", description="Prepare and check data for DDAD, and report on runs.")
+    commands = parser.add_subparsers(required=True, metavar="{datalist,audit,prepare,report}")
 
     def add(name: str, summary: str, text: str) -> argparse.ArgumentParser:
         layout = argparse.RawDescriptionHelpFormatter
@@ -123,6 +131,12 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--file_names", action="store_true", help="also write file names to unreadable.csv")
     command.add_argument("--num_workers", type=_positive, help="processes (default: up to one a core)")
     command.set_defaults(run=_prepare)
+
+    command = add("report", "write a report on an evaluation, or compare two", REPORT)
+    command.add_argument("folder", nargs="?", metavar="RUN", help="output folder of the run")
+    command.add_argument("--compare", nargs=2, metavar="RUN", help="output folders of two runs")
+    command.add_argument("--output", help="HTML file to write (default: eval/report.html of the run)")
+    command.set_defaults(run=_report)
     return parser
 
 
@@ -183,6 +197,20 @@ def _prepare(options: argparse.Namespace) -> int:
     logging.getLogger(__name__).info(f"{result['images']} images, {result['kept']} of them from an earlier call.")
     if result["unreadable"]:
         return _fail(f"{result['unreadable']} images are missing or cannot be read: see unreadable.csv.")
+    return 0
+
+
+def _report(options: argparse.Namespace) -> int:
+    from monai_ddad.report import write_comparison, write_report
+
+    if (options.folder is None) == (options.compare is None):
+        _parser().error("report needs the folder of a run, or --compare and two of them")
+    if options.compare is not None and options.output is None:
+        _parser().error("report --compare needs --output, the HTML file to write")
+    if options.compare is None:
+        write_report(options.folder, options.output)
+    else:
+        write_comparison(*options.compare, options.output)
     return 0
 
 

@@ -24,7 +24,7 @@ from monai_ddad.networks import DDADNet
 logger = logging.getLogger(__name__)
 
 FRAMES = 4  # shown of an error from elsewhere
-PARTS = ("network", "settings", "data", "map_limits")  # of run.json
+PARTS = ("network", "settings", "data")  # of run.json
 
 __all__ = [
     "check_command_line",

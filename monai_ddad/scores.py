@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-__all__ = ["image_scores", "inter_map", "intra_map", "mean_variance", "rec_map"]
+__all__ = ["image_scores", "inter_map", "intra_map", "mean_variance", "rec_map", "z_map"]
 
 
 def mean_variance(log_variances: torch.Tensor) -> torch.Tensor:
@@ -90,6 +90,23 @@ def inter_map(udm: torch.Tensor, ndm: torch.Tensor) -> torch.Tensor:
         1.0
     """
     return (udm.mean(dim=0) - ndm.mean(dim=0)).abs()
+
+
+def z_map(maps: torch.Tensor, mean: torch.Tensor, deviation: torch.Tensor) -> torch.Tensor:
+    """Express anomaly maps in standard deviations of each pixel above its mean on normal images.
+
+    Args:
+        maps: (B, M, H, W) anomaly maps.
+        mean, deviation: (M, H, W) of normal images, the latter positive.
+
+    Returns:
+        (B, M, H, W); 0 where the map is below the mean, since less than usual is not abnormal.
+
+    Example:
+        >>> z_map(torch.tensor([5.0, 0.0]).view(2, 1, 1, 1), torch.ones(1, 1, 1), torch.full((1, 1, 1), 2.0)).flatten()
+        tensor([2., 0.])
+    """
+    return ((maps - mean) / deviation).clamp(min=0)
 
 
 def image_scores(maps: torch.Tensor, field: torch.Tensor | None = None) -> torch.Tensor:

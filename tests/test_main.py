@@ -27,7 +27,7 @@ def assert_one_line(text: str, *parts: str) -> None:
     assert all(part in text for part in parts), text
 
 
-@pytest.mark.parametrize("command", [[], ["datalist"], ["audit"], ["prepare"]])
+@pytest.mark.parametrize("command", [[], ["datalist"], ["audit"], ["prepare"], ["report"]])
 def test_help_has_examples_and_needs_no_heavy_library(command):
     code = (
         "import sys; from monai_ddad.__main__ import main\n"

@@ -2,6 +2,7 @@
 
 from monai_ddad.data.audit import Audit, audit, require_all_read
 from monai_ddad.data.datalist import dataset_or_phantom, list_images, load_datalist
+from monai_ddad.data.hold_out import hold_out
 from monai_ddad.data.resident import DataError, ResidentDataset, normalise
 
 __all__ = [
@@ -10,6 +11,7 @@ __all__ = [
     "ResidentDataset",
     "audit",
     "dataset_or_phantom",
+    "hold_out",
     "list_images",
     "load_datalist",
     "normalise",

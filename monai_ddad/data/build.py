@@ -43,7 +43,8 @@ def build_datalist(source: str | os.PathLike[str], columns: dict[str, str] | Non
         columns: names of the CSV's columns where they are not ``image``, ``split``, ``label`` and ``group``.
 
     Returns:
-        ``{"training": items, "test": items}`` with absolute or relative paths.
+        ``{"training": items, "test": items}`` with absolute or relative paths. Items of one group, or of one PatientID
+        where DICOM headers have it and there are no groups, share a number as their ``"group"``.
 
     Raises:
         DataError: the source is none of these; or rows of the CSV are incomplete or contradictory, or groups are in
@@ -59,8 +60,13 @@ def build_datalist(source: str | os.PathLike[str], columns: dict[str, str] | Non
     """
     path = Path(source).expanduser()
     if path.suffix.lower() == ".csv" and path.is_file():
-        return _from_csv(path, COLUMNS | (columns or {}))
-    return load_datalist(path)
+        lists = _from_csv(path, COLUMNS | (columns or {}))
+    else:
+        lists = load_datalist(path)
+    if not any("group" in item for items in lists.values() for item in items):
+        items = [item for items in lists.values() for item in items]
+        _number_groups(items, _patients(items))
+    return lists
 
 
 def check_datalist(lists: Datalist) -> None:
@@ -95,7 +101,7 @@ def check_datalist(lists: Datalist) -> None:
                 errors.append(f"{place} is the same file as {first}")
     _raise("the data list cannot be used", errors)
     for what, values in (("file names", _names), ("patients (PatientID)", _patients)):
-        common = len(values(lists["training"]) & values(lists["test"]))
+        common = len(set(values(lists["training"])) & set(values(lists["test"])) - {""})
         if common:
             logger.warning(
                 f"{common} {what} are both in training and test: if they are the same, figures are optimistic."
@@ -121,7 +127,9 @@ def write_datalist(lists: Datalist, output: str | os.PathLike[str]) -> None:
     def entry(item: Item) -> dict[str, Any]:
         files = [relative(path) for path in _files(item)]
         label = {} if item["label"] is None else {"label": item["label"]}
-        return {"image": files if isinstance(item["image"], list) else files[0], **label}
+        group = {"group": item["group"]} if "group" in item else {}
+        mask = {"mask": relative(item["mask"])} if "mask" in item else {}
+        return {"image": files if isinstance(item["image"], list) else files[0], **label, **group, **mask}
 
     content = {name: [entry(item) for item in items] for name, items in lists.items()}
     with atomic_file(Path(output).expanduser()) as file:
@@ -159,23 +167,24 @@ def find_unreadable(items: Sequence[Item], num_workers: int | None = None) -> di
 def _from_csv(path: Path, columns: dict[str, str]) -> Datalist:
     rows = _read_csv(path, columns)
     lists: Datalist = {"training": [], "test": []}
-    groups: dict[str, set[str]] = {"training": set(), "test": set()}
+    groups: dict[str, list[str]] = {"training": [], "test": []}
     errors = []
     for number, row in enumerate(rows, start=1):
         image, split, label, group = ((row.get(name) or "").strip() for name in columns.values())
         try:
             place, found = _place(split.lower(), label)
             lists[place].append({"image": _image(path.parent, image), "label": found})
-            groups[place].add(group)
+            groups[place].append(group)
         except DataError as error:
             errors.append(f"row {number}: {error}")
-    shared = len((groups["training"] & groups["test"]) - {""})
+    shared = len(set(groups["training"]) & set(groups["test"]) - {""})
     if shared:
         errors.append(
             f"{shared} groups have images both in training and test: figures would be wrong. Put each group on one "
             "side, or leave the column out if it does not name patients"
         )
     _raise("the CSV file cannot be used", errors)
+    _number_groups(lists["training"] + lists["test"], groups["training"] + groups["test"])
     lists["training"].sort(key=lambda item: item["label"] is None)  # the order in which it is loaded again
     return lists
 
@@ -224,13 +233,21 @@ def _files(item: Item) -> list[str]:
     return item["image"] if isinstance(item["image"], list) else [item["image"]]
 
 
-def _names(items: Sequence[Item]) -> set[str]:
-    return {os.path.basename(_files(item)[0]) for item in items}
+def _names(items: Sequence[Item]) -> list[str]:
+    return [os.path.basename(_files(item)[0]) for item in items]
 
 
-def _patients(items: Sequence[Item]) -> set[str]:
+def _patients(items: Sequence[Item]) -> list[str]:
     headers = read_headers([_files(item)[0] for item in items], ["PatientID"])
-    return {str(header.get("PatientID") or "") for header in headers if header is not None} - {""}
+    return ["" if header is None else str(header.get("PatientID") or "") for header in headers]
+
+
+def _number_groups(items: Sequence[Item], names: Sequence[str]) -> None:
+    """Give items of one group one number, by which a list does not say whose they are."""
+    numbers: dict[str, int] = {}
+    for item, name in zip(items, names):
+        if name:
+            item["group"] = numbers.setdefault(name, len(numbers))
 
 
 def _raise(summary: str, errors: list[str]) -> None:

@@ -45,7 +45,9 @@ def load_datalist(
 
     Returns:
         ``{"training": items, "test": items}``, an item being ``{"image": path, "label": 0 | 1 | None}`` and None
-        meaning unlabelled. The DICOM files of one MR, CT or PET series are one item, whose path is the list of them.
+        meaning unlabelled; with a ``"group"`` (a patient) where a MONAI datalist gives one, and the ``"mask"`` of a
+        test image's lesions where it does or where ``masks/`` beside ``images/`` has a file of that name. The DICOM
+        files of one MR, CT or PET series are one item, whose path is the list of them.
 
     Raises:
         DataError: the folder is missing, empty or of none of the layouts, the JSON file is damaged, or a number is
@@ -208,10 +210,12 @@ def _from_authors(root: Path, size: int | None, rate: float | None) -> dict[str,
         unlabeled = parts[0] + parts[1]
     else:
         unlabeled = _prefix(pool_normal + pool_abnormal, size)
-    return {
-        "training": _items(normal, 0) + _items(unlabeled, None),
-        "test": _items(test_normal, 0) + _items(test_abnormal, 1),
-    }
+    test = _items(test_normal, 0) + _items(test_abnormal, 1)
+    for item in test:
+        mask = root / "masks" / Path(item["image"]).name
+        if mask.is_file():
+            item["mask"] = str(mask)
+    return {"training": _items(normal, 0) + _items(unlabeled, None), "test": test}
 
 
 def _from_folders(root: Path, size: int | None, rate: float | None) -> dict[str, list[Item]]:
@@ -230,8 +234,7 @@ def _from_monai(path: Path, size: int | None, rate: float | None) -> dict[str, l
     lists = _read_json(path)
     try:
         training, test = (
-            [{"image": _below(path.parent, item["image"]), "label": item.get("label")} for item in lists.get(key, [])]
-            for key in ("training", "test")
+            [_monai_item(path.parent, item) for item in lists.get(key, [])] for key in ("training", "test")
         )
     except (KeyError, TypeError, AttributeError):
         raise DataError(
@@ -248,6 +251,12 @@ def _from_monai(path: Path, size: int | None, rate: float | None) -> dict[str, l
             f"wrong at training positions {wrong[:10]} and test positions {wrong_test[:10]}."
         )
     return {"training": normal + _prefix(unlabeled, size), "test": test}
+
+
+def _monai_item(folder: Path, item: Item) -> Item:
+    group = {"group": item["group"]} if item.get("group") is not None else {}
+    mask = {"mask": _below(folder, item["mask"])} if item.get("mask") is not None else {}
+    return {"image": _below(folder, item["image"]), "label": item.get("label"), **group, **mask}
 
 
 def _below(folder: Path, image: str | list[str]) -> str | list[str]:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import numpy as np
 import torch
+from monai.data import MetaTensor
 from monai.utils import convert_to_tensor
 from torch.utils.data import Dataset
 
@@ -88,7 +91,7 @@ class ResidentDataset(Dataset):
     def _prepare(self, position: int) -> list[tuple[int | None, torch.Tensor]]:
         """Read one item: slice numbers and uint8 images, none if it cannot be read."""
         try:
-            prepared = self.transform(self.data[position])
+            prepared = self.prepare(self.data[position])
         except (ImageReadError, RuntimeError) as error:
             reason: BaseException = error
             while reason.__cause__ is not None:  # MONAI's Compose wraps it
@@ -97,11 +100,31 @@ class ResidentDataset(Dataset):
                 raise
             self.errors[position] = str(reason)
             return []
-        images = [item["image"] for item in ([prepared] if isinstance(prepared, dict) else prepared)]
+        images = [item["image"] for item in prepared]
         return [
             (getattr(image, "meta", {}).get("slice"), convert_to_tensor(image).mul(255).round().to(torch.uint8))
             for image in images
         ]
+
+    def prepare(self, item: dict[str, Any]) -> list[dict[str, Any]]:
+        """Apply the transform to an item; a picture gives one image, a volume one a slice."""
+        prepared = self.transform(item)
+        return [prepared] if isinstance(prepared, dict) else prepared
+
+    def restore(self, prepared: MetaTensor, values: torch.Tensor) -> np.ndarray:
+        """Put a (1, h, w) map of a prepared image back on the (H, W) grid of the picture that it was made of."""
+        maps = MetaTensor(values, applied_operations=list(prepared.applied_operations))
+        transform: Any = self.transform
+        return np.asarray(transform.inverse({"image": maps})["image"][0])
+
+    def subset(self, indices: Sequence[int]) -> ResidentDataset:
+        """Return a dataset of some of the images, with the same ``data``, so that positions keep their meaning."""
+        part = copy.copy(self)
+        part.positions = [self.positions[index] for index in indices]
+        part.labels = [self.labels[index] for index in indices]
+        part.slices = [self.slices[index] for index in indices]
+        part.images = self.images[torch.tensor(indices, dtype=torch.long)]
+        return part
 
     @property
     def sha256(self) -> str:

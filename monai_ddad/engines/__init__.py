@@ -1,9 +1,10 @@
 """Ignite engines of DDAD."""
 
+from monai_ddad.engines.calibrate import calibrate
 from monai_ddad.engines.ensemble_trainer import EnsembleTrainer
 from monai_ddad.engines.placement import place
 from monai_ddad.engines.refine_trainer import RefineTrainer
 from monai_ddad.engines.resumable import ResumableTrainer
 from monai_ddad.engines.workflow import TrainingWorkflow
 
-__all__ = ["EnsembleTrainer", "RefineTrainer", "ResumableTrainer", "TrainingWorkflow", "place"]
+__all__ = ["EnsembleTrainer", "RefineTrainer", "ResumableTrainer", "TrainingWorkflow", "calibrate", "place"]

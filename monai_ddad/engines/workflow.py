@@ -1,4 +1,4 @@
-"""The whole training run: ensembles, refinement, model file, evaluation."""
+"""The whole training run: ensembles, refinement, calibration, model file, evaluation."""
 
 from __future__ import annotations
 
@@ -9,19 +9,18 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from monai.engines import Evaluator
 
 import monai_ddad
 from monai_ddad.checkpoints import save_file
-from monai_ddad.data.resident import ResidentDataset, normalise
+from monai_ddad.data.resident import ResidentDataset
+from monai_ddad.engines.calibrate import calibrate
 from monai_ddad.engines.ensemble_trainer import EnsembleTrainer
 from monai_ddad.engines.refine_trainer import RefineTrainer
 from monai_ddad.networks import DDADNet
 from monai_ddad.outputs import write_json
 
-__all__ = ["PHASES", "TrainingWorkflow", "map_limits"]
+__all__ = ["PHASES", "TrainingWorkflow"]
 
 logger = logging.getLogger(__name__)
 
@@ -40,13 +39,15 @@ class TrainingWorkflow:
         refine: trainer of ASR-Net.
         evaluator: evaluates the model at the end.
         dataset: the training images.
+        calibration: known normals set aside, by which the scores are calibrated; may be empty.
+        alpha: false-positive rate at which an image is flagged.
         models_dir: folder of the two files.
         phases: any of ``"ndm"``, ``"udm"``, ``"refine"`` and ``"evaluate"``.
         settings: the run's settings, recorded in ``run.json``.
         preparation: how the images are prepared, recorded in ``run.json`` for inference.
 
     Raises:
-        ValueError: an unknown phase.
+        ValueError: an unknown phase, or ``alpha`` is outside [0, 1].
         RuntimeError: ASR-Net is to be trained before the ensembles are finished.
     """
 
@@ -57,11 +58,15 @@ class TrainingWorkflow:
         refine: RefineTrainer,
         evaluator: Evaluator,
         dataset: ResidentDataset,
+        calibration: ResidentDataset,
         models_dir: str,
+        alpha: float = 0.05,
         phases: Sequence[str] = PHASES,
         settings: dict[str, Any] | None = None,
         preparation: dict[str, Any] | None = None,
     ) -> None:
+        if not 0 <= alpha <= 1:
+            raise ValueError(f"alpha must be in [0, 1], got {alpha}.")
         unknown = set(phases) - set(PHASES)
         if unknown:
             raise ValueError(f"phases must be among {PHASES}, got {sorted(unknown)}.")
@@ -70,6 +75,8 @@ class TrainingWorkflow:
         self.refine = refine
         self.evaluator = evaluator
         self.dataset = dataset
+        self.calibration = calibration
+        self.alpha = alpha
         self.models_dir = Path(models_dir)
         self.phases = phases
         self.settings = settings or {}
@@ -89,6 +96,7 @@ class TrainingWorkflow:
         if unfinished:
             logger.warning(f"{_listed(unfinished)}: no model.pt is written and nothing is evaluated.")
             return
+        calibrate(self.network, self.dataset, self.calibration, self.alpha)
         weights = {name: value.cpu().contiguous() for name, value in self.network.state_dict().items()}
         save_file(weights, self.models_dir / "model.pt")
         write_json(self.record(), self.models_dir / "run.json")
@@ -105,6 +113,9 @@ class TrainingWorkflow:
                 **self.network.settings,
                 "refine": self.network.refine,
                 "masked": self.network.masked,
+                "z_map": self.network.z_map,
+                "calibration_images": self.network.calibration.scores.shape[1],
+                "calibration_volumes": self.network.calibration.volume_scores.shape[1],
                 "map_names": self.network.map_names,
             },
             "preparation": self.preparation,
@@ -117,9 +128,9 @@ class TrainingWorkflow:
             "data": {
                 "normal": self.dataset.labels.count(0),
                 "unlabeled": self.dataset.labels.count(None),
+                "calibration": len(self.calibration),
                 "sha256": self.dataset.sha256,
             },
-            "map_limits": map_limits(self.network, self.dataset),
             "versions": {"monai_ddad": monai_ddad.__version__, "python": platform.python_version()}
             | {name: version(name) for name in packages},
         }
@@ -127,28 +138,3 @@ class TrainingWorkflow:
 
 def _listed(unfinished: dict[str, str]) -> str:
     return ", ".join(f"{part} has {done}" for part, done in unfinished.items())
-
-
-@torch.inference_mode()
-def map_limits(network: DDADNet, dataset: ResidentDataset, images: int = 500) -> dict[str, float]:
-    """Find the value of each map that one in a thousand pixels of the known normals exceeds.
-
-    Args:
-        network: the trained model.
-        dataset: training images, of which the first known normals are used.
-        images: how many of them.
-
-    Returns:
-        the limits by map name, for drawing maps on one scale.
-
-    Example:
-        >>> data = ResidentDataset([{"image": 0, "label": 0}], lambda item: {"image": torch.zeros(1, 16, 16)})
-        >>> list(map_limits(DDADNet(image_size=16, width=2, hidden_size=8, latent_size=2), data))
-        ['r_dual', 'inter', 'intra', 'rec']
-    """
-    normal = [i for i, label in enumerate(dataset.labels) if label == 0][:images]
-    device = next(network.parameters()).device
-    batches = dataset.images[normal].split(64)
-    maps = torch.cat([network.eval()(normalise(batch).to(device)).cpu() for batch in batches])
-    limits = np.quantile(maps.transpose(0, 1).flatten(1).numpy(), 0.999, axis=1)
-    return dict(zip(network.map_names, limits.tolist()))

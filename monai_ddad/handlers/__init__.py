@@ -4,6 +4,7 @@ from monai_ddad.handlers.checkpoint import ResumeCheckpoint
 from monai_ddad.handlers.image_scores import ImageScores
 from monai_ddad.handlers.load_weights import LoadWeights
 from monai_ddad.handlers.non_finite import StopOnNonFinite
+from monai_ddad.handlers.pixel_metrics import PixelMetrics
 from monai_ddad.handlers.progress import EpochProgress
 from monai_ddad.handlers.save_maps import SaveMaps
 from monai_ddad.handlers.write_evaluation import WriteEvaluation
@@ -12,6 +13,7 @@ __all__ = [
     "EpochProgress",
     "ImageScores",
     "LoadWeights",
+    "PixelMetrics",
     "ResumeCheckpoint",
     "SaveMaps",
     "StopOnNonFinite",

@@ -11,6 +11,7 @@ from monai.utils.enums import CommonKeys
 
 from monai_ddad.metrics import auroc, average_precision
 from monai_ddad.networks import DDADNet
+from monai_ddad.protocol import reason
 from monai_ddad.scores import image_scores
 
 __all__ = ["ImageScores"]
@@ -24,9 +25,11 @@ class ImageScores:
     ``"index"`` (N,), ``"label"`` (N,) and each score (N,) by name, as NumPy arrays in the order of the index; where
     both classes are there, ``state.metrics`` holds ``auroc_<score>`` and ``average_precision_<score>``.
 
+    ``state.out_of_protocol`` is a list of N reasons why an image is not of the trained kind, empty where it is.
+
     Args:
         network: the network that is evaluated.
-        refined: include the score of ASR-Net; False while it is not trained yet.
+        refined: include all scores; False those of the ensembles alone, while the rest is not trained yet.
 
     Raises:
         FloatingPointError: a score is NaN or infinite; the message names the images by index.
@@ -34,8 +37,8 @@ class ImageScores:
 
     def __init__(self, network: DDADNet, refined: bool = True) -> None:
         self.network = network
-        self.first = 0 if refined or network.asr is None else 1
-        self.names = network.map_names[self.first :]
+        self.names = network.map_names if refined else network.discrepancy_names
+        self.channels = [network.map_names.index(name) for name in self.names]
 
     def attach(self, engine: Any) -> None:
         """Attach to an evaluator."""
@@ -45,25 +48,26 @@ class ImageScores:
 
     def start(self, engine: Any) -> None:
         """Forget an earlier epoch."""
-        self._batches: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
+        self._batches: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]] = []
 
     def collect(self, engine: Any) -> None:
         """Score a batch."""
         index, label = torch.as_tensor(engine.state.batch["index"]), torch.as_tensor(engine.state.batch["label"])
-        maps = engine.state.output[CommonKeys.PRED].float()
-        scores = image_scores(maps, self.network.field(engine.state.output[CommonKeys.IMAGE]))[:, self.first :].cpu()
+        maps, image = engine.state.output[CommonKeys.PRED].float(), engine.state.output[CommonKeys.IMAGE]
+        scores = image_scores(maps, self.network.field(image))[:, self.channels].cpu()
         bad = index[~torch.isfinite(scores).all(dim=1)].tolist()
         if bad:
             raise FloatingPointError(f"the scores of the images number {bad[:10]} (from 0) are not finite.")
-        self._batches.append((index, label, scores))
+        self._batches.append((index, label, scores, self.network.protocol(image).cpu()))
 
     def finish(self, engine: Any) -> None:
         """Join the batches and compute the metrics."""
-        index, label, scores = (torch.cat(parts).numpy() for parts in zip(*self._batches))
+        index, label, scores, ratios = (torch.cat(parts).numpy() for parts in zip(*self._batches))
         order = np.argsort(index)
         label = label[order]
         engine.state.scores = {"index": index[order], "label": label}
         engine.state.scores.update({name: scores[order, i] for i, name in enumerate(self.names)})
+        engine.state.out_of_protocol = [reason(row) for row in ratios[order].tolist()]
         known = label >= 0
         if len(set(label[known].tolist())) == 2:
             for name in self.names:

@@ -3,31 +3,30 @@
 from __future__ import annotations
 
 import gzip
-import json
 import math
 import re
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import nibabel as nib
 import numpy as np
 import torch
 from ignite.engine import Events
-from monai.data import MetaTensor
 from monai.transforms import MapTransform
 from monai.utils.enums import CommonKeys
 from PIL import Image
 
+from monai_ddad.calibration import LEVELS, map_percentiles
 from monai_ddad.checkpoints import atomic_file
 from monai_ddad.data.resident import ResidentDataset
 from monai_ddad.networks import DDADNet
-from monai_ddad.outputs import overlay_heat_map
+from monai_ddad.outputs import add_colour_bar, overlay_heat_map
 from monai_ddad.transforms import AxialSlices, slices_to_volume
 
 __all__ = ["SaveMaps"]
 
-NAMES = re.compile(r"\d{6}(_slice\d+)?\.png|\d{6}_\w+\.nii\.gz")  # of the files written here
+NAMES = re.compile(r"\d{6}(_slice\d+)?\.png|\d{6}_\w+\.(nii\.gz|npz)")  # of the files written here
 
 
 class SaveMaps:
@@ -37,19 +36,21 @@ class SaveMaps:
     ``maps/000000_<name>.nii.gz``, 0 in the slices that are not scored, and ``overlays/000000_slice012.png``, the slice
     with the highest score.
 
-    The brightest colour of overlays is the map's limit in ``run.json``, the value that one in a thousand pixels of the
-    training normals exceeds; without that file, the highest value of the item.
+    Overlays are drawn in percentiles of the pixels of normal images, with a colour bar on their right; where the
+    network is not calibrated, of the item's own pixels. On request the map of a picture is saved, too, on its own
+    grid: ``maps/000000_<name>.npz``, an array ``map`` of (rows, columns), or ``.nii.gz``, its first axis along the
+    columns.
 
     Args:
         network: the network that is run.
         dataset: the images that are scored, with an invertible transform, in the order of the batches.
         reading: the transform that reads an item, the first step of the data set's own.
         output_dir: folder of ``overlays`` and ``maps``.
-        run_file: ``run.json`` of the training.
         map_name: one of the network's ``map_names``; None takes the first.
+        map_format: ``"npz"`` or ``"nifti"`` to save the maps of pictures, ``"none"`` for their overlays alone.
 
     Raises:
-        ValueError: the network has no such map.
+        ValueError: the network has no such map, or another format.
     """
 
     def __init__(
@@ -58,18 +59,21 @@ class SaveMaps:
         dataset: ResidentDataset,
         reading: MapTransform,
         output_dir: str,
-        run_file: str,
         map_name: str | None = None,
+        map_format: Literal["none", "npz", "nifti"] = "none",
     ) -> None:
+        if map_format not in ("none", "npz", "nifti"):
+            raise ValueError(f"map_format must be none, npz or nifti, got {map_format!r}.")
         self.map_name = map_name or network.map_names[0]
         if self.map_name not in network.map_names:
             raise ValueError(f"map_name must be one of {network.map_names}, got {map_name!r}.")
+        self.map_format = map_format
+        self.network = network
         self.channel = network.map_names.index(self.map_name)
         self.dataset = dataset
         self.reading = reading
         self.overlays = Path(output_dir) / "overlays"
-        self.volumes = Path(output_dir) / "maps"
-        self.run_file = Path(run_file)
+        self.maps = Path(output_dir) / "maps"
 
     def attach(self, engine: Any) -> None:
         """Attach to an evaluator."""
@@ -77,55 +81,60 @@ class SaveMaps:
         engine.add_event_handler(Events.ITERATION_COMPLETED, self.collect)
 
     def start(self, engine: Any) -> None:
-        """Read the limit, and remove the maps of an earlier run, whose positions mean other images."""
-        run = json.loads(self.run_file.read_text(encoding="utf-8")) if self.run_file.is_file() else {}
-        self.limit: float | None = run.get("map_limits", {}).get(self.map_name)
-        for folder in (self.overlays, self.volumes):
+        """Remove the maps of an earlier run, whose positions mean other images."""
+        for folder in (self.overlays, self.maps):
             for old in folder.glob("*"):
                 if NAMES.fullmatch(old.name):
                     old.unlink()
         self._missing = Counter(self.dataset.positions)
-        self._maps: dict[int, list[torch.Tensor]] = {}
+        self._waiting: dict[int, list[torch.Tensor]] = {}
 
     def collect(self, engine: Any) -> None:
         """Keep the maps of a batch, and save those of the items that are complete."""
         maps = engine.state.output[CommonKeys.PRED][:, self.channel : self.channel + 1].float().cpu()
         for index, values in zip(engine.state.batch["index"].tolist(), maps):
             position = self.dataset.positions[index]
-            self._maps.setdefault(position, []).append(values)
+            self._waiting.setdefault(position, []).append(values)
             self._missing[position] -= 1
             if self._missing[position] == 0:
-                self._save(position, self._maps.pop(position))
+                self._save(position, self._waiting.pop(position))
 
     def _save(self, position: int, maps: list[torch.Tensor]) -> None:
         item = self.reading(self.dataset.data[position])
-        prepared: Any = self.dataset.transform(item)
-        prepared = [prepared] if isinstance(prepared, dict) else prepared
-        restored = [self._restore(part["image"], values) for part, values in zip(prepared, maps)]
+        prepared = self.dataset.prepare(item)
+        restored = [self.dataset.restore(part["image"], values) for part, values in zip(prepared, maps)]
         image = item["image"]
         if image.ndim == 3:
             self._overlay(image, restored[0], f"{position:06d}.png")
+            self._save_picture(restored[0], f"{position:06d}_{self.map_name}")
             return
         slices = {int(part["image"].meta["slice"]): heat for part, heat in zip(prepared, restored)}
         affine = image.affine.numpy()
-        volume = nib.Nifti1Image(slices_to_volume(slices, affine, image.shape[1:]), affine)
-        volume.header.set_xyzt_units("mm")
-        with atomic_file(self.volumes / f"{position:06d}_{self.map_name}.nii.gz") as file:
-            file.write(gzip.compress(volume.to_bytes(), compresslevel=6, mtime=0))
+        volume = slices_to_volume(slices, affine, image.shape[1:])
+        self._save_nifti(volume, affine, f"{position:06d}_{self.map_name}.nii.gz")
         means = [values.mean().item() for values in maps]
         highest = list(slices)[int(np.argmax(means))]
         picture = AxialSlices(min_area=0, height=math.inf)(image)[highest]
         self._overlay(picture, slices[highest], f"{position:06d}_slice{highest:03d}.png")
 
-    def _restore(self, prepared: MetaTensor, values: torch.Tensor) -> np.ndarray:
-        """Put one (1, h, w) map on the (H, W) grid of the picture that was prepared."""
-        maps = MetaTensor(values, applied_operations=list(prepared.applied_operations))
-        inverse: Any = self.dataset.transform
-        return np.asarray(inverse.inverse({"image": maps})["image"][0])
+    def _save_picture(self, heat: np.ndarray, name: str) -> None:
+        if self.map_format == "nifti":
+            self._save_nifti(heat.T[..., None], np.eye(4), f"{name}.nii.gz")
+        elif self.map_format == "npz":
+            with atomic_file(self.maps / f"{name}.npz") as file:
+                np.savez_compressed(file, map=heat)
+
+    def _save_nifti(self, heat: np.ndarray, affine: np.ndarray, name: str) -> None:
+        image = nib.Nifti1Image(heat, affine)
+        image.header.set_xyzt_units("mm")
+        with atomic_file(self.maps / name) as file:
+            file.write(gzip.compress(image.to_bytes(), compresslevel=6, mtime=0))
 
     def _overlay(self, picture: torch.Tensor, heat: np.ndarray, name: str) -> None:
-        limit = max(float(heat.max()) if self.limit is None else self.limit, 1e-12)
+        quantiles = self.network.calibration.map_quantiles[self.channel].cpu().numpy()
+        if not quantiles.any():
+            quantiles = np.quantile(heat, np.array(LEVELS) / 100)
         pixels = np.rint(255 * np.asarray(picture)).astype(np.uint8)
         shown = Image.fromarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0))
         with atomic_file(self.overlays / name) as file:
-            overlay_heat_map(shown, heat, limit).save(file, format="PNG")
+            add_colour_bar(overlay_heat_map(shown, map_percentiles(heat, quantiles))).save(file, format="PNG")

@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +14,21 @@ import numpy as np
 import torch
 from ignite.engine import Events
 
+from monai_ddad.calibration import LEVELS, map_percentiles, smallest_alpha
 from monai_ddad.data.audit import Audit
 from monai_ddad.data.resident import ResidentDataset, normalise
 from monai_ddad.networks import DDADNet
 from monai_ddad.outputs import (
+    Decisions,
+    choose_rows,
+    decide,
     evaluate_scores,
     format_table,
     plot_gallery,
     plot_histograms,
     plot_roc,
     volume_scores,
+    write_gallery,
     write_json,
     write_scores,
     write_table,
@@ -36,7 +42,7 @@ FILES = ("scores.csv", "volumes.csv", "unreadable.csv", "metrics.json", "histogr
 
 
 class WriteEvaluation:
-    """Write ``scores.csv``, ``metrics.json``, ``histograms.png``, ``roc.png`` and ``gallery.png`` after an evaluation.
+    """Write ``scores.csv``, ``metrics.json``, plots, and pictures of decisions in ``gallery/`` after an evaluation.
 
     Goes behind an :class:`~monai_ddad.handlers.ImageScores` handler. Without both classes among the labels the metrics
     and ROC curves are left out. Volumes have a row for each slice in ``scores.csv`` and one of their own, with the
@@ -52,7 +58,12 @@ class WriteEvaluation:
         resamples: bootstrap samples of each interval.
         seed: seed of the bootstrap.
         gallery_size: most and least anomalous images to show, of each.
+        alpha: false-positive rate at which an image is flagged; None takes the model's own.
+        score: name of the score that decides; None takes the network's first.
         file_names: add the images' paths to ``scores.csv``; they may tell who a patient is.
+
+    Raises:
+        ValueError: the network has no such score, or ``alpha`` is outside [0, 1].
     """
 
     def __init__(
@@ -65,8 +76,14 @@ class WriteEvaluation:
         resamples: int = 1000,
         seed: int = 0,
         gallery_size: int = 6,
+        alpha: float | None = None,
+        score: str | None = None,
         file_names: bool = False,
     ) -> None:
+        if score is not None and score not in network.map_names:
+            raise ValueError(f"score must be one of {', '.join(network.map_names)}, got {score!r}.")
+        if alpha is not None and not 0 <= alpha <= 1:
+            raise ValueError(f"alpha must be in [0, 1], got {alpha}.")
         self.network = network
         self.dataset = dataset
         self.output_dir = Path(output_dir)
@@ -75,6 +92,8 @@ class WriteEvaluation:
         self.resamples = resamples
         self.seed = seed
         self.gallery_size = gallery_size
+        self.alpha = alpha
+        self.score = score
         self.file_names = file_names
 
     def attach(self, engine: Any) -> None:
@@ -91,47 +110,21 @@ class WriteEvaluation:
     def write(self, engine: Any) -> None:
         """Write all files and log the table."""
         seconds = time.perf_counter() - self._started
-        scores, names = engine.state.scores, self.network.map_names
+        scores, names, strange = engine.state.scores, self.network.map_names, engine.state.out_of_protocol
+        decisions = self._decide(scores, self.network.calibration.scores)
+        flags = self._write_tables(scores, decisions, strange)
+        figures = self._figures(scores, decisions, flags)
         run = json.loads(self.run_file.read_text(encoding="utf-8")) if self.run_file.is_file() else {}
-        flags = {"duplicate": self.audit.duplicate, "near_copy": self.audit.near_copy}
-        columns: dict[str, Any] = {"position": self.dataset.positions}
-        volumes = [None if part is None else i for i, part in zip(self.dataset.positions, self.dataset.slices)]
-        if any(volume is not None for volume in volumes):
-            columns["slice"] = self.dataset.slices
-        columns |= {name: np.array(values, dtype=int) for name, values in flags.items() if any(values)}
-        if self.file_names:
-            columns["image"] = [_first_file(self.dataset.data[position]) for position in self.dataset.positions]
-        write_scores(scores, names, self.output_dir / "scores.csv", columns)
-        write_table(
-            ["position", "reason", *(["image"] if self.file_names else [])],
-            [
-                [position, reason, *([_first_file(self.dataset.data[position])] if self.file_names else [])]
-                for position, reason in sorted(self.dataset.errors.items())
-            ],
-            self.output_dir / "unreadable.csv",
-        )
-
-        pictures = np.array([volumes[index] is None for index in scores["index"]])  # slices count by volume below
-        splits = {"all": pictures}
-        for name, split in (("duplicate", "without_duplicates"), ("near_copy", "without_near_copies")):
-            if name in columns:
-                splits[split] = pictures & (columns[name][scores["index"]] == 0)
-        figures = {
-            split: evaluate_scores(scores, names, keep, self.resamples, self.seed) for split, keep in splits.items()
-        }
-        if "slice" in columns:
-            joined = volume_scores(scores, names, volumes)
-            further = ["slices", *(f"{name}_max" for name in names)]
-            by_volume = {"position": range(len(self.dataset.data))}
-            write_scores(joined, [*names, *further], self.output_dir / "volumes.csv", by_volume)
-            figures["volumes"] = evaluate_scores(joined, names, joined["label"] >= 0, self.resamples, self.seed)
         content = {
             "splits": figures,
+            "pixels": getattr(engine.state, "pixel_metrics", {}),
             "intervals": f"95 %, bootstrap of {self.resamples} samples within each class",
             "images": {
                 "scored": len(scores["index"]),
                 "sha256": hashlib.sha256(self.dataset.images.numpy().tobytes()).hexdigest(),
             },
+            "decision": decisions.summary() if decisions else None,
+            "out_of_protocol": dict(Counter(filter(None, strange))),
             "warnings": self.audit.warnings,
             "evaluation_seconds": round(seconds, 2),
             "training": run,
@@ -142,18 +135,112 @@ class WriteEvaluation:
         if figures["all"]["scores"]:
             plot_roc(scores, names, self.output_dir / "roc.png")
             logger.info("Image-level figures with 95 % bootstrap intervals:\n" + format_table(figures))
-        self._plot_gallery(scores, run)
+        self._plot_gallery(scores)
+        self._write_gallery(scores, decisions)
+        self._log(decisions, strange)
+
+    def _write_tables(
+        self, scores: dict[str, np.ndarray], decisions: Decisions | None, strange: list[str]
+    ) -> dict[str, np.ndarray]:
+        """Write ``scores.csv`` and ``unreadable.csv``; return which images are copies, by the kind of copy."""
+        flags = {"duplicate": self.audit.duplicate, "near_copy": self.audit.near_copy}
+        copies = {name: np.array(values, dtype=int) for name, values in flags.items() if any(values)}
+        columns: dict[str, Any] = {"position": self.dataset.positions}
+        if any(part is not None for part in self.dataset.slices):
+            columns["slice"] = self.dataset.slices
+        columns |= copies
+        if self.file_names:
+            columns["image"] = [_first_file(self.dataset.data[position]) for position in self.dataset.positions]
+        further = _decision_columns(decisions) | {"out_of_protocol": strange}
+        write_scores(scores, self.network.map_names, self.output_dir / "scores.csv", columns, further)
+        write_table(
+            ["position", "reason", *(["image"] if self.file_names else [])],
+            [
+                [position, reason, *([_first_file(self.dataset.data[position])] if self.file_names else [])]
+                for position, reason in sorted(self.dataset.errors.items())
+            ],
+            self.output_dir / "unreadable.csv",
+        )
+        return copies
+
+    def _figures(
+        self, scores: dict[str, np.ndarray], decisions: Decisions | None, copies: dict[str, np.ndarray]
+    ) -> dict[str, Any]:
+        """Compute the figures of each split; slices count by volume, whose table is written, too."""
+        names = self.network.map_names
+        pictures = np.array([self.dataset.slices[index] is None for index in scores["index"]])
+        splits = {"all": pictures}
+        for name, split in (("duplicate", "without_duplicates"), ("near_copy", "without_near_copies")):
+            if name in copies:
+                splits[split] = pictures & (copies[name][scores["index"]] == 0)
+        found = decisions.p_values if decisions else None
+        figures = {
+            split: evaluate_scores(scores, names, keep, self.resamples, self.seed, found)
+            for split, keep in splits.items()
+        }
+        if not pictures.all():
+            volumes = [None if part is None else i for i, part in zip(self.dataset.positions, self.dataset.slices)]
+            joined = volume_scores(scores, names, volumes)
+            decisions = self._decide(joined, self.network.calibration.volume_scores)
+            write_scores(
+                joined,
+                [*names, "slices", *(f"{name}_max" for name in names)],
+                self.output_dir / "volumes.csv",
+                {"position": range(len(self.dataset.data))},
+                _decision_columns(decisions),
+            )
+            found = decisions.p_values if decisions else None
+            figures["volumes"] = evaluate_scores(joined, names, joined["label"] >= 0, self.resamples, self.seed, found)
+        return figures
+
+    def _log(self, decisions: Decisions | None, strange: list[str]) -> None:
+        if decisions:
+            logger.info(
+                f"{int(decisions.flagged.sum())} of {len(decisions.flagged)} images are flagged: their p-value by "
+                f"{decisions.score} against {decisions.normals} calibration normals is at most {decisions.alpha:g}."
+            )
+            if 0 < decisions.alpha < smallest_alpha(decisions.normals):
+                logger.warning(
+                    f"With {decisions.normals} calibration normals nothing is flagged at alpha {decisions.alpha:g}: "
+                    f"the smallest alpha that can is {smallest_alpha(decisions.normals):.4f}."
+                )
+        for why, number in Counter(filter(None, strange)).items():
+            logger.warning(f"{number} images are out of protocol: {why}.")
         logger.info("scores.csv, metrics.json and the plots are written to the evaluation folder.")
 
-    def _plot_gallery(self, scores: dict[str, np.ndarray], run: dict[str, Any]) -> None:
-        first = self.network.map_names[0]
+    def _decide(self, scores: dict[str, np.ndarray], calibration: torch.Tensor) -> Decisions | None:
+        """Decide on images or volumes; None where none were set aside for calibration."""
+        if calibration.shape[1] == 0:
+            return None
+        alpha = float(self.network.calibration.alpha) if self.alpha is None else self.alpha
+        return decide(scores, self.network.map_names, calibration.cpu(), self.score, alpha)
+
+    def _write_gallery(self, scores: dict[str, np.ndarray], decisions: Decisions | None) -> None:
+        """Write pictures of right and wrong decisions for the report."""
+        first = self.score or self.network.map_names[0]
+        flagged = decisions.flagged if decisions else None
+        rows = choose_rows(scores[first], scores["label"], flagged, 2 * self.gallery_size)
+        images = self.dataset.images[torch.from_numpy(scores["index"][rows])]
+        channel = self.network.map_names.index(first)
+        maps = self._maps(images)[:, channel]
+        quantiles = self.network.calibration.map_quantiles[channel].cpu().numpy()
+        if not quantiles.any():
+            quantiles = np.quantile(maps, np.array(LEVELS) / 100)
+        write_gallery(images, map_percentiles(maps, quantiles), rows, self.output_dir / "gallery")
+
+    def _maps(self, images: torch.Tensor) -> np.ndarray:
+        device = next(self.network.parameters()).device
+        with torch.inference_mode():
+            return self.network(normalise(images).to(device)).float().cpu().numpy()
+
+    def _plot_gallery(self, scores: dict[str, np.ndarray]) -> None:
+        first = self.score or self.network.map_names[0]
         ranked = scores["index"][np.argsort(-scores[first], kind="stable")]
         size = min(self.gallery_size, len(ranked) // 2) or len(ranked)
         chosen = np.unique(np.r_[ranked[:size], ranked[-size:]], return_index=True)
         shown = chosen[0][np.argsort(chosen[1])]
-        images = normalise(self.dataset.images[torch.from_numpy(shown)])
-        with torch.inference_mode():
-            maps = self.network(images.to(next(self.network.parameters()).device)).float().cpu().numpy()
+        images = self.dataset.images[torch.from_numpy(shown)]
+        maps = self._maps(images)
         rows = {index: row for row, index in enumerate(scores["index"])}
         kinds = {0: "normal", 1: "abnormal", -1: ""}
         parts = zip(self.dataset.positions, self.dataset.slices)
@@ -162,15 +249,26 @@ class WriteEvaluation:
             f"{places[index]} {kinds[int(scores['label'][rows[index]])]}\n{first} {scores[first][rows[index]]:.4f}"
             for index in shown
         ]
-        limits = dict(zip(self.network.map_names, maps.max(axis=(0, 2, 3)).tolist())) | run.get("map_limits", {})
+        limits = self.network.calibration.map_quantiles[:, LEVELS.index(99.9)].cpu().numpy()
+        limits = np.where(limits > 0, limits, maps.max(axis=(0, 2, 3)))
         plot_gallery(
-            images.numpy(),
+            normalise(images).numpy(),
             maps,
             self.network.map_names,
             titles,
-            [max(limits[name], 1e-12) for name in self.network.map_names],
+            np.maximum(limits, 1e-12).tolist(),
             self.output_dir / "gallery.png",
         )
+
+
+def _decision_columns(decisions: Decisions | None) -> dict[str, Any]:
+    if decisions is None:
+        return {}
+    return {
+        "p_value": [f"{value:.6g}" for value in decisions.p_values[decisions.score]],
+        "percentile": [f"{value:.6g}" for value in decisions.percentile],
+        "flagged": decisions.flagged.astype(int),
+    }
 
 
 def _first_file(item: dict[str, Any]) -> str:

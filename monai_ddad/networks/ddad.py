@@ -1,21 +1,21 @@
 """DDADNet: the one module that is trained, saved, exported and served."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from typing import Any, Literal
 
 import torch
 from torch import nn
 
+from monai_ddad.calibration import Calibration, p_values, percentiles
 from monai_ddad.networks.autoencoder import AE, AEU
 from monai_ddad.networks.ensemble import Ensemble
 from monai_ddad.networks.memory import MemAE
 from monai_ddad.networks.refine import ASRNet
-from monai_ddad.scores import image_scores, inter_map, intra_map, mean_variance, rec_map
+from monai_ddad.protocol import ProtocolCheck
+from monai_ddad.scores import image_scores, inter_map, intra_map, mean_variance, rec_map, z_map
 from monai_ddad.seeding import derive_seed
 
-__all__ = ["BACKBONES", "REFINE_INPUTS", "DDADNet"]
+__all__ = ["BACKBONES", "REFINE_INPUTS", "DDADNet", "Decision"]
 
 BACKBONES: dict[str, type[AE]] = {"AE": AE, "AE-U": AEU, "MemAE": MemAE}
 REFINE_INPUTS: dict[str, list[str]] = {"dual": ["inter", "intra"], "intra": ["intra"], "none": []}
@@ -25,7 +25,8 @@ class DDADNet(nn.Module):
     """Dual-distribution discrepancy network with self-supervised refinement.
 
     Holds the normative distribution module ``ndm`` and the unknown distribution module ``udm``, each an ensemble of
-    ``members`` autoencoders, and the refinement network ``asr``.
+    ``members`` autoencoders, the refinement network ``asr``, and what normal images score in ``calibration``, and
+    what all training images look like in ``protocol``.
 
     Args:
         backbone: ``"AE"``, ``"AE-U"`` or ``"MemAE"``.
@@ -40,16 +41,19 @@ class DDADNet(nn.Module):
         memory_slots, shrink_threshold, entropy_weight: of MemAE alone.
         masked: leave pixels out of maps and scores that are exactly -1 in all channels, as those outside the field of
             view of a :class:`~monai_ddad.transforms.FundusField`.
+        z_map: ``"inter"``, ``"intra"`` or ``"rec"`` to add that map as a z-score of each pixel against the known
+            normals, or ``"none"``.
+        calibration_images, calibration_volumes: how many of them the calibration holds.
         seed: seed of the initial weights, a stream of its own for each member; None draws them from PyTorch's
             global generator.
 
     Attributes:
         map_names: names of the output channels: ``r_dual`` or ``r_intra`` first (if refined), then ``inter``,
-            ``intra`` (if defined) and ``rec``.
+            ``intra`` (if defined) and ``rec``, and ``z_<map>`` (if asked for).
         settings: what the ensembles were built with.
 
     Raises:
-        ValueError: an unknown backbone or refine input, no members, or a refined ensemble of one member.
+        ValueError: an unknown backbone, refine input or z-map, no members, or a refined ensemble of one member.
 
     Source: MedIA 2023, sections 3.2 to 3.4; method.md sections 2 to 4.
 
@@ -60,6 +64,9 @@ class DDADNet(nn.Module):
         >>> net(torch.zeros(5, 1, 32, 32)).shape, net.image_scores(torch.zeros(5, 1, 32, 32)).shape
         (torch.Size([5, 4, 32, 32]), torch.Size([5, 4]))
     """
+
+    z_mean: torch.Tensor
+    z_deviation: torch.Tensor
 
     def __init__(
         self,
@@ -75,6 +82,9 @@ class DDADNet(nn.Module):
         shrink_threshold: float = 0.0,
         entropy_weight: float = 2e-4,
         masked: bool = False,
+        z_map: Literal["none", "inter", "intra", "rec"] = "none",
+        calibration_images: int = 0,
+        calibration_volumes: int = 0,
         seed: int | None = None,
     ) -> None:
         super().__init__()
@@ -107,11 +117,25 @@ class DDADNet(nn.Module):
         self.members = members
         self.refine = refine
         self.masked = masked
+        self.z_map = z_map
         self.in_channels = in_channels
         self.image_size = image_size
         names = ["inter", "intra", "rec"] if members > 1 else ["inter", "rec"]
         self.refine_channels: list[int] = [names.index(name) for name in REFINE_INPUTS[refine]]
-        self.map_names: list[str] = ([] if self.asr is None else [f"r_{refine}"]) + names
+        if z_map != "none" and z_map not in names:
+            raise ValueError(f"z_map must be none or one of {', '.join(names)}, got {z_map!r}.")
+        self.z_channel = names.index(z_map) if z_map != "none" else -1
+        size = (int(z_map != "none"), image_size, image_size)
+        self.register_buffer("z_mean", torch.zeros(size))
+        self.register_buffer("z_deviation", torch.ones(size))
+        self.discrepancy_names = names
+        self.map_names: list[str] = [
+            *([] if self.asr is None else [f"r_{refine}"]),
+            *names,
+            *([] if z_map == "none" else [f"z_{z_map}"]),
+        ]
+        self.protocol = ProtocolCheck(in_channels)
+        self.calibration = Calibration(len(self.map_names), calibration_images, calibration_volumes)
         if seed is not None:
             self._initialise(seed)
 
@@ -170,8 +194,12 @@ class DDADNet(nn.Module):
             least 0; all are 0 where :meth:`field` is.
         """
         maps = self.discrepancy_maps(image)
+        parts = [maps]
         if self.asr is not None:
-            maps = torch.cat([self.refine_logits(maps).softmax(dim=1)[:, 1:], maps], dim=1)
+            parts = [self.refine_logits(maps).softmax(dim=1)[:, 1:], maps]
+        if self.z_channel >= 0:
+            parts.append(z_map(maps[:, self.z_channel : self.z_channel + 1], self.z_mean, self.z_deviation))
+        maps = torch.cat(parts, dim=1)
         field = self.field(image)
         return maps if field is None else maps * field
 
@@ -185,3 +213,46 @@ class DDADNet(nn.Module):
     def image_scores(self, image: torch.Tensor) -> torch.Tensor:
         """Score images: (B, C, H, W) in [-1, 1] -> (B, M), the maps' means in the order of :attr:`map_names`."""
         return image_scores(self(image), self.field(image))
+
+    @torch.jit.export
+    def p_values(self, scores: torch.Tensor) -> torch.Tensor:
+        """Compute p-values of (B, M) image scores: (B, M) in (0, 1]; see :func:`monai_ddad.calibration.p_values`."""
+        return p_values(scores, self.calibration.scores)
+
+    @torch.jit.export
+    def percentiles(self, scores: torch.Tensor) -> torch.Tensor:
+        """Compute percentiles of (B, M) image scores among the calibration images: (B, M) in [0, 100]."""
+        return percentiles(scores, self.calibration.scores)
+
+
+class Decision(nn.Module):
+    """All that is decided by, as one output, for runtimes that know no methods, such as ONNX.
+
+    Args:
+        network: the trained and calibrated model.
+
+    Example:
+        >>> decision = Decision(DDADNet(image_size=32, width=2, hidden_size=8)).eval()
+        >>> [tuple(output.shape) for output in decision(torch.zeros(5, 1, 32, 32))]
+        [(5, 4, 32, 32), (5, 4), (5, 4), (5, 4)]
+    """
+
+    def __init__(self, network: DDADNet) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Decide on images.
+
+        Args:
+            image: (B, C, H, W) float in [-1, 1].
+
+        Returns:
+            maps: (B, M, H, W).
+            scores: (B, M).
+            p_values: (B, M).
+            protocol: (B, 4), see :class:`monai_ddad.protocol.ProtocolCheck`.
+        """
+        maps = self.network(image)
+        scores = image_scores(maps, self.network.field(image))
+        return maps, scores, self.network.p_values(scores), self.network.protocol(image)

@@ -1,6 +1,8 @@
 """Files that a run leaves."""
 
-from monai_ddad.outputs.overlay import overlay_heat_map
+from monai_ddad.outputs.decisions import ALPHAS, Decisions, decide, operating_points
+from monai_ddad.outputs.gallery import choose_rows, write_gallery
+from monai_ddad.outputs.overlay import add_colour_bar, overlay_heat_map
 from monai_ddad.outputs.plots import plot_gallery, plot_histograms, plot_roc
 from monai_ddad.outputs.tables import (
     evaluate_scores,
@@ -12,13 +14,20 @@ from monai_ddad.outputs.tables import (
 )
 
 __all__ = [
+    "ALPHAS",
+    "Decisions",
+    "add_colour_bar",
+    "choose_rows",
+    "decide",
     "evaluate_scores",
     "format_table",
+    "operating_points",
     "overlay_heat_map",
     "plot_gallery",
     "plot_histograms",
     "plot_roc",
     "volume_scores",
+    "write_gallery",
     "write_json",
     "write_scores",
     "write_table",

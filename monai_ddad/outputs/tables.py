@@ -7,20 +7,34 @@ import io
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from monai_ddad.checkpoints import atomic_file
-from monai_ddad.metrics import auroc, average_precision, bootstrap_interval
+from monai_ddad.metrics import auroc, average_precision, bootstrap_interval, sensitivity_at_specificity
+from monai_ddad.metrics.bootstrap import Metric
+from monai_ddad.outputs.decisions import operating_points
 
 __all__ = ["evaluate_scores", "format_table", "volume_scores", "write_json", "write_scores", "write_table"]
 
-METRICS = {"auroc": auroc, "average_precision": average_precision}
+METRICS: dict[str, Metric] = {
+    "auroc": auroc,
+    "average_precision": average_precision,
+    "sensitivity_at_90_specificity": partial(sensitivity_at_specificity, specificity=0.9),
+    "sensitivity_at_95_specificity": partial(sensitivity_at_specificity, specificity=0.95),
+}
+SHOWN = ("auroc", "average_precision")  # in the table of a log
 
 
 def evaluate_scores(
-    scores: dict[str, np.ndarray], names: Sequence[str], keep: np.ndarray, resamples: int = 1000, seed: int = 0
+    scores: dict[str, np.ndarray],
+    names: Sequence[str],
+    keep: np.ndarray,
+    resamples: int = 1000,
+    seed: int = 0,
+    p_values: Mapping[str, np.ndarray] | None = None,
 ) -> dict[str, Any]:
     """Compute all metrics of all scores on a part of the images.
 
@@ -29,10 +43,12 @@ def evaluate_scores(
         names: which scores.
         keep: (N,) bool, the images that count; those with an unknown label never do.
         resamples, seed: of the bootstrap intervals.
+        p_values: (N,) by name of a calibrated score; None where they are not calibrated.
 
     Returns:
-        counts ``"normal"`` and ``"abnormal"``, and ``"scores"``: by name ``auroc`` and ``average_precision`` with
-        ``<metric>_interval``, or an empty dictionary where a class is absent.
+        counts ``"normal"`` and ``"abnormal"``, ``"scores"``: by name each of :data:`METRICS` with
+        ``<metric>_interval``, or an empty dictionary where a class is absent; and ``"operating_points"`` by name, see
+        :func:`monai_ddad.outputs.decisions.operating_points`, where there are p-values and normal images.
 
     Example:
         >>> table = {"label": np.array([0, 0, 1]), "rec": np.array([0.1, 0.2, 0.3])}
@@ -50,6 +66,8 @@ def evaluate_scores(
                 result["scores"][name][metric] = float(function(values, labels))
                 interval = bootstrap_interval(function, values, labels, resamples, seed=seed)
                 result["scores"][name][f"{metric}_interval"] = list(interval)
+    if result["normal"] and p_values:
+        result["operating_points"] = {name: operating_points(p_values[name][keep], labels) for name in names}
     return result
 
 
@@ -67,8 +85,7 @@ def format_table(splits: dict[str, dict[str, Any]]) -> str:
     for split, figures in splits.items():
         for name, values in figures["scores"].items():
             cells = [
-                f"{_short(values[metric])} [{', '.join(map(_short, values[f'{metric}_interval']))}]"
-                for metric in METRICS
+                f"{_short(values[metric])} [{', '.join(map(_short, values[f'{metric}_interval']))}]" for metric in SHOWN
             ]
             rows.append(
                 (split.replace("_", " "), f"{figures['normal']} + {figures['abnormal']}", name, cells[0], cells[1])
@@ -91,6 +108,7 @@ def write_scores(
     names: Sequence[str],
     path: str | os.PathLike[str],
     columns: Mapping[str, Sequence[Any]],
+    further: Mapping[str, Sequence[Any]] | None = None,
 ) -> None:
     """Write one CSV row an image, atomically: what ``columns`` say of it, its label (empty where unknown), all scores.
 
@@ -98,15 +116,17 @@ def write_scores(
         scores: ``"index"``, ``"label"`` and scores by name, (N,) each.
         names: which scores, in the order of the columns.
         path: the CSV file.
-        columns: further columns by name, indexed by the image's index; None is left empty.
+        columns: columns in front of the label, indexed by the image's index; None is left empty.
+        further: columns behind the scores, indexed by the row.
     """
     rows = [
         [values[index] for values in columns.values()]
         + ["" if scores["label"][row] < 0 else int(scores["label"][row])]
         + [f"{scores[name][row]:.8g}" for name in names]
+        + [values[row] for values in (further or {}).values()]
         for row, index in enumerate(scores["index"])
     ]
-    write_table([*columns, "label", *names], rows, path)
+    write_table([*columns, "label", *names, *(further or {})], rows, path)
 
 
 def write_table(header: Sequence[str], rows: Iterable[Sequence[Any]], path: str | os.PathLike[str]) -> None:

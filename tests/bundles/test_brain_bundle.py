@@ -19,6 +19,7 @@ from PIL import Image
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from monai_ddad.bundle import network_settings
+from monai_ddad.calibration import map_percentiles
 from monai_ddad.checkpoints import CheckpointError, load_file, load_weights
 from monai_ddad.data import normalise
 from monai_ddad.networks import DDADNet
@@ -45,6 +46,15 @@ def trained(tmp_path_factory: pytest.TempPathFactory, dataset_dir: Path, small: 
     output = tmp_path_factory.mktemp("output")
     run("train", output_dir=str(output), dataset_dir=str(dataset_dir), **small)
     return output
+
+
+def read_table(path: Path) -> dict[str, np.ndarray]:
+    with path.open() as file:
+        rows = list(csv.DictReader(file))
+    text = ("out_of_protocol",)
+    return {
+        name: np.array([row[name] if name in text else float(row[name] or "nan") for row in rows]) for name in rows[0]
+    }
 
 
 def cause_of(error: BaseException) -> BaseException:
@@ -217,7 +227,7 @@ def test_inference_scores_a_folder_without_labels(trained, dataset_dir, tmp_path
     assert all(row["label"] == "" and math.isfinite(float(row[name])) for row in rows for name in NAMES)
     for position in range(3):
         with Image.open(results / "overlays" / f"{position:06d}.png") as overlay:
-            assert overlay.size == (50, 40) and overlay.mode == "RGB"
+            assert overlay.size == (130, 160) and overlay.mode == "RGB"  # with the colour bar
     assert not (results / "roc.png").exists()
     written = b"".join(path.read_bytes() for path in results.rglob("*") if path.suffix in (".csv", ".json"))
     assert not any(name.encode() in written for name in names)
@@ -238,7 +248,7 @@ def test_odd_images_get_right_scores(trained, dataset_dir, tmp_path):
     Image.fromarray((grey / np.float32(255)).astype(np.float32)).save(folder / "efloat.tif")
     shutil.copytree(trained / "models", tmp_path / "out" / "models")
     run("inference", output_dir=str(tmp_path / "out"), dataset_dir=str(folder))
-    table = np.genfromtxt(tmp_path / "out" / "eval" / "inference" / "scores.csv", delimiter=",", names=True)
+    table = read_table(tmp_path / "out" / "eval" / "inference" / "scores.csv")
     for name in NAMES:
         assert np.isfinite(table[name]).all()
         np.testing.assert_allclose(table[name][[1, 2, 4]], table[name][0], rtol=1e-5)
@@ -329,9 +339,9 @@ def test_copies_of_training_images_are_left_out_of_a_second_split(folders, small
     run("train", output_dir=str(tmp_path / "out"), dataset_dir=str(folders), **small)
     splits = json.loads((tmp_path / "out" / "eval" / "metrics.json").read_text())["splits"]
     assert (splits["all"]["normal"], splits["without_duplicates"]["normal"]) == (4, 3)
-    table = np.genfromtxt(tmp_path / "out" / "eval" / "scores.csv", delimiter=",", names=True)
+    table = read_table(tmp_path / "out" / "eval" / "scores.csv")
     assert table["duplicate"].tolist() == [1, 0, 0, 0, 0, 0, 0]
-    kept = table[table["duplicate"] == 0]
+    kept = {name: values[table["duplicate"] == 0] for name, values in table.items()}
     expected = roc_auc_score(kept["label"], kept["inter"])
     assert splits["without_duplicates"]["scores"]["inter"]["auroc"] == pytest.approx(expected)
 
@@ -359,7 +369,7 @@ def test_overlays_of_an_earlier_inference_are_removed(trained, dataset_dir, tmp_
     assert sorted(path.name for path in overlays.iterdir()) == ["000000.png", "000001.png"]
 
 
-def test_overlay_shows_the_first_map_at_the_scale_of_the_training_normals(trained, dataset_dir, tmp_path):
+def test_overlay_shows_a_map_in_percentiles_of_normal_pixels(trained, dataset_dir, tmp_path):
     shutil.copytree(trained / "models", tmp_path / "models")
     path = sorted((dataset_dir / "images").iterdir())[0]
     run("inference", output_dir=str(tmp_path), dataset_dir=str(path), overlay_map="inter")
@@ -369,10 +379,11 @@ def test_overlay_shows_the_first_map_at_the_scale_of_the_training_normals(traine
     heat = network(normalise(square)[None])[0, network.map_names.index("inter")].detach().numpy()
     shown = Image.fromarray((picture[0].numpy() * 255).astype(np.uint8))
     restored = np.asarray(Image.fromarray(heat).resize(shown.size, Image.Resampling.BILINEAR))
-    limit = json.loads((trained / "models" / "run.json").read_text())["map_limits"]["inter"]
-    expected = overlay_heat_map(shown, restored, limit)
+    quantiles = network.calibration.map_quantiles[network.map_names.index("inter")].numpy()
+    expected = overlay_heat_map(shown, map_percentiles(restored, quantiles))
     with Image.open(tmp_path / "eval" / "inference" / "overlays" / "000000.png") as overlay:
-        difference = np.abs(np.asarray(overlay).astype(int) - np.asarray(expected).astype(int))
+        overlaid = np.asarray(overlay)[: shown.height, : shown.width].astype(int)
+    difference = np.abs(overlaid - np.asarray(expected).astype(int))
     assert difference.max() <= 1
 
 
@@ -389,8 +400,8 @@ def test_wrong_settings_say_what_to_do(setting, message, dataset_dir, small, tmp
 def test_one_member_without_refinement_gives_finite_scores(dataset_dir, small, tmp_path):
     settings = small | {"members": 1, "refine": "none", "output_dir": str(tmp_path), "dataset_dir": str(dataset_dir)}
     run("train", **settings)
-    table = np.genfromtxt(tmp_path / "eval" / "scores.csv", delimiter=",", names=True)
-    assert table.dtype.names == ("position", "label", "inter", "rec")
+    table = read_table(tmp_path / "eval" / "scores.csv")
+    assert list(table) == ["position", "label", "inter", "rec", "out_of_protocol"]
     assert np.isfinite(table["inter"]).all() and np.isfinite(table["rec"]).all()
 
 

@@ -33,6 +33,23 @@ def test_a_csv_file_becomes_the_lists_with_known_normals_first(write_csv, tmp_pa
     assert lists["test"][0]["image"] == str(tmp_path / "t.png")
 
 
+def test_groups_are_kept_as_numbers_that_do_not_tell_whose_they_are(write_csv, write_image, tmp_path):
+    for name in "abcd":
+        write_image(f"{name}.png")
+    path = write_csv(HEADER + "a.png,normal,,CANARY1\nb.png,unlabeled,,CANARY2\nc.png,normal,,CANARY1\nd.png,test,0,\n")
+    write_datalist(build_datalist(path), tmp_path / "out.json")
+    assert "CANARY" not in (tmp_path / "out.json").read_text()
+    loaded = load_datalist(tmp_path / "out.json")
+    assert [item.get("group") for item in loaded["training"] + loaded["test"]] == [0, 0, 1, None]
+
+
+def test_patients_of_dicom_headers_are_groups(write_dicom, tmp_path):
+    for name, patient in (("normal/a.dcm", "CANARY"), ("normal/b.dcm", "x"), ("unlabeled/c.dcm", "CANARY")):
+        write_dicom(f"data/{name}", PatientID=patient)
+    lists = build_datalist(tmp_path / "data")
+    assert [item.get("group") for item in lists["training"]] == [0, 1, 0]
+
+
 @pytest.mark.parametrize("delimiter", [";", "\t"])
 def test_a_csv_file_of_a_spreadsheet_may_name_its_columns_otherwise(write_csv, delimiter):
     text = delimiter.join(["Pfad", "Teil", "Befund"]) + "\r\n" + delimiter.join(["a, b.png", "test", "1"]) + "\r\n"

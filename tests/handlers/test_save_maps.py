@@ -11,19 +11,21 @@ import torch
 from monai.transforms import Compose
 from PIL import Image
 
+from monai_ddad.calibration import LEVELS, Calibration
 from monai_ddad.data import ResidentDataset
 from monai_ddad.handlers import SaveMaps
 from monai_ddad.transforms import AxialSlicesd, BrainSliced, PlainResized, ReadImaged
 
 READING = ReadImaged("image")
-NETWORK = SimpleNamespace(map_names=["inter", "rec"])
+NETWORK = SimpleNamespace(map_names=["inter", "rec"], calibration=Calibration(2))
+NETWORK.calibration.map_quantiles[1] = torch.linspace(0, 0.2, len(LEVELS))
 
 
 def save(paths, square, folder, batch_size=64, **options) -> ResidentDataset:
     """Run the handler with a network whose second map is what is brighter than .6 in the image."""
     transform = Compose([READING, AxialSlicesd("image"), square])
     dataset = ResidentDataset([{"image": str(path)} for path in paths], transform)
-    handler = SaveMaps(NETWORK, dataset, READING, str(folder), str(folder / "run.json"), "rec", **options)
+    handler = SaveMaps(NETWORK, dataset, READING, str(folder), "rec", **options)
     handler.start(None)
     for index in torch.arange(len(dataset)).split(batch_size):
         images = dataset.images[index].float() / 255
@@ -60,8 +62,8 @@ def test_a_volumes_map_is_on_its_own_grid_and_shows_the_lesion_where_it_is(tmp_p
     (overlay,) = (tmp_path / "out/overlays").iterdir()
     assert overlay.name in ("000000_slice007.png", "000000_slice008.png")
     with Image.open(overlay) as picture:
-        assert picture.size == (48, 64)
-        red = np.asarray(picture)[..., 0].astype(int) - np.asarray(picture)[..., 2]
+        shown = np.asarray(picture)[:64, :48].astype(int)
+    red = shown[..., 0] - shown[..., 2]
     row, column = np.argwhere(red > 40).mean(axis=0)
     assert row < 24 and column < 20  # anterior is up, the patient's right is on the left
     assert len(dataset) < 12 and dataset.slices == sorted(dataset.slices)
@@ -79,8 +81,8 @@ def test_pictures_and_volumes_in_one_list_keep_their_positions(tmp_path):
     assert names[0] == "000000.png" and names[1].startswith("000001_slice") and names[2:] == ["000003.png"]
     assert [path.name for path in (tmp_path / "out/maps").iterdir()] == ["000001_rec.nii.gz"]
     with Image.open(tmp_path / "out/overlays/000003.png") as picture:
-        assert picture.size == (30, 40)
-        hot = np.asarray(picture)[..., 0].astype(int) - np.asarray(picture)[..., 2]
+        shown = np.asarray(picture)[:40, :30].astype(int)
+    hot = shown[..., 0] - shown[..., 2]
     assert hot[6:9, 21:24].min() > 20 and hot[20:].max() == 0
 
 
@@ -95,4 +97,20 @@ def test_maps_of_an_earlier_run_are_removed_and_other_files_are_not(tmp_path, wr
 
 def test_an_unknown_map_is_refused(make_dataset):
     with pytest.raises(ValueError, match="map_name must be one of"):
-        SaveMaps(NETWORK, make_dataset(), READING, "out", "run.json", "r_dual")
+        SaveMaps(NETWORK, make_dataset(), READING, "out", "r_dual")
+    with pytest.raises(ValueError, match="map_format must be none, npz or nifti"):
+        SaveMaps(NETWORK, make_dataset(), READING, "out", map_format="png")
+
+
+@pytest.mark.parametrize("map_format", ["npz", "nifti"])
+def test_maps_of_pictures_are_saved_on_their_own_grid_if_asked_for(tmp_path, map_format):
+    pixels = np.zeros((40, 30), dtype=np.uint8)
+    pixels[5:15, 16:26] = 255
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    save([tmp_path / "a.png"], PlainResized("image", image_size=64), tmp_path / "out", map_format=map_format)
+    if map_format == "npz":
+        heat = np.load(tmp_path / "out/maps/000000_rec.npz")["map"]
+    else:
+        heat = nib.load(tmp_path / "out/maps/000000_rec.nii.gz").get_fdata()[..., 0].T
+    assert heat.shape == (40, 30)
+    np.testing.assert_allclose(np.argwhere(heat > 0.2).mean(axis=0), [9.5, 20.5], atol=0.6)

@@ -7,15 +7,20 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from monai_ddad.outputs import (
+    add_colour_bar,
+    choose_rows,
     evaluate_scores,
+    operating_points,
     overlay_heat_map,
     plot_gallery,
     plot_histograms,
     plot_roc,
     volume_scores,
+    write_gallery,
     write_json,
     write_scores,
 )
@@ -93,8 +98,60 @@ def test_plots_are_pictures_also_of_constant_scores(table, constant, tmp_path):
 def test_overlay_leaves_cold_pixels_and_colours_hot_ones():
     image = Image.new("L", (40, 20), 100)
     heat = np.zeros((20, 40))
-    heat[:, 30:] = 1.0
-    overlay = np.asarray(overlay_heat_map(image, heat, limit=1.0, opacity=0.5))
+    heat[:, 30:] = 99.9
+    overlay = np.asarray(overlay_heat_map(image, heat, opacity=0.5))
     assert overlay.shape == (20, 40, 3)
     assert (overlay[:, :30] == 100).all()
     assert (overlay[:, 30:, 0] > 150).all() and (overlay[:, 30:, 2] > 60).all()
+
+
+def test_overlay_is_stronger_where_fewer_normal_pixels_reach_as_high():
+    image = Image.new("L", (40, 8), 0)
+    levels = np.repeat([0.0, 50, 90, 99, 99.9, 100, 100, 100], 5)
+    weight = np.asarray(overlay_heat_map(image, np.tile(levels, (8, 1)), opacity=1.0)).astype(int).sum(axis=-1)[0, ::5]
+    assert weight[0] == 0 and (np.diff(weight[:5]) > 0).all() and (weight[4:] == weight[4]).all()
+
+
+@pytest.mark.parametrize("size", [(30, 20), (640, 400)])
+def test_a_colour_bar_stands_beside_the_overlay_and_leaves_it_as_it_is(size):
+    overlay = Image.effect_noise(size, 80).convert("RGB")
+    shown = add_colour_bar(overlay)
+    assert shown.width > overlay.width and shown.height >= overlay.height
+    assert np.array_equal(np.asarray(shown.crop((0, 0, *size))), np.asarray(overlay))
+    bar = np.asarray(shown)[:, overlay.width :].astype(int).sum(axis=-1)
+    assert bar.max() > 700 and len(np.unique(bar)) > 50  # white figures, and colours
+
+
+def test_the_gallery_shows_the_clearest_and_the_worst_decisions_of_each_kind():
+    scores, labels = np.arange(12.0), np.array([0, 1, -1] * 4)
+    flagged = scores >= 6
+    assert choose_rows(scores, labels, flagged, 1) == [0, 1, 2, 9, 10, 11]
+    assert choose_rows(scores, labels, flagged, 5) == list(range(12))
+    assert choose_rows(scores, labels, None, 1) == [0, 1, 2, 9, 10, 11]
+
+
+def test_gallery_files_of_an_earlier_run_are_removed_and_other_files_are_not(tmp_path):
+    for name in ("000007_image.png", "mine.png"):
+        (tmp_path / name).touch()
+    images = torch.randint(0, 256, (2, 3, 16, 16), dtype=torch.uint8)
+    write_gallery(images, np.zeros((2, 16, 16)), [4, 9], tmp_path)
+    names = ["000004_image.png", "000004_overlay.png", "000009_image.png", "000009_overlay.png", "mine.png"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
+    with Image.open(tmp_path / "000009_image.png") as picture:
+        assert picture.size == (192, 192)
+        np.testing.assert_allclose(np.asarray(picture).mean(axis=(0, 1)), images[1].float().mean(dim=(1, 2)), atol=4)
+
+
+@pytest.mark.parametrize("abnormal", [0, 30])
+def test_operating_points_are_counted(abnormal):
+    rng = np.random.default_rng(0)
+    values, labels = rng.random(50 + abnormal).astype(np.float32), np.repeat([0, 1], [50, abnormal])
+    found = operating_points(values, labels, [0.1, 0.5])
+    for point in found["points"]:
+        assert point["false_positive_rate"] == (values[:50] <= point["alpha"]).mean()
+        low, high = point["false_positive_rate_interval"]
+        assert 0 <= low <= point["false_positive_rate"] <= high <= 1
+        assert ("sensitivity" in point) == bool(abnormal)
+        if abnormal:
+            assert point["sensitivity"] == (values[50:] <= point["alpha"]).mean()
+    assert 0 < found["calibration_error"] < 0.2

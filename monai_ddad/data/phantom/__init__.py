@@ -82,7 +82,7 @@ def write_phantom_dataset(
     folder: str | os.PathLike[str],
     kind: PhantomKind = "brain",
     seed: int = 0,
-    normal: int = 256,
+    normal: int = 288,
     unlabeled: int = 256,
     abnormal_rate: float = 0.6,
     test: int = 100,

@@ -1,0 +1,90 @@
+"""Known normals set aside for calibration."""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from monai_ddad.data.resident import DataError, ResidentDataset
+
+__all__ = ["hold_out"]
+
+logger = logging.getLogger(__name__)
+
+
+def hold_out(
+    dataset: ResidentDataset, share: float = 0.1, at_least: int = 30, seed: int = 0
+) -> tuple[ResidentDataset, ResidentDataset]:
+    """Set known normals aside that no network is to see, by which scores are calibrated.
+
+    What belongs together stays on one side: the slices of a volume, items of one ``"group"`` (a patient), and images
+    of equal content. Groups that unlabelled images belong to, too, stay in training. At most half of the known normals
+    are set aside.
+
+    Args:
+        dataset: known normal (label 0) and unlabelled (None) images.
+        share: part of the known normal items to set aside, in [0, 1); 0 sets none aside.
+        at_least: items to set aside where ``share`` is not 0.
+        seed: seed of the choice.
+
+    Returns:
+        the images to train on, and those that are set aside.
+
+    Raises:
+        DataError: ``share`` or ``at_least`` is outside its range.
+
+    Example:
+        >>> import torch
+        >>> items = [{"image": value, "label": 0 if value < 40 else None} for value in range(50)]
+        >>> data = ResidentDataset(items, lambda item: {"image": torch.full((1, 8, 8), item["image"] / 50)})
+        >>> training, calibration = hold_out(data, at_least=10)
+        >>> len(training), len(calibration), set(calibration.labels)
+        (40, 10, {0})
+    """
+    if not 0 <= share < 1 or at_least < 0:
+        raise DataError(
+            f"calibration_share must be in [0, 1) and calibration_minimum at least 0, got {share} and {at_least}."
+        )
+    normals = len({position for position, label in zip(dataset.positions, dataset.labels) if label == 0})
+    wanted = max(at_least, round(share * normals)) if share else 0
+    if wanted > normals // 2:
+        wanted = normals // 2
+        logger.warning(f"Only {wanted} of the {normals} known normals are set aside for calibration, half of them.")
+    groups = _groups(dataset)
+    mixed = {group for group, label in zip(groups, dataset.labels) if label != 0}
+    members: dict[int, set[int]] = {}  # positions of the items of each group
+    for group, position in zip(groups, dataset.positions):
+        if group not in mixed:
+            members.setdefault(group, set()).add(position)
+    chosen: set[int] = set()
+    held = 0
+    for group in np.random.default_rng(seed).permutation(list(members)).tolist():
+        if held + len(members[group]) <= wanted:
+            chosen.add(group)
+            held += len(members[group])
+    if held < wanted:
+        logger.warning(
+            f"{held} instead of {wanted} known normals are set aside for calibration: groups are kept together, "
+            "and those with unlabelled images stay in training."
+        )
+    sides: tuple[list[int], list[int]] = ([], [])
+    for index, group in enumerate(groups):
+        sides[group in chosen].append(index)
+    return dataset.subset(sides[0]), dataset.subset(sides[1])
+
+
+def _groups(dataset: ResidentDataset) -> list[int]:
+    """Give each image a number that those of the same item, group or content share."""
+    first: dict[object, int] = {}
+    links = []
+    for index, (position, image) in enumerate(zip(dataset.positions, dataset.images)):
+        group = dataset.data[position].get("group")
+        keys = [("item", position), ("content", image.numpy().tobytes())]
+        keys += [] if group is None else [("group", group)]
+        links += [(index, first.setdefault(key, index)) for key in keys]
+    rows, columns = np.array(links, dtype=int).reshape(-1, 2).T
+    graph = coo_array((np.ones(len(rows)), (rows, columns)), shape=(len(dataset), len(dataset)))
+    return connected_components(graph, directed=False)[1].tolist()

@@ -1,0 +1,61 @@
+"""Calibration of a trained model."""
+
+from __future__ import annotations
+
+import torch
+
+from monai_ddad.data.resident import ResidentDataset, normalise
+from monai_ddad.networks import DDADNet
+from monai_ddad.scores import image_scores
+
+__all__ = ["calibrate"]
+
+FLOOR = 0.05  # least standard deviation of a pixel of a z-map, of the map's average one
+
+
+@torch.no_grad()
+def calibrate(
+    network: DDADNet, training: ResidentDataset, held_out: ResidentDataset, alpha: float = 0.05, images: int = 500
+) -> None:
+    """Fill the buffers by which a model compares an image with those of the training and with new normal ones.
+
+    Scores are calibrated on the images that no network has seen; where there are none, p-values stay 1. Means and
+    deviations of a z-map come from the known normals that were trained on, so that the calibration images are as new to
+    it as any other. Quantiles of the maps, which only colour them, come from the former, or the latter where there are
+    none.
+
+    Args:
+        network: the trained model.
+        training: the images that it was trained on.
+        held_out: known normals that it was not trained on; may be empty.
+        alpha: false-positive rate at which an image is flagged, in [0, 1].
+        images: known normals at most that z-maps and quantiles are taken from.
+
+    Source: Bates et al., Annals of Statistics 51, 2023, section 2 (split conformal p-values).
+    """
+    network.eval()
+    device = next(network.parameters()).device
+    known = training.subset([i for i, label in enumerate(training.labels) if label == 0][:images])
+    if network.z_channel >= 0:
+        network.z_mean, network.z_deviation = torch.zeros_like(network.z_mean), torch.ones_like(network.z_deviation)
+        maps = _maps(network, known)[:, -1:]  # as they are, with mean 0 and deviation 1
+        deviation = maps.std(dim=0)
+        network.z_mean = maps.mean(dim=0).to(device)
+        network.z_deviation = (deviation + FLOOR * deviation.mean().clamp(min=1e-12)).to(device)
+    network.protocol.fit(normalise(training.images).to(device))
+    calibration = network.calibration
+    calibration.alpha = torch.tensor(alpha, device=device)
+    calibration.fit_maps(_maps(network, held_out.subset(range(len(held_out))[:images]) if len(held_out) else known))
+    scores = [image_scores(network(batch), network.field(batch)).cpu() for batch in _batches(network, held_out)]
+    volumes = [None if part is None else position for position, part in zip(held_out.positions, held_out.slices)]
+    calibration.fit_scores(torch.cat(scores) if scores else torch.zeros(0, len(network.map_names)), volumes)
+    calibration.to(device)
+
+
+def _batches(network: DDADNet, dataset: ResidentDataset) -> list[torch.Tensor]:
+    device = next(network.parameters()).device
+    return [normalise(batch).to(device) for batch in dataset.images.split(64)] if len(dataset) else []
+
+
+def _maps(network: DDADNet, dataset: ResidentDataset) -> torch.Tensor:
+    return torch.cat([network(batch).cpu() for batch in _batches(network, dataset)])

@@ -1,0 +1,83 @@
+"""Maps are compared with masks on the pictures' own grid."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from monai.transforms import Compose
+from PIL import Image
+from sklearn.metrics import roc_auc_score
+
+from monai_ddad.data import ResidentDataset
+from monai_ddad.handlers import PixelMetrics
+from monai_ddad.transforms import ChestFilmd, PlainResized, ReadImaged
+
+NETWORK = SimpleNamespace(map_names=["found", "missed"])
+
+
+@pytest.fixture
+def items(tmp_path):
+    """Two normal pictures, two with a lesion and a mask, and one that is abnormal and has none."""
+    rng = np.random.default_rng(0)
+    items = []
+    for k, (label, masked) in enumerate([(0, False), (0, False), (1, True), (1, True), (1, False)]):
+        pixels = rng.integers(20, 120, (96, 64 + 8 * k), dtype=np.uint8)
+        if label:
+            pixels[20:50, 10:40] = 255
+        Image.fromarray(pixels).save(tmp_path / f"{k}.png")
+        items.append({"image": str(tmp_path / f"{k}.png"), "label": label})
+        if masked:
+            mask = np.zeros(pixels.shape, dtype=np.uint8)
+            mask[20:50, 10:40] = 255
+            Image.fromarray(mask).save(tmp_path / f"{k}_mask.png")
+            items[-1]["mask"] = str(tmp_path / f"{k}_mask.png")
+    return items
+
+
+def evaluate(items, square) -> dict:
+    """Run the handler with a network whose first map is the image and whose second is its negative."""
+    dataset = ResidentDataset(items, Compose([ReadImaged("image"), square]))
+    handler, engine = PixelMetrics(NETWORK, dataset), SimpleNamespace(state=SimpleNamespace())
+    handler.start(engine)
+    for index in torch.arange(len(dataset)).split(2):
+        images = dataset.images[index].float() / 255
+        engine.state.output, engine.state.batch = {"pred": torch.cat([images, 1 - images], dim=1)}, {"index": index}
+        handler.collect(engine)
+    handler.finish(engine)
+    return engine.state.pixel_metrics
+
+
+@pytest.mark.parametrize("square", [PlainResized("image"), ChestFilmd("image")], ids=["plain", "modality"])
+def test_a_map_that_is_bright_on_the_lesions_and_nowhere_else_is_nearly_perfect(items, square):
+    found = evaluate(items, square)
+    assert found["found"]["pixel_auroc"] > 0.98 and found["missed"]["pixel_auroc"] < 0.1
+    assert found["found"]["best_dice"] > 0.9 and found["found"]["per_region_overlap"] > 0.9
+    assert 0 < found["missed"]["pixel_average_precision"] < found["found"]["pixel_average_precision"] <= 1
+
+
+def test_the_figures_are_those_of_the_pictures_with_masks_and_the_normal_ones(items):
+    found = evaluate(items, PlainResized("image"))["found"]["pixel_auroc"]
+    scores, labels = [], []
+    for item in items[:4]:
+        with Image.open(item["image"]) as picture:
+            small = np.asarray(picture.resize((64, 64), Image.Resampling.BILINEAR)) / np.float32(255)
+            whole = np.asarray(Image.fromarray(small).resize(picture.size, Image.Resampling.BILINEAR))
+        mask = np.zeros(whole.shape, dtype=np.float32)
+        if "mask" in item:
+            mask[20:50, 10:40] = 1
+        scores.append(np.asarray(Image.fromarray(whole).resize((128, 128))))
+        labels.append(np.asarray(Image.fromarray(mask).resize((128, 128), Image.Resampling.BOX)) > 0.5)
+    assert found == pytest.approx(roc_auc_score(np.ravel(labels), np.ravel(scores)), abs=2e-3)
+
+
+def test_without_masks_there_are_no_figures(items):
+    assert evaluate(items[:2], PlainResized("image")) == {}
+
+
+def test_a_mask_of_another_size_is_an_error(items):
+    items[2]["mask"] = items[3]["mask"]
+    with pytest.raises(ValueError, match=r"a mask is \(96, 88\) pixels and its picture \(96, 80\)"):
+        evaluate(items, PlainResized("image"))

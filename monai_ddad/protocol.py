@@ -176,7 +176,7 @@ class ProtocolCheck(nn.Module):
 
         Args:
             images: (N, C, H, W) float in [-1, 1], H = W a multiple of 16: known normal and unlabelled images, in any
-                order.
+                order. Abnormal images are taken for ordinary if there are such ones among them.
 
         Raises:
             ValueError: the images are of another shape or hold a value that is not finite.

@@ -18,7 +18,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10",
     packages=find_packages(include=["monai_ddad", "monai_ddad.*"]),
-    package_data={"monai_ddad": ["py.typed", "report/metrics.schema.json", "report/templates/*"]},
+    package_data={"monai_ddad": ["py.typed", "report/*.json", "report/templates/*"]},
     install_requires=[
         "torch>=2.8",
         "monai>=1.6.1",
@@ -59,6 +59,8 @@ setup(
             "mypy",
             "highdicom>=0.28.2",
             "scikit-learn>=1.4",
+            "selenium>=4.20",
+            "axe-core-python>=0.1",
             "onnx>=1.17",
             "onnxscript>=0.3",
             "onnxruntime>=1.20",

@@ -51,8 +51,8 @@ examples:
   python -m monai_ddad prepare rsna downloads/rsna RSNA_authors --split data.json --photometry authors
 """
 REPORT = """\
-Writes eval/report.html of a run that was evaluated, one file that any browser shows without a network, or with --compare
-two runs side by side.
+Writes eval/report.html of a run that was evaluated, one file that any browser shows without a network, or with
+--compare two runs side by side.
 
 examples:
   python -m monai_ddad report runs/mine

@@ -45,6 +45,9 @@ def test_help_has_examples_and_needs_no_heavy_library(command):
         ([], ["required"]),
         (["train"], ["invalid choice"]),
         (["datalist", "folder"], ["--output"]),
+        (["report"], ["needs the folder of a run"]),
+        (["report", "a", "--compare", "a", "b"], ["needs the folder of a run"]),
+        (["report", "--compare", "a", "b"], ["needs --output"]),
         (["prepare", "mnist", "a", "b"], ["invalid choice", "brain_tumor"]),
         (["prepare", "rsna", "a", "b"], ["needs --split", "data.json that the authors"]),
         (["prepare", "lag", "a", "b", "--num_workers", "0"], ["whole number from 1"]),
@@ -99,6 +102,8 @@ def test_bad_data_is_one_line_without_paths_and_exit_code_1(tmp_path, capsys):
     for arguments in (
         ["datalist", absent, "--output", str(tmp_path / "list.json")],
         ["audit", absent, "--output", str(tmp_path / "audit")],
+        ["report", absent],
+        ["report", "--compare", absent, absent, "--output", str(tmp_path / "report.html")],
         ["prepare", "rsna", absent, str(tmp_path / "out"), "--split", str(tmp_path / "data.json")],
         ["prepare", "rsna", str(tmp_path), str(tmp_path.parent / "out"), "--split", str(tmp_path / "data.json")],
     ):

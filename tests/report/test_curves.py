@@ -1,0 +1,46 @@
+"""Points of curves against scikit-learn and a plain loop."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.stats import beta
+from sklearn.metrics import average_precision_score, precision_recall_curve, roc_curve
+
+from monai_ddad.report.curves import precision_recall_points, realised_rates, roc_points
+
+
+def draw(seed: int, ties: bool) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    labels = np.r_[0, 1, rng.integers(0, 2, 40)]
+    scores = rng.normal(size=42) + 0.7 * labels
+    return np.round(scores) if ties else scores, labels
+
+
+@pytest.mark.parametrize("ties", [False, True])
+def test_roc_points_equal_scikit_learn(ties):
+    for seed in range(10):
+        scores, labels = draw(seed, ties)
+        alarms, hits, _ = roc_curve(labels, scores, drop_intermediate=False)
+        np.testing.assert_allclose(roc_points(scores, labels), [alarms, hits], atol=1e-12)
+
+
+@pytest.mark.parametrize("ties", [False, True])
+def test_precision_recall_points_equal_scikit_learn(ties):
+    for seed in range(10):
+        scores, labels = draw(seed, ties)
+        precision, recall, _ = precision_recall_curve(labels, scores)
+        found = precision_recall_points(scores, labels)
+        np.testing.assert_allclose(found, [recall[-2::-1], precision[-2::-1]], atol=1e-12)
+        area = (np.diff(found[0], prepend=0) * found[1]).sum()
+        assert area == pytest.approx(average_precision_score(labels, scores))
+
+
+def test_realised_rates_equal_a_plain_count_with_the_clopper_pearson_interval():
+    p_values = (np.random.default_rng(0).integers(1, 41, 50) / 40).astype(np.float32)
+    alphas = np.arange(1, 40) / 40  # as many as there are different p-values, so that each counts at its own
+    for alpha, rate, low, high in zip(alphas, *realised_rates(p_values, alphas)):
+        count = sum(round(40 * float(p)) <= round(40 * alpha) for p in p_values)
+        assert rate == count / 50
+        assert low == pytest.approx(beta.ppf(0.025, count, 51 - count) if count else 0, abs=1e-9)
+        assert high == pytest.approx(beta.ppf(0.975, count + 1, 50 - count) if count < 50 else 1, abs=1e-9)

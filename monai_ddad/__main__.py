@@ -210,7 +210,8 @@ def _report(options: argparse.Namespace) -> int:
     if options.compare is None:
         write_report(options.folder, options.output)
     else:
-        write_comparison(*options.compare, options.output)
+        first, second = options.compare
+        write_comparison(first, second, options.output)
     return 0
 
 

@@ -38,8 +38,16 @@ __all__ = ["WriteEvaluation"]
 
 logger = logging.getLogger(__name__)
 
-FILES = ("scores.csv", "volumes.csv", "unreadable.csv", "metrics.json", "histograms.png", "roc.png", "gallery.png")
-FILES += ("report.html",)  # written from the others by monai_ddad.report
+FILES = (
+    "scores.csv",
+    "volumes.csv",
+    "unreadable.csv",
+    "metrics.json",
+    "histograms.png",
+    "roc.png",
+    "gallery.png",
+    "report.html",
+)  # the last is written from the others by monai_ddad.report
 
 
 class WriteEvaluation:

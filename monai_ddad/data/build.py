@@ -44,7 +44,7 @@ def build_datalist(source: str | os.PathLike[str], columns: dict[str, str] | Non
 
     Returns:
         ``{"training": items, "test": items}`` with absolute or relative paths. Items of one group, or of one PatientID
-        where DICOM headers have it and there are no groups, share a number as their ``"group"``.
+        where DICOM headers have several and there are no groups, share a number as their ``"group"``.
 
     Raises:
         DataError: the source is none of these; or rows of the CSV are incomplete or contradictory, or groups are in
@@ -65,7 +65,9 @@ def build_datalist(source: str | os.PathLike[str], columns: dict[str, str] | Non
         lists = load_datalist(path)
     if not any("group" in item for items in lists.values() for item in items):
         items = [item for items in lists.values() for item in items]
-        _number_groups(items, _patients(items))
+        patients = _patients(items)
+        if len(set(patients) - {""}) > 1:  # one name for all is that of nobody
+            _number_groups(items, patients)
     return lists
 
 

@@ -52,7 +52,8 @@ def hold_out(
     wanted = max(at_least, round(share * normals)) if share else 0
     if wanted > normals // 2:
         wanted = normals // 2
-        logger.warning(f"Only {wanted} of the {normals} known normals are set aside for calibration, half of them.")
+        if normals:
+            logger.warning(f"Only {wanted} of the {normals} known normals are set aside for calibration, half of them.")
     groups = _groups(dataset)
     mixed = {group for group, label in zip(groups, dataset.labels) if label != 0}
     members: dict[int, set[int]] = {}  # positions of the items of each group

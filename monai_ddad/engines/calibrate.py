@@ -42,7 +42,7 @@ def calibrate(
         deviation = maps.std(dim=0)
         network.z_mean = maps.mean(dim=0).to(device)
         network.z_deviation = (deviation + FLOOR * deviation.mean().clamp(min=1e-12)).to(device)
-    network.protocol.fit(normalise(training.images).to(device))
+    network.protocol.fit(normalise(training.images))
     calibration = network.calibration
     calibration.alpha = torch.tensor(alpha, device=device)
     calibration.fit_maps(_maps(network, held_out.subset(range(len(held_out))[:images]) if len(held_out) else known))

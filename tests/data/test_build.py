@@ -50,6 +50,12 @@ def test_patients_of_dicom_headers_are_groups(write_dicom, tmp_path):
     assert [item.get("group") for item in lists["training"]] == [0, 1, 0]
 
 
+def test_one_patient_for_all_is_none(write_dicom, tmp_path):
+    for name in ("normal/a.dcm", "normal/b.dcm", "unlabeled/c.dcm"):
+        write_dicom(f"data/{name}", PatientID="ANONYMOUS")
+    assert not any("group" in item for item in build_datalist(tmp_path / "data")["training"])
+
+
 @pytest.mark.parametrize("delimiter", [";", "\t"])
 def test_a_csv_file_of_a_spreadsheet_may_name_its_columns_otherwise(write_csv, delimiter):
     text = delimiter.join(["Pfad", "Teil", "Befund"]) + "\r\n" + delimiter.join(["a, b.png", "test", "1"]) + "\r\n"

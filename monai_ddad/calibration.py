@@ -138,8 +138,10 @@ class Calibration(nn.Module):
         joined = torch.stack(means, dim=1) if means else scores.new_zeros(scores.shape[1], 0)
         self.volume_scores = joined.sort(dim=1).values.contiguous()
 
-    def fit_maps(self, maps: torch.Tensor) -> None:
-        """Keep the quantiles of the (N, M, H, W) maps of normal images."""
-        pixels = maps.transpose(0, 1).flatten(1).numpy()
-        quantiles = np.quantile(pixels, np.array(LEVELS) / 100, axis=1).T
+    def fit_maps(self, maps: torch.Tensor, field: torch.Tensor | None = None) -> None:
+        """Keep the quantiles of the (N, M, H, W) maps of normal images, where the (N, 1, H, W) field is not 0."""
+        pixels = maps.transpose(0, 1).flatten(1)
+        if field is not None:
+            pixels = pixels[:, field.flatten() > 0]
+        quantiles = np.quantile(pixels.numpy(), np.array(LEVELS) / 100, axis=1).T
         self.map_quantiles = torch.from_numpy(quantiles).float().contiguous()

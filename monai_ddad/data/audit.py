@@ -127,6 +127,8 @@ def _check_files(name: str, data: ResidentDataset, skip_unreadable: bool) -> lis
         errors[LISTED:] = [f"{len(errors) - LISTED} more of the {len(data.data)} {name} items cannot be read"]
     if skip_unreadable:
         errors = []
+    lost = [i for i, item in enumerate(data.data) if "mask" in item and not os.path.isfile(item["mask"])]
+    errors += [f"the masks of {len(lost)} {name} items are missing (positions {lost[:SHOWN]})"] if lost else []
     labels: dict[str, set[int | None]] = {}
     for item in data.data:
         for file in _files(item):

@@ -45,7 +45,8 @@ def calibrate(
     network.protocol.fit(normalise(training.images))
     calibration = network.calibration
     calibration.alpha = torch.tensor(alpha, device=device)
-    calibration.fit_maps(_maps(network, held_out.subset(range(len(held_out))[:images]) if len(held_out) else known))
+    shown = held_out.subset(range(len(held_out))[:images]) if len(held_out) else known
+    calibration.fit_maps(_maps(network, shown), network.field(normalise(shown.images)))
     scores = [image_scores(network(batch), network.field(batch)).cpu() for batch in _batches(network, held_out)]
     volumes = [None if part is None else position for position, part in zip(held_out.positions, held_out.slices)]
     calibration.fit_scores(torch.cat(scores) if scores else torch.zeros(0, len(network.map_names)), volumes)

@@ -13,7 +13,7 @@ from PIL import Image
 from monai_ddad.data.resident import ResidentDataset
 from monai_ddad.metrics import best_dice, per_region_overlap, pixel_auroc, pixel_average_precision
 from monai_ddad.networks import DDADNet
-from monai_ddad.transforms import ReadImage
+from monai_ddad.transforms import ImageReadError, ReadImage
 
 __all__ = ["PixelMetrics"]
 
@@ -23,7 +23,8 @@ class PixelMetrics:
 
     Counted are the pictures with a ``"mask"`` (an image file of the picture's size, not 0 where abnormal) and, beside
     them, the normal ones (label 0), as without lesions. Maps are put back on the picture's own grid; both are then
-    brought to a square of ``side`` pixels, so that pictures of all sizes weigh the same. At the end of the epoch
+    brought to a square of ``side`` pixels, so that pictures of all sizes weigh the same. What is outside the field of a
+    masked network is left out. At the end of the epoch
     ``state.pixel_metrics`` holds by score ``pixel_auroc``, ``pixel_average_precision``, ``best_dice`` with its
     ``best_dice_threshold``, and ``per_region_overlap``; it is empty where there are no masks.
 
@@ -49,25 +50,41 @@ class PixelMetrics:
         """Forget an earlier epoch."""
         self._maps: list[np.ndarray] = []
         self._masks: list[np.ndarray] = []
+        self._fields: list[np.ndarray] = []
 
     def collect(self, engine: Any) -> None:
         """Keep the maps and masks of a batch's pictures."""
         if not any("mask" in item for item in self.dataset.data):
             return
-        maps = engine.state.output[CommonKeys.PRED].float().cpu()
+        maps, image = engine.state.output[CommonKeys.PRED].float(), engine.state.output[CommonKeys.IMAGE]
+        field = self.network.field(image)
+        maps = torch.cat([maps, torch.ones_like(maps[:, :1]) if field is None else field], dim=1).cpu()
         for index, values in zip(engine.state.batch["index"].tolist(), maps):
-            item = self.dataset.data[self.dataset.positions[index]]
-            if self.dataset.slices[index] is None and ("mask" in item or self.dataset.labels[index] == 0):
-                self._keep(item, values)
+            position = self.dataset.positions[index]
+            counts = "mask" in self.dataset.data[position] or self.dataset.labels[index] == 0
+            if counts and self.dataset.slices[index] is None:
+                self._keep(position, values)
 
-    def _keep(self, item: dict[str, Any], values: torch.Tensor) -> None:
+    def _keep(self, position: int, values: torch.Tensor) -> None:
+        """Keep the maps of an item, the last of which is its field, and its mask."""
+        item = self.dataset.data[position]
         prepared = self.dataset.prepare(item)[0]["image"]
         restored = [self.dataset.restore(prepared, part) for part in values[:, None]]
-        mask = np.asarray(self.read(item["mask"]))[0] > 0 if "mask" in item else np.zeros(restored[0].shape, dtype=bool)
+        mask = np.zeros(restored[0].shape, dtype=bool)
+        if "mask" in item:
+            try:
+                mask = np.asarray(self.read(item["mask"]))[0] > 0
+            except ImageReadError as error:
+                raise ValueError(f"the mask of test item {position} cannot be read: {error}") from None
         if mask.shape != restored[0].shape:
-            raise ValueError(f"a mask is {mask.shape} pixels and its picture {restored[0].shape}: they must be equal.")
+            raise ValueError(
+                f"the mask of test item {position} is {mask.shape} pixels and its picture {restored[0].shape}: they "
+                "must be equal."
+            )
         size = (self.side, self.side)
-        self._maps.append(np.stack([np.asarray(Image.fromarray(part).resize(size)) for part in restored]))
+        *maps, field = (np.asarray(Image.fromarray(part).resize(size)) for part in restored)
+        self._maps.append(np.stack(maps))
+        self._fields.append(field > 0.5)
         self._masks.append(
             np.asarray(Image.fromarray(mask.astype(np.float32)).resize(size, Image.Resampling.BOX)) > 0.5
         )
@@ -77,13 +94,13 @@ class PixelMetrics:
         engine.state.pixel_metrics = {}
         if not any(mask.any() for mask in self._masks):
             return
-        maps, masks = np.stack(self._maps, axis=1), np.stack(self._masks)
+        maps, masks, field = np.stack(self._maps, axis=1), np.stack(self._masks), np.stack(self._fields)
         for name, values in zip(self.network.map_names, maps):
-            dice, threshold = best_dice(values, masks)
+            dice, threshold = best_dice(values, masks, field)
             engine.state.pixel_metrics[name] = {
-                "pixel_auroc": pixel_auroc(values, masks),
-                "pixel_average_precision": pixel_average_precision(values, masks),
+                "pixel_auroc": pixel_auroc(values, masks, field),
+                "pixel_average_precision": pixel_average_precision(values, masks, field),
                 "best_dice": dice,
                 "best_dice_threshold": threshold,
-                "per_region_overlap": per_region_overlap(values, masks),
+                "per_region_overlap": per_region_overlap(values, masks, field=field),
             }

@@ -221,7 +221,7 @@ class WriteEvaluation:
         """Decide on images or volumes; None where none were set aside for calibration."""
         if calibration.shape[1] == 0:
             return None
-        alpha = float(self.network.calibration.alpha) if self.alpha is None else self.alpha
+        alpha = round(float(self.network.calibration.alpha), 6) if self.alpha is None else self.alpha  # of float32
         return decide(scores, self.network.map_names, calibration.cpu(), self.score, alpha)
 
     def _write_gallery(self, scores: dict[str, np.ndarray], decisions: Decisions | None) -> None:

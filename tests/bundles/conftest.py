@@ -13,6 +13,7 @@ from monai_ddad.data.phantom import write_phantom_dataset
 REPOSITORY = Path(__file__).resolve().parents[2]
 SMALL: dict[str, Any] = {
     "device": "cpu",
+    "preset": "paper",
     "members": 2,
     "image_size": 16,
     "latent_size": 4,

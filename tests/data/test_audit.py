@@ -125,6 +125,13 @@ def test_near_copies_correlate_above_point_99_or_the_threshold_asked_for(dataset
     assert result.near_copy == [near] and result.duplicate == [False]
 
 
+def test_missing_masks_are_an_error_before_anything_is_trained(dataset):
+    test = dataset("test", noise(0, 1), abnormal=noise(2, 3))
+    test.data[3]["mask"] = "absent.png"
+    with pytest.raises(DataError, match=r"the masks of 1 input items are missing \(positions \[3\]\)"):
+        audit(test=test)
+
+
 @pytest.mark.parametrize("near_copy", [0.0, 1.0, float("nan")])
 def test_a_threshold_that_is_no_correlation_is_refused(dataset, near_copy):
     with pytest.raises(ValueError, match=r"near_copy must be in \(0, 1\)"):

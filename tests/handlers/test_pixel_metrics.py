@@ -15,7 +15,7 @@ from monai_ddad.data import ResidentDataset
 from monai_ddad.handlers import PixelMetrics
 from monai_ddad.transforms import ChestFilmd, PlainResized, ReadImaged
 
-NETWORK = SimpleNamespace(map_names=["found", "missed"])
+NETWORK = SimpleNamespace(map_names=["found", "missed"], field=lambda image: None)
 
 
 @pytest.fixture
@@ -37,14 +37,15 @@ def items(tmp_path):
     return items
 
 
-def evaluate(items, square) -> dict:
+def evaluate(items, square, network=NETWORK) -> dict:
     """Run the handler with a network whose first map is the image and whose second is its negative."""
     dataset = ResidentDataset(items, Compose([ReadImaged("image"), square]))
-    handler, engine = PixelMetrics(NETWORK, dataset), SimpleNamespace(state=SimpleNamespace())
+    handler, engine = PixelMetrics(network, dataset), SimpleNamespace(state=SimpleNamespace())
     handler.start(engine)
     for index in torch.arange(len(dataset)).split(2):
         images = dataset.images[index].float() / 255
-        engine.state.output, engine.state.batch = {"pred": torch.cat([images, 1 - images], dim=1)}, {"index": index}
+        engine.state.output = {"pred": torch.cat([images, 1 - images], dim=1), "image": images}
+        engine.state.batch = {"index": index}
         handler.collect(engine)
     handler.finish(engine)
     return engine.state.pixel_metrics
@@ -79,5 +80,24 @@ def test_without_masks_there_are_no_figures(items):
 
 def test_a_mask_of_another_size_is_an_error(items):
     items[2]["mask"] = items[3]["mask"]
-    with pytest.raises(ValueError, match=r"a mask is \(96, 88\) pixels and its picture \(96, 80\)"):
+    with pytest.raises(ValueError, match=r"mask of test item 2 is \(96, 88\) pixels and its picture \(96, 80\)"):
         evaluate(items, PlainResized("image"))
+
+
+def test_a_damaged_mask_is_an_error(items, tmp_path):
+    (tmp_path / "doe.png").write_bytes(b"no picture")
+    items[2]["mask"] = str(tmp_path / "doe.png")
+    with pytest.raises(ValueError, match="the mask of test item 2 cannot be read") as caught:
+        evaluate(items, PlainResized("image"))
+    assert "doe" not in str(caught.value)
+
+
+def test_what_is_outside_the_field_of_view_does_not_count(items):
+    def left_part(image):
+        field = torch.ones_like(image)
+        field[..., 40:] = 0  # where the second map is highest and no lesion is
+        return field
+
+    whole = evaluate(items, PlainResized("image"))
+    inside = evaluate(items, PlainResized("image"), SimpleNamespace(map_names=NETWORK.map_names, field=left_part))
+    assert inside["missed"]["pixel_average_precision"] > 1.2 * whole["missed"]["pixel_average_precision"]

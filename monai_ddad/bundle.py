@@ -151,10 +151,17 @@ def network_settings(models_dir: str) -> dict[str, Any]:
     if not (Path(models_dir) / "run.json").exists():
         return settings
     trained = {name: value for name, value in run_record(models_dir)["network"].items() if name in settings}
-    expected = {name: (int, float) if isinstance(settings[name], float) else type(settings[name]) for name in trained}
+    expected = {name: _kinds(settings[name]) for name in trained}
     if "backbone" not in trained or any(not isinstance(trained[name], kind) for name, kind in expected.items()):
         raise CheckpointError("run.json in the models folder is damaged: run train.json again.")
     return settings | trained
+
+
+def _kinds(default: Any) -> tuple[type, ...]:
+    """Return the types that a setting of the network may have in a file."""
+    if default is None:
+        return (str, type(None))
+    return (int, float) if isinstance(default, float) else (type(default),)
 
 
 def preparation_settings(models_dir: str, untrained: dict[str, Any]) -> dict[str, Any]:

@@ -1,73 +1,115 @@
 """Scores and maps compared with those of known normals that no network has seen."""
 
+from collections import Counter
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import nn
 
-__all__ = ["LEVELS", "Calibration", "map_percentiles", "p_values", "percentiles", "smallest_alpha"]
+__all__ = [
+    "LEVELS",
+    "Calibration",
+    "NormalScores",
+    "flagged",
+    "map_percentiles",
+    "p_values",
+    "percentiles",
+    "smallest_alpha",
+]
 
 TIE = 1e-5  # runtimes and batch sizes round differently
 LEVELS = (0.0, 25.0, 50.0, 75.0, 90.0, 95.0, 98.0, 99.0, 99.5, 99.8, 99.9, 99.95, 100.0)  # percent of normal pixels
 
 
-def p_values(scores: torch.Tensor, calibration: torch.Tensor, tie: float = TIE) -> torch.Tensor:
+def p_values(scores: torch.Tensor, calibration: torch.Tensor, weights: torch.Tensor, tie: float = TIE) -> torch.Tensor:
     """Compute split conformal p-values: how often a new normal image would score at least as high.
 
-    ``p = (1 + number of calibration scores >= s) / (n + 1)``, ties counted as at least as high. Flagging ``p <= alpha``
-    flags a normal image with a probability of at most alpha if it is exchangeable with the calibration images, which
-    no network may have been trained on.
+    Calibration images of one group (a patient, a volume) are not independent, so each group counts as one: an image
+    weighs 1 / (images of its group), and with G groups ``p = (1 + weight of the calibration scores >= s) / (G + 1)``,
+    ties counted as at least as high. Flagging ``p <= alpha`` flags an image of a new normal group with a probability
+    of at most alpha if that group is exchangeable with those of the calibration, which no network may have been
+    trained on.
 
     Args:
         scores: (..., M) float, higher is more abnormal.
         calibration: (M, n) scores of the calibration images.
+        weights: (M, n) float in (0, 1] of the calibration images; 1 where each is a group of its own.
         tie: relative difference of two scores that count as equal.
 
     Returns:
-        (..., M) float32 in [1 / (n + 1), 1]; all 1 where n is 0.
+        (..., M) float32 in [1 / (G + 1), 1]; all 1 where n is 0.
 
     Source: Vovk, Gammerman, Shafer, Algorithmic Learning in a Random World, 2005, section 2.2; Bates et al., Testing
-    for outliers with conformal p-values, Annals of Statistics 51, 2023, section 2.
+    for outliers with conformal p-values, Annals of Statistics 51, 2023, section 2; of groups Lee, Barber, Willett,
+    Distribution-free inference with hierarchical data, 2023, section 3.
 
     Example:
-        >>> p_values(torch.tensor([[0.5], [2.0], [9.0]]), torch.tensor([[1.0, 2.0, 3.0]])).T
+        >>> p_values(torch.tensor([[0.5], [2.0], [9.0]]), torch.tensor([[1.0, 2.0, 3.0]]), torch.ones(1, 3)).T
         tensor([[1.0000, 0.7500, 0.2500]])
+        >>> p_values(torch.tensor([[2.5]]), torch.tensor([[1.0, 2.0, 3.0]]), torch.tensor([[0.5, 1.0, 0.5]]))
+        tensor([[0.5000]])
     """
     lowest = scores - tie * scores.abs()
-    higher = (calibration >= lowest.unsqueeze(-1)).sum(dim=-1)
-    return (higher + 1).float() / (calibration.shape[1] + 1)
+    higher = ((calibration >= lowest.unsqueeze(-1)) * weights).sum(dim=-1)
+    return ((higher + 1) / (weights.sum(dim=-1) + 1)).float()
 
 
-def percentiles(scores: torch.Tensor, calibration: torch.Tensor, tie: float = TIE) -> torch.Tensor:
-    """Compute the share of calibration images that score lower, ties counting half.
+def percentiles(
+    scores: torch.Tensor, calibration: torch.Tensor, weights: torch.Tensor, tie: float = TIE
+) -> torch.Tensor:
+    """Compute the share of the calibration that scores lower, ties counting half and each group as one.
 
     Args:
         scores: (..., M) float.
-        calibration: (M, n) scores of the calibration images.
+        calibration, weights: as in :func:`p_values`.
         tie: relative difference of two scores that count as equal.
 
     Returns:
         (..., M) float32 in [0, 100]; all 50 where n is 0.
 
     Example:
-        >>> percentiles(torch.tensor([[0.5], [2.0], [9.0]]), torch.tensor([[1.0, 2.0, 3.0]])).T
+        >>> percentiles(torch.tensor([[0.5], [2.0], [9.0]]), torch.tensor([[1.0, 2.0, 3.0]]), torch.ones(1, 3)).T
         tensor([[  0.,  50., 100.]])
     """
-    if calibration.shape[1] == 0:
-        return torch.full_like(scores, 50.0)
     slack = tie * scores.abs()
-    lower = (calibration < (scores - slack).unsqueeze(-1)).sum(dim=-1)
-    higher = (calibration > (scores + slack).unsqueeze(-1)).sum(dim=-1)
-    return 50 * (lower - higher + calibration.shape[1]).float() / calibration.shape[1]
+    lower = ((calibration < (scores - slack).unsqueeze(-1)) * weights).sum(dim=-1)
+    higher = ((calibration > (scores + slack).unsqueeze(-1)) * weights).sum(dim=-1)
+    total = weights.sum(dim=-1)
+    return (50 * (1 + (lower - higher) / total.clamp(min=1e-12))).float()
 
 
-def smallest_alpha(normals: int) -> float:
-    """Return the smallest false-positive rate at which that many calibration images can flag anything.
+def flagged(p_values: np.ndarray, alpha: float, tie: float = TIE) -> np.ndarray:
+    """Tell which images are flagged: those whose p-value is at most alpha, whatever the rounding.
+
+    Args:
+        p_values: float of any shape in [0, 1].
+        alpha: the promised rate of false positives, in [0, 1].
+        tie: relative difference that counts as equal.
+
+    Returns:
+        bool of that shape.
+
+    Raises:
+        ValueError: ``alpha`` is NaN or outside [0, 1].
+
+    Example:
+        >>> flagged(np.array([0.01, 0.05, 0.3], dtype=np.float32), alpha=0.05).tolist()
+        [True, True, False]
+    """
+    if not 0 <= alpha <= 1:
+        raise ValueError(f"alpha must be a rate in [0, 1], got {alpha}.")
+    return np.asarray(p_values) <= alpha * (1 + tie)
+
+
+def smallest_alpha(groups: int) -> float:
+    """Return the smallest false-positive rate at which calibration images of that many groups can flag anything.
 
     Example:
         >>> smallest_alpha(19)
         0.05
     """
-    return 1 / (normals + 1)
+    return 1 / (groups + 1)
 
 
 def map_percentiles(maps: np.ndarray, quantiles: np.ndarray) -> np.ndarray:
@@ -87,57 +129,108 @@ def map_percentiles(maps: np.ndarray, quantiles: np.ndarray) -> np.ndarray:
     return np.interp(maps, quantiles, LEVELS)
 
 
+class NormalScores(nn.Module):
+    """Scores of normal images or volumes that no network has seen, as buffers.
+
+    Args:
+        channels: number of scores (M).
+        size: images or volumes (n); 0 where none were set aside: p-values are then 1.
+
+    Attributes:
+        scores: (M, n), rising along n.
+        weights: (M, n) of the scores at the same place, 1 / (members of the group).
+
+    Example:
+        >>> normals = NormalScores(2)
+        >>> normals.fit(torch.tensor([[3.0, 0.1], [1.0, 0.2], [2.0, 0.3]]), groups=[0, 1, 1])
+        >>> normals.scores[0].tolist(), normals.weights[0].tolist(), normals.groups
+        ([1.0, 2.0, 3.0], [0.5, 0.5, 1.0], 2)
+    """
+
+    scores: torch.Tensor
+    weights: torch.Tensor
+
+    def __init__(self, channels: int, size: int = 0) -> None:
+        super().__init__()
+        self.register_buffer("scores", torch.zeros(channels, size))
+        self.register_buffer("weights", torch.ones(channels, size))
+
+    def __len__(self) -> int:
+        return self.scores.shape[1]
+
+    @property
+    @torch.jit.unused
+    def groups(self) -> int:
+        """How many groups (G) the images or volumes are of."""
+        return round(float(self.weights[0].sum()))
+
+    @torch.jit.unused
+    def fit(self, scores: torch.Tensor, groups: Sequence[int]) -> None:
+        """Keep scores; their number becomes that of the buffers.
+
+        Args:
+            scores: (n, M).
+            groups: (n,) number of the group that each is of.
+        """
+        members = Counter(groups)
+        weights = torch.tensor([1 / members[group] for group in groups])
+        self.scores, order = scores.T.contiguous().sort(dim=1)
+        self.weights = weights.to(scores)[order]
+
+    def p_values(self, scores: torch.Tensor) -> torch.Tensor:
+        """Compute p-values of (..., M) scores; see :func:`p_values`."""
+        return p_values(scores, self.scores, self.weights)
+
+    def percentiles(self, scores: torch.Tensor) -> torch.Tensor:
+        """Compute percentiles of (..., M) scores; see :func:`percentiles`."""
+        return percentiles(scores, self.scores, self.weights)
+
+
 class Calibration(nn.Module):
     """Scores and maps of known normals as buffers, so that every form of the model carries them.
 
     Args:
         channels: number of scores (M).
-        images: calibration images (n); 0 where none were set aside: p-values are then 1.
+        images: calibration images.
         volumes: calibration volumes among whose slices the images are; 0 for pictures.
 
     Attributes:
         alpha: () false-positive rate at which an image is flagged.
-        scores: (M, n) scores of the calibration images, rising along n.
-        volume_scores: (M, v) mean scores of the calibration volumes, rising along v.
+        images: scores of the calibration images.
+        volumes: scores of the calibration volumes, each the mean over its slices.
         map_quantiles: (M, Q) values of each map that the share :data:`LEVELS` of the normal pixels stays below; all 0
             where nothing is fitted.
-
-    Example:
-        >>> calibration = Calibration(2, images=3)
-        >>> calibration.fit_scores(torch.tensor([[3.0, 0.1], [1.0, 0.2], [2.0, 0.3]]), [None, None, None])
-        >>> calibration.scores
-        tensor([[1.0000, 2.0000, 3.0000],
-                [0.1000, 0.2000, 0.3000]])
     """
 
     alpha: torch.Tensor
-    scores: torch.Tensor
-    volume_scores: torch.Tensor
     map_quantiles: torch.Tensor
 
     def __init__(self, channels: int, images: int = 0, volumes: int = 0) -> None:
         super().__init__()
         self.register_buffer("alpha", torch.tensor(0.05))
-        self.register_buffer("scores", torch.zeros(channels, images))
-        self.register_buffer("volume_scores", torch.zeros(channels, volumes))
+        self.images = NormalScores(channels, images)
+        self.volumes = NormalScores(channels, volumes)
         self.register_buffer("map_quantiles", torch.zeros(channels, len(LEVELS)))
 
-    def fit_scores(self, scores: torch.Tensor, volumes: list[int | None]) -> None:
-        """Keep the scores of the calibration images; their number becomes that of the buffers.
+    @torch.jit.unused
+    def fit_scores(self, scores: torch.Tensor, groups: Sequence[int], volumes: Sequence[int | None]) -> None:
+        """Keep the scores of the calibration images, and of the volumes that they are slices of.
 
         Args:
             scores: (n, M).
-            volumes: number of the volume that each image is a slice of; None for a picture.
+            groups: (n,) number of the group, such as a patient, that each image is of.
+            volumes: (n,) number of the volume that each image is a slice of; None for a picture.
         """
-        self.scores = scores.T.sort(dim=1).values.contiguous()
-        means = [
-            scores[[i for i, other in enumerate(volumes) if other == volume]].mean(dim=0)
-            for volume in dict.fromkeys(volumes)
-            if volume is not None
-        ]
-        joined = torch.stack(means, dim=1) if means else scores.new_zeros(scores.shape[1], 0)
-        self.volume_scores = joined.sort(dim=1).values.contiguous()
+        self.images.fit(scores, groups)
+        rows: dict[int, list[int]] = {}
+        for row, volume in enumerate(volumes):
+            if volume is not None:
+                rows.setdefault(volume, []).append(row)
+        means = [scores[members].mean(dim=0) for members in rows.values()]
+        joined = torch.stack(means) if means else scores.new_zeros(0, scores.shape[1])
+        self.volumes.fit(joined, [groups[members[0]] for members in rows.values()])
 
+    @torch.jit.unused
     def fit_maps(self, maps: torch.Tensor, field: torch.Tensor | None = None) -> None:
         """Keep the quantiles of the (N, M, H, W) maps of normal images, where the (N, 1, H, W) field is not 0."""
         pixels = maps.transpose(0, 1).flatten(1)

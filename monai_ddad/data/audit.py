@@ -39,6 +39,7 @@ class Audit:
 def audit(
     training: ResidentDataset | None = None,
     test: ResidentDataset | None = None,
+    calibration: ResidentDataset | None = None,
     test_required: bool = False,
     trained_on: str | None = None,
     skip_unreadable: bool = False,
@@ -49,6 +50,7 @@ def audit(
     Args:
         training: known normal (label 0) and unlabelled (None) images; None where nothing is trained.
         test: images to score; None where nothing is scored.
+        calibration: known normals set aside from the training images; a copy of one counts like one of those.
         test_required: an empty test set is an error.
         trained_on: ``sha256`` of the training images that the model to be evaluated has seen.
         skip_unreadable: files that cannot be read are a counted warning, as long as there are others.
@@ -99,7 +101,8 @@ def audit(
         counts = [test.labels.count(label) for label in (0, 1)]
         if any(counts) and not all(counts):
             result.warnings.append(f"{counts[0]} normal and {counts[1]} abnormal test images: no AUROC can be given.")
-        _find_copies(result, training, test, near_copy)
+        seen = [data.images for data in (training, calibration) if data is not None and len(data)]
+        _find_copies(result, torch.cat(seen) if seen else None, test, near_copy)
     for warning in result.warnings:
         logger.warning(warning)
     return result
@@ -171,14 +174,14 @@ def _contents(images: torch.Tensor) -> set[bytes]:
     return {image.numpy().tobytes() for image in images}
 
 
-def _find_copies(result: Audit, training: ResidentDataset | None, test: ResidentDataset, near_copy: float) -> None:
+def _find_copies(result: Audit, images: torch.Tensor | None, test: ResidentDataset, near_copy: float) -> None:
     result.duplicate = result.near_copy = [False] * len(test)
-    if training is None or len(test) == 0:
+    if images is None or len(test) == 0:
         return
-    seen = _contents(training.images)
+    seen = _contents(images)
     result.duplicate = [image.numpy().tobytes() in seen for image in test.images]
     tests = standardise(test.images)
-    closest = [(tests @ standardise(part).T).amax(dim=1) for part in training.images.split(1024)]
+    closest = [(tests @ standardise(part).T).amax(dim=1) for part in images.split(1024)]
     near = torch.stack(closest).amax(dim=0) > near_copy
     result.near_copy = [duplicate or bool(close) for duplicate, close in zip(result.duplicate, near)]
     for found, what in ((result.duplicate, "the content of"), (result.near_copy, "a near copy of")):

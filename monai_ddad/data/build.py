@@ -63,11 +63,15 @@ def build_datalist(source: str | os.PathLike[str], columns: dict[str, str] | Non
         lists = _from_csv(path, COLUMNS | (columns or {}))
     else:
         lists = load_datalist(path)
-    if not any("group" in item for items in lists.values() for item in items):
-        items = [item for items in lists.values() for item in items]
+    items = [item for items in lists.values() for item in items]
+    names = [str(item.get("group", "")) for item in items]
+    if not any(names):
         patients = _patients(items)
-        if len(set(patients) - {""}) > 1:  # one name for all is that of nobody
-            _number_groups(items, patients)
+        names = patients if len(set(patients) - {""}) > 1 else names  # one name for all is that of nobody
+    numbers: dict[str, int] = {}
+    for item, name in zip(items, names):
+        if name:  # a number does not say whose the image is
+            item["group"] = numbers.setdefault(name, len(numbers))
     return lists
 
 
@@ -169,24 +173,24 @@ def find_unreadable(items: Sequence[Item], num_workers: int | None = None) -> di
 def _from_csv(path: Path, columns: dict[str, str]) -> Datalist:
     rows = _read_csv(path, columns)
     lists: Datalist = {"training": [], "test": []}
-    groups: dict[str, list[str]] = {"training": [], "test": []}
     errors = []
     for number, row in enumerate(rows, start=1):
         image, split, label, group = ((row.get(name) or "").strip() for name in columns.values())
         try:
             place, found = _place(split.lower(), label)
-            lists[place].append({"image": _image(path.parent, image), "label": found})
-            groups[place].append(group)
+            lists[place].append(
+                {"image": _image(path.parent, image), "label": found} | ({"group": group} if group else {})
+            )
         except DataError as error:
             errors.append(f"row {number}: {error}")
-    shared = len(set(groups["training"]) & set(groups["test"]) - {""})
+    groups = [{item["group"] for item in items if "group" in item} for items in lists.values()]
+    shared = len(groups[0] & groups[1])
     if shared:
         errors.append(
             f"{shared} groups have images both in training and test: figures would be wrong. Put each group on one "
             "side, or leave the column out if it does not name patients"
         )
     _raise("the CSV file cannot be used", errors)
-    _number_groups(lists["training"] + lists["test"], groups["training"] + groups["test"])
     lists["training"].sort(key=lambda item: item["label"] is None)  # the order in which it is loaded again
     return lists
 
@@ -242,14 +246,6 @@ def _names(items: Sequence[Item]) -> list[str]:
 def _patients(items: Sequence[Item]) -> list[str]:
     headers = read_headers([_files(item)[0] for item in items], ["PatientID"])
     return ["" if header is None else str(header.get("PatientID") or "") for header in headers]
-
-
-def _number_groups(items: Sequence[Item], names: Sequence[str]) -> None:
-    """Give items of one group one number, by which a list does not say whose they are."""
-    numbers: dict[str, int] = {}
-    for item, name in zip(items, names):
-        if name:
-            item["group"] = numbers.setdefault(name, len(numbers))
 
 
 def _raise(summary: str, errors: list[str]) -> None:

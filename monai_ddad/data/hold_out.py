@@ -10,7 +10,7 @@ from scipy.sparse.csgraph import connected_components
 
 from monai_ddad.data.resident import DataError, ResidentDataset
 
-__all__ = ["hold_out"]
+__all__ = ["find_groups", "hold_out"]
 
 logger = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ def hold_out(
         wanted = normals // 2
         if normals:
             logger.warning(f"Only {wanted} of the {normals} known normals are set aside for calibration, half of them.")
-    groups = _groups(dataset)
+    groups = find_groups(dataset)
     mixed = {group for group, label in zip(groups, dataset.labels) if label != 0}
     members: dict[int, set[int]] = {}  # positions of the items of each group
     for group, position in zip(groups, dataset.positions):
@@ -77,8 +77,22 @@ def hold_out(
     return dataset.subset(sides[0]), dataset.subset(sides[1])
 
 
-def _groups(dataset: ResidentDataset) -> list[int]:
-    """Give each image a number that those of the same item, group or content share."""
+def find_groups(dataset: ResidentDataset) -> list[int]:
+    """Find the images that belong together: slices of a volume, a patient's images, equal images.
+
+    Args:
+        dataset: the images; an item's ``"group"`` names its patient.
+
+    Returns:
+        (N,) a number an image, equal for those that belong together.
+
+    Example:
+        >>> import torch
+        >>> items = [{"image": 0.1, "group": "a"}, {"image": 0.2}, {"image": 0.3, "group": "a"}]
+        >>> data = ResidentDataset(items, lambda item: {"image": torch.full((1, 8, 8), item["image"])})
+        >>> find_groups(data)
+        [0, 1, 0]
+    """
     first: dict[object, int] = {}
     links = []
     for index, (position, image) in enumerate(zip(dataset.positions, dataset.images)):

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 
+from monai_ddad.data.hold_out import find_groups
 from monai_ddad.data.resident import ResidentDataset, normalise
 from monai_ddad.networks import DDADNet
 from monai_ddad.scores import image_scores
@@ -29,13 +32,13 @@ def calibrate(
         training: the images that it was trained on.
         held_out: known normals that it was not trained on; may be empty.
         alpha: false-positive rate at which an image is flagged, in [0, 1].
-        images: known normals at most that z-maps and quantiles are taken from.
+        images: known normals at most that z-maps and quantiles are taken from, evenly from the list.
 
     Source: Bates et al., Annals of Statistics 51, 2023, section 2 (split conformal p-values).
     """
     network.eval()
     device = next(network.parameters()).device
-    known = training.subset([i for i, label in enumerate(training.labels) if label == 0][:images])
+    known = _thinned(training.subset([i for i, label in enumerate(training.labels) if label == 0]), images)
     if network.z_channel >= 0:
         network.z_mean, network.z_deviation = torch.zeros_like(network.z_mean), torch.ones_like(network.z_deviation)
         maps = _maps(network, known)[:, -1:]  # as they are, with mean 0 and deviation 1
@@ -45,12 +48,18 @@ def calibrate(
     network.protocol.fit(normalise(training.images))
     calibration = network.calibration
     calibration.alpha = torch.tensor(alpha, device=device)
-    shown = held_out.subset(range(len(held_out))[:images]) if len(held_out) else known
+    shown = _thinned(held_out, images) if len(held_out) else known
     calibration.fit_maps(_maps(network, shown), network.field(normalise(shown.images)))
     scores = [image_scores(network(batch), network.field(batch)).cpu() for batch in _batches(network, held_out)]
     volumes = [None if part is None else position for position, part in zip(held_out.positions, held_out.slices)]
-    calibration.fit_scores(torch.cat(scores) if scores else torch.zeros(0, len(network.map_names)), volumes)
+    joined = torch.cat(scores) if scores else torch.zeros(0, len(network.map_names))
+    calibration.fit_scores(joined, find_groups(held_out), volumes)
     calibration.to(device)
+
+
+def _thinned(dataset: ResidentDataset, images: int) -> ResidentDataset:
+    """Return at most so many images, evenly from the list."""
+    return dataset.subset(range(0, len(dataset), max(1, math.ceil(len(dataset) / images))))
 
 
 def _batches(network: DDADNet, dataset: ResidentDataset) -> list[torch.Tensor]:

@@ -9,6 +9,7 @@ import torch
 from ignite.engine import Events
 from monai.utils.enums import CommonKeys
 from PIL import Image
+from scipy import ndimage
 
 from monai_ddad.data.resident import ResidentDataset
 from monai_ddad.metrics import best_dice, per_region_overlap, pixel_auroc, pixel_average_precision
@@ -23,10 +24,10 @@ class PixelMetrics:
 
     Counted are the pictures with a ``"mask"`` (an image file of the picture's size, not 0 where abnormal) and, beside
     them, the normal ones (label 0), as without lesions. Maps are put back on the picture's own grid; both are then
-    brought to a square of ``side`` pixels, so that pictures of all sizes weigh the same. What is outside the field of a
-    masked network is left out. At the end of the epoch
-    ``state.pixel_metrics`` holds by score ``pixel_auroc``, ``pixel_average_precision``, ``best_dice`` with its
-    ``best_dice_threshold``, and ``per_region_overlap``; it is empty where there are no masks.
+    brought to a square of ``side`` pixels, so that pictures of all sizes weigh the same; a lesion smaller than half of
+    such a pixel keeps the one that it covers most. What is outside the field of a masked network is left out. At the
+    end of the epoch ``state.pixel_metrics`` holds by score ``pixel_auroc``, ``pixel_average_precision``, ``best_dice``
+    with its ``best_dice_threshold``, and ``per_region_overlap``; it is empty where there are no masks.
 
     Args:
         network: the network that is evaluated.
@@ -85,9 +86,7 @@ class PixelMetrics:
         *maps, field = (np.asarray(Image.fromarray(part).resize(size)) for part in restored)
         self._maps.append(np.stack(maps))
         self._fields.append(field > 0.5)
-        self._masks.append(
-            np.asarray(Image.fromarray(mask.astype(np.float32)).resize(size, Image.Resampling.BOX)) > 0.5
-        )
+        self._masks.append(_shrink(mask, size))
 
     def finish(self, engine: Any) -> None:
         """Compute the metrics."""
@@ -104,3 +103,11 @@ class PixelMetrics:
                 "best_dice_threshold": threshold,
                 "per_region_overlap": per_region_overlap(values, masks, field=field),
             }
+
+
+def _shrink(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Bring a mask to (columns, rows): pixels covered by half, and of each lesion at least the most covered one."""
+    share = np.asarray(Image.fromarray(mask.astype(np.float32)).resize(size, Image.Resampling.BOX))
+    lesions, number = ndimage.label(share > 0, structure=np.ones((3, 3)))
+    most = ndimage.maximum(share, lesions, index=range(number + 1))
+    return (share > 0) & (share >= np.minimum(0.5, most)[lesions])

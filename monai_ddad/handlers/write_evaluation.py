@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from ignite.engine import Events
 
-from monai_ddad.calibration import LEVELS, map_percentiles, smallest_alpha
+from monai_ddad.calibration import LEVELS, NormalScores, map_percentiles, smallest_alpha
 from monai_ddad.data.audit import Audit
 from monai_ddad.data.resident import ResidentDataset, normalise
 from monai_ddad.networks import DDADNet
@@ -33,6 +33,7 @@ from monai_ddad.outputs import (
     write_scores,
     write_table,
 )
+from monai_ddad.report import write_report
 
 __all__ = ["WriteEvaluation"]
 
@@ -47,11 +48,11 @@ FILES = (
     "roc.png",
     "gallery.png",
     "report.html",
-)  # the last is written from the others by monai_ddad.report
+)
 
 
 class WriteEvaluation:
-    """Write ``scores.csv``, ``metrics.json``, plots, and pictures of decisions in ``gallery/`` after an evaluation.
+    """Write ``scores.csv``, ``metrics.json``, plots, pictures of decisions in ``gallery/`` and ``report.html``.
 
     Goes behind an :class:`~monai_ddad.handlers.ImageScores` handler. Without both classes among the labels the metrics
     and ROC curves are left out. Volumes have a row for each slice in ``scores.csv`` and one of their own, with the
@@ -68,11 +69,10 @@ class WriteEvaluation:
         seed: seed of the bootstrap.
         gallery_size: most and least anomalous images to show, of each.
         alpha: false-positive rate at which an image is flagged; None takes the model's own.
-        score: name of the score that decides; None takes the network's first.
         file_names: add the images' paths to ``scores.csv``; they may tell who a patient is.
 
     Raises:
-        ValueError: the network has no such score, or ``alpha`` is outside [0, 1].
+        ValueError: ``alpha`` is outside [0, 1].
     """
 
     def __init__(
@@ -86,11 +86,8 @@ class WriteEvaluation:
         seed: int = 0,
         gallery_size: int = 6,
         alpha: float | None = None,
-        score: str | None = None,
         file_names: bool = False,
     ) -> None:
-        if score is not None and score not in network.map_names:
-            raise ValueError(f"score must be one of {', '.join(network.map_names)}, got {score!r}.")
         if alpha is not None and not 0 <= alpha <= 1:
             raise ValueError(f"alpha must be in [0, 1], got {alpha}.")
         self.network = network
@@ -102,7 +99,6 @@ class WriteEvaluation:
         self.seed = seed
         self.gallery_size = gallery_size
         self.alpha = alpha
-        self.score = score
         self.file_names = file_names
 
     def attach(self, engine: Any) -> None:
@@ -120,9 +116,10 @@ class WriteEvaluation:
         """Write all files and log the table."""
         seconds = time.perf_counter() - self._started
         scores, names, strange = engine.state.scores, self.network.map_names, engine.state.out_of_protocol
-        decisions = self._decide(scores, self.network.calibration.scores)
+        decisions = self._decide(scores, self.network.calibration.images)
         flags = self._write_tables(scores, decisions, strange)
         figures = self._figures(scores, decisions, flags)
+        volumes = self._write_volumes(scores, figures)
         run = json.loads(self.run_file.read_text(encoding="utf-8")) if self.run_file.is_file() else {}
         content = {
             "splits": figures,
@@ -132,7 +129,9 @@ class WriteEvaluation:
                 "scored": len(scores["index"]),
                 "sha256": hashlib.sha256(self.dataset.images.numpy().tobytes()).hexdigest(),
             },
+            "score": self.network.score,
             "decision": decisions.summary() if decisions else None,
+            "volume_decision": volumes.summary() if volumes else None,
             "out_of_protocol": dict(Counter(filter(None, strange))),
             "warnings": self.audit.warnings,
             "evaluation_seconds": round(seconds, 2),
@@ -146,7 +145,12 @@ class WriteEvaluation:
             logger.info("Image-level figures with 95 % bootstrap intervals:\n" + format_table(figures))
         self._plot_gallery(scores)
         self._write_gallery(scores, decisions)
-        self._log(decisions, strange)
+        write_report(self.output_dir)
+        self._log_decisions("images", decisions)
+        self._log_decisions("volumes", volumes)
+        for why, number in Counter(filter(None, strange)).items():
+            logger.warning(f"{number} images are out of protocol: {why}.")
+        logger.info("report.html, scores.csv, metrics.json and the plots are written to the evaluation folder.")
 
     def _write_tables(
         self, scores: dict[str, np.ndarray], decisions: Decisions | None, strange: list[str]
@@ -187,48 +191,55 @@ class WriteEvaluation:
             split: evaluate_scores(scores, names, keep, self.resamples, self.seed, found)
             for split, keep in splits.items()
         }
-        if not pictures.all():
-            volumes = [None if part is None else i for i, part in zip(self.dataset.positions, self.dataset.slices)]
-            joined = volume_scores(scores, names, volumes)
-            decisions = self._decide(joined, self.network.calibration.volume_scores)
-            write_scores(
-                joined,
-                [*names, "slices", *(f"{name}_max" for name in names)],
-                self.output_dir / "volumes.csv",
-                {"position": range(len(self.dataset.data))},
-                _decision_columns(decisions),
-            )
-            found = decisions.p_values if decisions else None
-            figures["volumes"] = evaluate_scores(joined, names, joined["label"] >= 0, self.resamples, self.seed, found)
         return figures
 
-    def _log(self, decisions: Decisions | None, strange: list[str]) -> None:
-        if decisions:
-            logger.info(
-                f"{int(decisions.flagged.sum())} of {len(decisions.flagged)} images are flagged: their p-value by "
-                f"{decisions.score} against {decisions.normals} calibration normals is at most {decisions.alpha:g}."
-            )
-            if 0 < decisions.alpha < smallest_alpha(decisions.normals):
-                logger.warning(
-                    f"With {decisions.normals} calibration normals nothing is flagged at alpha {decisions.alpha:g}: "
-                    f"the smallest alpha that can is {smallest_alpha(decisions.normals):.4f}."
-                )
-        for why, number in Counter(filter(None, strange)).items():
-            logger.warning(f"{number} images are out of protocol: {why}.")
-        logger.info("scores.csv, metrics.json and the plots are written to the evaluation folder.")
+    def _write_volumes(self, scores: dict[str, np.ndarray], figures: dict[str, Any]) -> Decisions | None:
+        """Write ``volumes.csv`` and add the figures of volumes, where there are any; return what is decided on them."""
+        volumes = [None if part is None else i for i, part in zip(self.dataset.positions, self.dataset.slices)]
+        if all(volumes[index] is None for index in scores["index"]):
+            return None
+        names = self.network.map_names
+        joined = volume_scores(scores, names, volumes)
+        decisions = self._decide(joined, self.network.calibration.volumes)
+        write_scores(
+            joined,
+            [*names, "slices", *(f"{name}_max" for name in names)],
+            self.output_dir / "volumes.csv",
+            {"position": range(len(self.dataset.data))},
+            _decision_columns(decisions),
+        )
+        found = decisions.p_values if decisions else None
+        figures["volumes"] = evaluate_scores(joined, names, joined["label"] >= 0, self.resamples, self.seed, found)
+        return decisions
 
-    def _decide(self, scores: dict[str, np.ndarray], calibration: torch.Tensor) -> Decisions | None:
+    def _log_decisions(self, what: str, decisions: Decisions | None) -> None:
+        if decisions is None:
+            return
+        logger.info(
+            f"{int(decisions.flagged.sum())} of {len(decisions.flagged)} {what} are flagged: their p-value by "
+            f"{decisions.score} against {decisions.normals} calibration normals is at most {decisions.alpha:g}."
+        )
+        least = smallest_alpha(decisions.groups)
+        if 0 < decisions.alpha < least:
+            logger.warning(
+                f"With calibration {what} of {decisions.groups} groups nothing is flagged at alpha "
+                f"{decisions.alpha:g}: the smallest alpha that can is {least:.4f}."
+            )
+
+    def _decide(self, scores: dict[str, np.ndarray], normals: NormalScores) -> Decisions | None:
         """Decide on images or volumes; None where none were set aside for calibration."""
-        if calibration.shape[1] == 0:
+        if len(normals) == 0:
             return None
         alpha = round(float(self.network.calibration.alpha), 6) if self.alpha is None else self.alpha  # of float32
-        return decide(scores, self.network.map_names, calibration.cpu(), self.score, alpha)
+        return decide(scores, self.network.map_names, normals, self.network.score, alpha)
 
     def _write_gallery(self, scores: dict[str, np.ndarray], decisions: Decisions | None) -> None:
         """Write pictures of right and wrong decisions for the report."""
-        first = self.score or self.network.map_names[0]
+        first = self.network.score
         flagged = decisions.flagged if decisions else None
-        rows = choose_rows(scores[first], scores["label"], flagged, 2 * self.gallery_size)
+        volumes = np.array([self.dataset.slices[index] is not None for index in scores["index"]])
+        labels = np.where(volumes & (scores["label"] == 1), -1, scores["label"])  # not every slice shows a lesion
+        rows = choose_rows(scores[first], labels, flagged, 2 * self.gallery_size)
         images = self.dataset.images[torch.from_numpy(scores["index"][rows])]
         channel = self.network.map_names.index(first)
         maps = self._maps(images)[:, channel]
@@ -243,7 +254,7 @@ class WriteEvaluation:
             return self.network(normalise(images).to(device)).float().cpu().numpy()
 
     def _plot_gallery(self, scores: dict[str, np.ndarray]) -> None:
-        first = self.score or self.network.map_names[0]
+        first = self.network.score
         ranked = scores["index"][np.argsort(-scores[first], kind="stable")]
         size = min(self.gallery_size, len(ranked) // 2) or len(ranked)
         chosen = np.unique(np.r_[ranked[:size], ranked[-size:]], return_index=True)

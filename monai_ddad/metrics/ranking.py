@@ -1,10 +1,17 @@
-"""AUROC, average precision and sensitivity at a given specificity, of one set of weights or of many at once."""
+"""AUROC, average precision and sensitivity at a given specificity, of one set of weights or of many, and the curves."""
 
 from __future__ import annotations
 
 import numpy as np
 
-__all__ = ["auroc", "average_precision", "counts_by_score", "sensitivity_at_specificity"]
+__all__ = [
+    "auroc",
+    "average_precision",
+    "counts_by_score",
+    "precision_recall_points",
+    "roc_points",
+    "sensitivity_at_specificity",
+]
 
 
 def auroc(scores: np.ndarray, labels: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
@@ -81,6 +88,48 @@ def sensitivity_at_specificity(
     allowed = passed / passed[..., -1:] >= specificity
     highest = np.where(allowed, sensitivities, 0.0).max(axis=-1)
     return highest if specificity > 0 else np.ones_like(highest)  # below the lowest score everything is flagged
+
+
+def roc_points(scores: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Compute the ROC curve, a point a threshold.
+
+    Args:
+        scores: (N,) float, higher is more abnormal.
+        labels: (N,) 0 (normal) or 1 (abnormal), both present.
+
+    Returns:
+        false-positive rates and sensitivities, rising from (0, 0) to (1, 1); images of equal score go together.
+
+    Raises:
+        ValueError: see :func:`auroc`.
+
+    Example:
+        >>> [points.tolist() for points in roc_points(np.array([0.1, 0.4, 0.35, 0.8]), np.array([0, 0, 1, 1]))]
+        [[0.0, 0.0, 0.5, 0.5, 1.0], [0.0, 0.5, 0.5, 1.0, 1.0]]
+    """
+    _, abnormal, normal = counts_by_score(scores, labels)
+    alarms, hits = (np.r_[0.0, part[::-1].cumsum()] / part.sum() for part in (normal, abnormal))
+    return alarms, hits
+
+
+def precision_recall_points(scores: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Compute the precision-recall curve, a point a threshold from the highest score down.
+
+    Args:
+        scores, labels: as in :func:`roc_points`, as are the errors.
+
+    Returns:
+        recalls, rising, and the precisions at them; the area below the steps that lead up to each point is the average
+        precision.
+
+    Example:
+        >>> recall, precision = precision_recall_points(np.array([0.1, 0.4, 0.35, 0.8]), np.array([0, 0, 1, 1]))
+        >>> recall.tolist(), precision.round(2).tolist()
+        ([0.5, 0.5, 1.0, 1.0], [1.0, 0.5, 0.67, 0.5])
+    """
+    _, abnormal, normal = counts_by_score(scores, labels)
+    hits, alarms = abnormal[::-1].cumsum(), normal[::-1].cumsum()
+    return hits / hits[-1], hits / (hits + alarms)
 
 
 def counts_by_score(

@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from scipy.stats import binomtest
 
-__all__ = ["binomial_interval", "expected_calibration_error", "false_positive_rate"]
+from monai_ddad.calibration import flagged
+
+__all__ = ["Rate", "binomial_interval", "expected_calibration_error", "flag_rate"]
+
+
+class Rate(NamedTuple):
+    """A share of images in [0, 1], and the bounds of its exact 95 % binomial interval."""
+
+    value: float
+    low: float
+    high: float
 
 
 def binomial_interval(successes: int, trials: int, level: float = 0.95) -> tuple[float, float]:
@@ -36,26 +48,26 @@ def binomial_interval(successes: int, trials: int, level: float = 0.95) -> tuple
     return float(interval.low), float(interval.high)
 
 
-def false_positive_rate(p_values: np.ndarray, alpha: float) -> float:
-    """Compute the share of normal images that are flagged, those with ``p <= alpha``.
+def flag_rate(p_values: np.ndarray, alpha: float) -> Rate:
+    """Compute the share of images that are flagged: of normal ones the realised false-positive rate, of abnormal ones
+    the sensitivity.
 
     Args:
-        p_values: (N,) float in [0, 1], of normal images. ``alpha`` is rounded to their precision before it is compared.
+        p_values: (N,) float in [0, 1].
         alpha: the rate that was asked for, in [0, 1].
 
     Returns:
-        the realised rate in [0, 1].
+        the share with its exact 95 % binomial interval.
 
     Raises:
         ValueError: there is no p-value, or one or alpha is NaN or outside [0, 1].
 
     Example:
-        >>> false_positive_rate(np.array([0.01, 0.05, 0.3, 0.9]), alpha=0.05)
+        >>> flag_rate(np.array([0.01, 0.05, 0.3, 0.9]), alpha=0.05).value
         0.5
     """
-    if not 0 <= alpha <= 1:
-        raise ValueError(f"alpha must be a rate in [0, 1], got {alpha}.")
-    return float((_checked(p_values) <= float(alpha)).mean())
+    found = flagged(_checked(p_values), alpha)
+    return Rate(float(found.mean()), *binomial_interval(int(found.sum()), found.size))
 
 
 def expected_calibration_error(p_values: np.ndarray) -> float:

@@ -6,7 +6,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from monai_ddad.calibration import Calibration, p_values, percentiles
+from monai_ddad.calibration import Calibration
 from monai_ddad.networks.autoencoder import AE, AEU
 from monai_ddad.networks.ensemble import Ensemble
 from monai_ddad.networks.memory import MemAE
@@ -43,6 +43,7 @@ class DDADNet(nn.Module):
             view of a :class:`~monai_ddad.transforms.FundusField`.
         z_map: ``"inter"``, ``"intra"`` or ``"rec"`` to add that map as a z-score of each pixel against the known
             normals, or ``"none"``.
+        score: the one of ``map_names`` whose mean decides on an image; None takes the first.
         calibration_images, calibration_volumes: how many of them the calibration holds.
         seed: seed of the initial weights, a stream of its own for each member; None draws them from PyTorch's
             global generator.
@@ -50,10 +51,11 @@ class DDADNet(nn.Module):
     Attributes:
         map_names: names of the output channels: ``r_dual`` or ``r_intra`` first (if refined), then ``inter``,
             ``intra`` (if defined) and ``rec``, and ``z_<map>`` (if asked for).
+        score: name of the score that decides.
         settings: what the ensembles were built with.
 
     Raises:
-        ValueError: an unknown backbone, refine input or z-map, no members, or a refined ensemble of one member.
+        ValueError: an unknown backbone, refine input, z-map or score, no members, or a refined ensemble of one member.
 
     Source: MedIA 2023, sections 3.2 to 3.4; method.md sections 2 to 4.
 
@@ -83,6 +85,7 @@ class DDADNet(nn.Module):
         entropy_weight: float = 2e-4,
         masked: bool = False,
         z_map: Literal["none", "inter", "intra", "rec"] = "none",
+        score: str | None = None,
         calibration_images: int = 0,
         calibration_volumes: int = 0,
         seed: int | None = None,
@@ -134,6 +137,9 @@ class DDADNet(nn.Module):
             *names,
             *([] if z_map == "none" else [f"z_{z_map}"]),
         ]
+        if score is not None and score not in self.map_names:
+            raise ValueError(f"score must be one of {', '.join(self.map_names)}, got {score!r}.")
+        self.score = score or self.map_names[0]
         self.protocol = ProtocolCheck(in_channels)
         self.calibration = Calibration(len(self.map_names), calibration_images, calibration_volumes)
         if seed is not None:
@@ -217,12 +223,12 @@ class DDADNet(nn.Module):
     @torch.jit.export
     def p_values(self, scores: torch.Tensor) -> torch.Tensor:
         """Compute p-values of (B, M) image scores: (B, M) in (0, 1]; see :func:`monai_ddad.calibration.p_values`."""
-        return p_values(scores, self.calibration.scores)
+        return self.calibration.images.p_values(scores)
 
     @torch.jit.export
     def percentiles(self, scores: torch.Tensor) -> torch.Tensor:
         """Compute percentiles of (B, M) image scores among the calibration images: (B, M) in [0, 100]."""
-        return percentiles(scores, self.calibration.scores)
+        return self.calibration.images.percentiles(scores)
 
 
 class Decision(nn.Module):

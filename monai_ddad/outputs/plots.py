@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from monai_ddad.checkpoints import atomic_file
-from monai_ddad.metrics import auroc
+from monai_ddad.metrics import auroc, roc_points
 
 __all__ = ["plot_gallery", "plot_histograms", "plot_roc"]
 
@@ -29,13 +29,8 @@ def plot_roc(scores: dict[str, np.ndarray], names: Sequence[str], path: str | os
     axes = figure.add_subplot()
     for name in names:
         known = labels >= 0
-        order = np.argsort(-scores[name][known], kind="stable")
-        ordered, hits = scores[name][known][order], labels[known][order] == 1
-        last = np.r_[ordered[1:] != ordered[:-1], True]  # a threshold takes all images of equal score
-        sensitivity = np.r_[0, (hits.cumsum() / hits.sum())[last]]
-        false_alarms = np.r_[0, ((~hits).cumsum() / (~hits).sum())[last]]
         area = float(auroc(scores[name][known], labels[known]))
-        axes.plot(false_alarms, sensitivity, label=f"{name}  (AUROC {area:.3f})")
+        axes.plot(*roc_points(scores[name][known], labels[known]), label=f"{name}  (AUROC {area:.3f})")
     axes.plot([0, 1], [0, 1], color="grey", linewidth=0.8, linestyle=":")
     axes.set(xlabel="1 - specificity", ylabel="sensitivity", xlim=(0, 1), ylim=(0, 1.01), aspect="equal")
     axes.legend(loc="lower right")

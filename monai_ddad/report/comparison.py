@@ -129,7 +129,7 @@ def _decisions_table(runs: list[Run], pairs: list[tuple[Unit, Unit]]) -> Table |
     rows = []
     for pair in pairs:
         for name, run, unit in zip(NAMES, runs, pair):
-            if run.decision is None or unit.table.flagged is None:
+            if unit.decision is None or unit.table.flagged is None:
                 continue
             shares = [unit.flagged(label) for label in (0, 1)]
             rows.append(
@@ -137,7 +137,7 @@ def _decisions_table(runs: list[Run], pairs: list[tuple[Unit, Unit]]) -> Table |
                     f"Run {name}, {unit.name}",
                     run.score,
                     f"{int(unit.table.flagged.sum())} of {len(unit.table)}",
-                    percent(run.decision["alpha"]),
+                    percent(unit.decision["alpha"]),
                     *("" if share is None else rate(share.value, share.interval) for share in shares),
                 ]
             )

@@ -8,7 +8,7 @@ from pathlib import Path
 from monai_ddad.report.gallery import KINDS, make_cards
 from monai_ddad.report.page import write_page
 from monai_ddad.report.plots import Plot, plot_calibration, plot_histogram, plot_precision_recall, plot_roc
-from monai_ddad.report.read import Run, read_run
+from monai_ddad.report.read import Run, find_evaluation, read_run
 from monai_ddad.report.tables import (
     distances_tables,
     figures_tables,
@@ -29,8 +29,8 @@ def write_report(run: str | os.PathLike[str], output: str | os.PathLike[str] | N
     """Write the report of an evaluated run as one HTML file that needs no network.
 
     Args:
-        run: folder of the run; see :func:`monai_ddad.report.read.read_run`, as are the errors.
-        output: the HTML file; None takes ``eval/report.html`` of the run.
+        run: folder of the run or of an evaluation; see :func:`monai_ddad.report.read.read_run`, as are the errors.
+        output: the HTML file; None takes ``report.html`` in the folder of the evaluation.
 
     Returns:
         the file that was written.
@@ -49,7 +49,7 @@ def write_report(run: str | os.PathLike[str], output: str | os.PathLike[str] | N
     cards = make_cards(found)
     return write_page(
         "report.html",
-        Path(run) / "eval" / "report.html" if output is None else output,
+        find_evaluation(run) / "report.html" if output is None else output,
         synthetic=found.training("settings").get("synthetic_data") is True,
         summary=summarise(found, units),
         warnings=_warnings(found),
@@ -80,9 +80,9 @@ def _calibration_plots(run: Run, units: list[Unit]) -> list[Plot]:
     plots = []
     for unit in units:
         normal = unit.table.label == 0
-        if run.decision and unit.table.p_value is not None and normal.any():
+        if unit.decision and unit.table.p_value is not None and normal.any():
             title = f"Calibration of {run.score} on normal {unit.name}"
-            plots.append(plot_calibration(unit.table.p_value[normal], run.decision["alpha"], title))
+            plots.append(plot_calibration(unit.table.p_value[normal], unit.decision["alpha"], title))
     return plots
 
 

@@ -62,8 +62,8 @@ def make_cards(run: Run) -> list[Card]:
         run: an evaluation.
 
     Returns:
-        cards in the order of the list; decided images with a label are right or wrong, those without it flagged or not,
-        and undecided ones are among the higher or lower half of the scores.
+        cards in the order of the list; decided images with a label are right or wrong, those without it, and slices of
+        abnormal volumes, flagged or not, and undecided ones are among the higher or lower half of the scores.
     """
     values = run.table.scores[run.score]
     higher = np.zeros(len(values), dtype=bool)
@@ -89,14 +89,15 @@ def _kind(run: Run, row: int, higher: bool) -> str:
     if run.table.flagged is None:
         return "most-anomalous" if higher else "least-anomalous"
     flagged, label = bool(run.table.flagged[row]), int(run.table.label[row])
-    if label < 0:
+    if label < 0 or (label == 1 and run.table.cell("slice", row)):  # not every slice of a volume shows a lesion
         return "flagged" if flagged else "not-flagged"
     return f"{'true' if flagged == (label == 1) else 'false'}-{'positive' if flagged else 'negative'}"
 
 
 def _details(run: Run, row: int) -> list[tuple[str, str]]:
     table = run.table
-    known = [("Label", LABELS[int(table.label[row])]), (run.score, f"{table.scores[run.score][row]:.4g}")]
+    kind = LABELS[int(table.label[row])] + (" volume" if table.cell("slice", row) else "")
+    known = [("Label", kind), (run.score, f"{table.scores[run.score][row]:.4g}")]
     if table.p_value is not None:
         known += [
             ("Percentile", f"{float(table.cell('percentile', row)):.1f}"),

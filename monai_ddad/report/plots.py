@@ -15,8 +15,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from monai_ddad.metrics import flag_rate, precision_recall_points, roc_points
 from monai_ddad.outputs.plots import ABNORMAL, NORMAL
-from monai_ddad.report.curves import precision_recall_points, realised_rates, roc_points
 
 __all__ = ["Plot", "data_address", "plot_calibration", "plot_histogram", "plot_precision_recall", "plot_roc"]
 
@@ -172,7 +172,7 @@ def plot_calibration(p_values: np.ndarray, alpha: float, title: str) -> Plot:
         title: of the plot.
     """
     alphas = np.linspace(0, 1, ALPHAS + 1)
-    rates, low, high = realised_rates(p_values, alphas)
+    rates, low, high = np.array([flag_rate(p_values, promised) for promised in alphas]).T
     figure, axes = _square("promised false-positive rate", "realised false-positive rate")
     axes.fill_between(alphas, low, high, color=NORMAL, alpha=0.2, linewidth=0, label="95 % interval")
     axes.plot(alphas, rates, color=NORMAL, label="realised")

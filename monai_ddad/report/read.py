@@ -17,7 +17,7 @@ import numpy as np
 
 from monai_ddad.data import DataError
 
-__all__ = ["Run", "ScoreTable", "read_run"]
+__all__ = ["Run", "ScoreTable", "find_evaluation", "read_run"]
 
 DECIDED = ("p_value", "percentile", "flagged")  # columns of a calibrated table
 BEHIND = (*DECIDED, "out_of_protocol")  # columns that follow the scores
@@ -89,8 +89,8 @@ class Run:
 
     @property
     def score(self) -> str:
-        """Name of the score that decides, the model's first where nothing is decided."""
-        return self.decision["score"] if self.decision else next(iter(self.table.scores))
+        """Name of the score that decides."""
+        return self.metrics["score"]
 
     def training(self, part: str) -> dict[str, Any]:
         """Return a part of the training's record, empty where it was not recorded."""
@@ -101,8 +101,8 @@ def read_run(run: str | os.PathLike[str]) -> Run:
     """Read what an evaluation left.
 
     Args:
-        run: folder of the run, with ``eval/metrics.json`` and ``eval/scores.csv`` and, where they were written,
-            ``eval/volumes.csv``, ``eval/unreadable.csv``, ``eval/gallery/`` and ``models/run.json``.
+        run: folder of the run, whose evaluation is in ``eval/``, or of an evaluation: with ``metrics.json`` and
+            ``scores.csv`` and, where they were written, ``volumes.csv``, ``unreadable.csv`` and ``gallery/``.
 
     Raises:
         DataError: nothing was evaluated there, or a file is damaged or of another evaluation.
@@ -113,7 +113,7 @@ def read_run(run: str | os.PathLike[str]) -> Run:
             ...
         monai_ddad.data.resident.DataError: the run holds no evaluation (metrics.json is missing): evaluate first.
     """
-    folder = Path(run) / "eval"
+    folder = find_evaluation(run)
     metrics = _read_json(folder / "metrics.json")
     schema = json.loads(resources.files(__package__).joinpath("metrics.schema.json").read_text(encoding="utf-8"))
     wrong = jsonschema.exceptions.best_match(jsonschema.Draft202012Validator(schema).iter_errors(metrics))
@@ -127,17 +127,29 @@ def read_run(run: str | os.PathLike[str]) -> Run:
             "of different evaluations. Evaluate again."
         )
     decision = metrics.get("decision")
-    if (decision is None) != (table.flagged is None) or (decision and decision["score"] not in table.scores):
-        raise DataError("scores.csv and metrics.json disagree on how images were flagged: evaluate again.")
-    record = Path(run) / "models" / "run.json"
+    if (decision is None) != (table.flagged is None) or metrics["score"] not in table.scores:
+        raise DataError("scores.csv and metrics.json disagree on how it was decided: evaluate again.")
+    records = [parent / "models" / "run.json" for parent in folder.resolve().parents[:2]]
+    record = next(filter(Path.is_file, records), None)
     return Run(
         metrics,
         table,
         volumes,
         _read_rows(folder / "unreadable.csv") if (folder / "unreadable.csv").is_file() else [],
         _read_pictures(folder / "gallery", len(table)),
-        record.is_file() and _read_json(record) != metrics.get("training"),
+        record is not None and _read_json(record) != metrics.get("training"),
     )
+
+
+def find_evaluation(run: str | os.PathLike[str]) -> Path:
+    """Return the folder of an evaluation: of a run its ``eval/``.
+
+    Example:
+        >>> find_evaluation("runs/mine").parts
+        ('runs', 'mine', 'eval')
+    """
+    folder = Path(run)
+    return folder if (folder / "metrics.json").is_file() else folder / "eval"
 
 
 def _read_json(path: Path) -> Any:

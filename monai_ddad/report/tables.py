@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from monai_ddad.calibration import smallest_alpha
 from monai_ddad.outputs.tables import METRICS
 from monai_ddad.report.read import Run, ScoreTable
 from monai_ddad.report.units import Unit, slice_rows
@@ -60,7 +59,7 @@ def summarise(run: Run, units: Sequence[Unit]) -> list[tuple[str, str]]:
     for unit in units:
         name = f", {unit.name}" if len(units) > 1 else ""
         told += [(f"AUROC{name}", text) for text in _ranking(run, unit)]
-        told += [(f"{kind}{name}", text) for kind, text in _decisions(run, unit)]
+        told += [(f"{kind}{name}", text) for kind, text in _decisions(unit)]
     slices = slice_rows(run.table)
     if run.table.flagged is not None and slices.any():
         told.append(("Flagged slices", f"{int(run.table.flagged[slices].sum())} of {int(slices.sum())} slices"))
@@ -91,17 +90,17 @@ def _ranking(run: Run, unit: Unit) -> list[str]:
     return told
 
 
-def _decisions(run: Run, unit: Unit) -> list[tuple[str, str]]:
+def _decisions(unit: Unit) -> list[tuple[str, str]]:
     """Tell what was promised and what was found."""
-    if run.decision is None or unit.table.flagged is None:
+    if unit.decision is None or unit.table.flagged is None:
         why = f"no normal {unit.name} were set aside for calibration"
         return [("Decisions", f"none: {why}, so no false-positive rate is promised and nothing is flagged")]
-    alpha, normals = run.decision["alpha"], unit.calibration_normals
-    promise = f"{percent(alpha)} of normal {unit.name}"
-    if normals is not None:
-        promise += f", by comparison with {normals} calibration normals"
-        if 0 < alpha < smallest_alpha(normals):
-            promise += f"; with so few nothing can be flagged below {percent(smallest_alpha(normals))}"
+    alpha, normals, groups = (unit.decision[name] for name in ("alpha", "calibration_normals", "calibration_groups"))
+    promise = f"{percent(alpha)} of normal {unit.name}, by comparison with {normals} calibration normals"
+    if groups < normals:
+        promise += f" of {groups} groups (patients, volumes)"
+    if 0 < alpha < unit.decision["smallest_alpha"]:
+        promise += f"; with so few nothing can be flagged below {percent(unit.decision['smallest_alpha'])}"
     told = [("Promised false-positive rate", promise)]
     found, caught = unit.flagged(0), unit.flagged(1)
     if found:

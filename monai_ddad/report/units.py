@@ -39,13 +39,13 @@ class Unit:
         name: ``"images"`` or ``"volumes"``.
         table: their scores.
         splits: figures by split, that of all of them first.
-        calibration_normals: how many the decisions rest on; None where it is not recorded.
+        decision: how they were flagged; None where nothing was calibrated.
     """
 
     name: str
     table: ScoreTable
     splits: dict[str, dict[str, Any]]
-    calibration_normals: int | None
+    decision: dict[str, Any] | None
 
     @property
     def main(self) -> dict[str, Any]:
@@ -87,11 +87,10 @@ def find_units(run: Run) -> list[Unit]:
     pictures = ~slice_rows(run.table)
     if pictures.any():
         figures = {name: part for name, part in splits.items() if name != "volumes"}
-        normals = run.decision["calibration_normals"] if run.decision else None
-        units.append(Unit("images", run.table.part(pictures), figures, normals))
+        units.append(Unit("images", run.table.part(pictures), figures, run.decision))
     if run.volumes is not None and "volumes" in splits:
-        normals = run.training("network").get("calibration_volumes")
-        units.append(Unit("volumes", run.volumes, {"volumes": splits["volumes"]}, normals))
+        decision = run.metrics.get("volume_decision")
+        units.append(Unit("volumes", run.volumes, {"volumes": splits["volumes"]}, decision))
     return units
 
 

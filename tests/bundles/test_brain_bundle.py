@@ -92,7 +92,7 @@ def test_exported_torchscript_equals_the_trained_model(trained, tmp_path):
 
 def test_training_leaves_everything(trained):
     expected = ["models/model.pt", "models/run.json", "eval/metrics.json", "eval/scores.csv", "eval/roc.png"]
-    expected += ["eval/histograms.png", "eval/gallery.png"]
+    expected += ["eval/histograms.png", "eval/gallery.png", "eval/report.html"]
     assert [name for name in expected if not (trained / name).is_file()] == []
     assert list((trained / "eval" / "tensorboard").glob("events*"))
     weights = torch.load(trained / "models" / "model.pt", weights_only=True)
@@ -128,6 +128,27 @@ def test_evaluation_alone_repeats_the_figures(trained, dataset_dir, tmp_path):
     run(["train", "evaluate"], output_dir=str(tmp_path), dataset_dir=str(dataset_dir))
     ours, theirs = (json.loads((folder / "eval" / "metrics.json").read_text()) for folder in (tmp_path, trained))
     assert ours["splits"] == theirs["splits"] and ours["warnings"] == theirs["warnings"]
+
+
+def test_the_score_of_the_training_decides_until_another_is_asked_for(folders, small, tmp_path):
+    settings = {"output_dir": str(tmp_path / "out"), "dataset_dir": str(folders)}
+    run("train", **(small | settings | {"score": "intra", "calibration_share": 0.4, "calibration_minimum": 0}))
+
+    def decided_by(part: str) -> str:
+        return json.loads((tmp_path / "out" / part / "metrics.json").read_text())["score"]
+
+    assert decided_by("eval") == "intra"
+    run(["train", "evaluate"], **settings)
+    assert decided_by("eval") == "intra"
+    table = read_table(tmp_path / "out" / "eval" / "scores.csv")
+    run(["train", "evaluate"], score="rec", **settings)
+    assert decided_by("eval") == "rec"
+    other = read_table(tmp_path / "out" / "eval" / "scores.csv")
+    for name, found in (("intra", table), ("rec", other)):
+        order = np.argsort(found[name])
+        assert (np.diff(found["percentile"][order]) >= 0).all()
+    run("inference", **(settings | {"dataset_dir": str(folders / "test")}))
+    assert decided_by("eval/inference") == "intra"
 
 
 def test_evaluation_takes_the_pool_of_the_training(folders, small, tmp_path):
@@ -229,6 +250,7 @@ def test_inference_scores_a_folder_without_labels(trained, dataset_dir, tmp_path
         with Image.open(results / "overlays" / f"{position:06d}.png") as overlay:
             assert overlay.size == (130, 160) and overlay.mode == "RGB"  # with the colour bar
     assert not (results / "roc.png").exists()
+    assert "without label" in (results / "report.html").read_text()
     written = b"".join(path.read_bytes() for path in results.rglob("*") if path.suffix in (".csv", ".json"))
     assert not any(name.encode() in written for name in names)
     run("inference", output_dir=str(tmp_path / "out"), dataset_dir=str(folder), file_names=True)
@@ -434,11 +456,19 @@ def test_continuing_with_other_settings_is_refused(trained, dataset_dir, small, 
     assert isinstance(cause_of(caught.value), CheckpointError) and "other seed" in str(cause_of(caught.value))
 
 
-@pytest.mark.parametrize("change", [{"backbone": "AE-U"}, {"members": 3}, {"image_size": 32}, {"refine": "none"}])
+@pytest.mark.parametrize(
+    "change", [{"backbone": "AE-U"}, {"members": 3}, {"image_size": 32}, {"refine": "none", "score": "rec"}]
+)
 def test_evaluating_a_checkpoint_of_another_model_is_refused(change, trained, dataset_dir):
     with pytest.raises(RuntimeError) as caught:
         run(["train", "evaluate"], output_dir=str(trained), dataset_dir=str(dataset_dir), **change)
     assert isinstance(cause_of(caught.value), CheckpointError) and "another model" in str(cause_of(caught.value))
+
+
+def test_a_score_that_the_network_does_not_compute_is_refused(trained, dataset_dir):
+    with pytest.raises(RuntimeError) as caught:
+        run(["train", "evaluate"], output_dir=str(trained), dataset_dir=str(dataset_dir), score="z_rec")
+    assert "score must be one of r_dual, inter, intra, rec, got 'z_rec'" in str(cause_of(caught.value))
 
 
 def test_inference_without_a_model_says_to_train_first(dataset_dir, tmp_path):

@@ -143,6 +143,12 @@ def test_a_copy_of_an_unlabelled_image_counts_too(dataset):
     assert result.duplicate == result.near_copy == [True]
 
 
+def test_a_copy_of_an_image_set_aside_for_calibration_counts_too(dataset):
+    training, calibration = dataset("train", noise(0, 1), noise(2, 3)), dataset("calibration", noise(8))
+    result = audit(training, dataset("test", noise(8, 9)), calibration)
+    assert result.duplicate == result.near_copy == [True, False]
+
+
 def test_repeats_and_constant_images_are_warned_of(dataset):
     constant = np.full((SIDE, SIDE), 90, dtype=np.uint8)
     training = dataset("train", noise(0, 1, 1, 1), [*noise(2), constant])

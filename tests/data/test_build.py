@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from pathlib import Path
 
@@ -41,6 +42,15 @@ def test_groups_are_kept_as_numbers_that_do_not_tell_whose_they_are(write_csv, w
     assert "CANARY" not in (tmp_path / "out.json").read_text()
     loaded = load_datalist(tmp_path / "out.json")
     assert [item.get("group") for item in loaded["training"] + loaded["test"]] == [0, 0, 1, None]
+
+
+def test_groups_named_by_a_json_file_become_numbers_too(write_image, tmp_path):
+    for name in "abc":
+        write_image(f"{name}.png")
+    items = [{"image": f"{name}.png", "label": 0, "group": group} for name, group in zip("abc", ("C1", "C2", "C1"))]
+    (tmp_path / "list.json").write_text(json.dumps({"training": items, "test": []}))
+    write_datalist(build_datalist(tmp_path / "list.json"), tmp_path / "out.json")
+    assert [item["group"] for item in json.loads((tmp_path / "out.json").read_text())["training"]] == [0, 1, 0]
 
 
 def test_patients_of_dicom_headers_are_groups(write_dicom, tmp_path):

@@ -26,9 +26,9 @@ def test_the_buffers_hold_the_scores_of_the_calibration_images_alone(calibrated)
     network, _, held_out = calibrated
     with torch.no_grad():
         expected = network.image_scores(normalise(held_out.images)).T.sort(dim=1).values
-    torch.testing.assert_close(network.calibration.scores, expected)
+    torch.testing.assert_close(network.calibration.images.scores, expected)
     assert network.calibration.alpha.item() == pytest.approx(0.2)
-    assert network.calibration.volume_scores.shape == (5, 0)
+    assert network.calibration.volumes.scores.shape == (5, 0)
 
 
 def test_a_z_map_has_mean_0_before_it_is_cut_and_that_deviation_on_the_known_normals(calibrated):
@@ -53,7 +53,7 @@ def test_calibrating_twice_changes_nothing(calibrated):
 def test_without_calibration_images_maps_are_compared_with_the_known_normals(make_net, make_dataset):
     network, training = make_net(), make_dataset()
     calibrate(network, training, training.subset([]))
-    assert network.calibration.scores.shape == (4, 0)
+    assert network.calibration.images.scores.shape == (4, 0)
     with torch.no_grad():
         maps = network(normalise(training.images[:8]))
     for channel in range(4):
@@ -72,7 +72,7 @@ def test_weights_torchscript_and_onnx_give_the_same_p_values(make_net, make_data
     with torch.no_grad():
         scores = network.image_scores(images)
         expected = network.p_values(scores)
-    ranks = (network.calibration.scores[None] >= scores[:, :, None] * (1 - 1e-5)).sum(-1)
+    ranks = (network.calibration.images.scores[None] >= scores[:, :, None] * (1 - 1e-5)).sum(-1)
     torch.testing.assert_close(expected, (ranks + 1) / 20)
     assert len(expected.unique()) > 3
 

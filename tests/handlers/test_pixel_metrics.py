@@ -51,6 +51,21 @@ def evaluate(items, square, network=NETWORK) -> dict:
     return engine.state.pixel_metrics
 
 
+def test_lesions_smaller_than_a_pixel_of_the_grid_count_as_one(items, tmp_path):
+    rng = np.random.default_rng(1)
+    pixels = rng.integers(20, 120, (1024, 1024), dtype=np.uint8)
+    mask = np.zeros_like(pixels)
+    for row, column in ((100, 300), (700, 804)):  # in the middle of a pixel of the grid
+        pixels[row - 8 : row + 16, column - 8 : column + 16] = 255
+        mask[row : row + 3, column : column + 3] = 255
+    Image.fromarray(pixels).save(tmp_path / "fine.png")
+    Image.fromarray(mask).save(tmp_path / "fine_mask.png")
+    fine = {"image": str(tmp_path / "fine.png"), "label": 1, "mask": str(tmp_path / "fine_mask.png")}
+    found = evaluate([*items[:2], fine], PlainResized("image", 128))
+    assert found["found"]["pixel_auroc"] > 0.99 and found["found"]["per_region_overlap"] > 0.9
+    assert found["missed"]["pixel_auroc"] < 0.1
+
+
 @pytest.mark.parametrize("square", [PlainResized("image"), ChestFilmd("image")], ids=["plain", "modality"])
 def test_a_map_that_is_bright_on_the_lesions_and_nowhere_else_is_nearly_perfect(items, square):
     found = evaluate(items, square)

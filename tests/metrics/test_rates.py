@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy.stats import binom
+from scipy.stats import beta, binom
 
-from monai_ddad.metrics import binomial_interval, expected_calibration_error, false_positive_rate
+from monai_ddad.metrics import binomial_interval, expected_calibration_error, flag_rate
 
 
 @pytest.mark.parametrize(("successes", "trials"), [(0, 7), (7, 7), (3, 40), (39, 40), (1, 1)])
@@ -41,8 +41,18 @@ def test_a_p_value_of_alpha_is_flagged_in_any_precision(kind, number):
     p_values = np.arange(1, 21).astype(kind) / kind(20)
     for rank in (1, 3, 7, 20):
         alpha = rank / 20 if kind is np.float64 and number is np.float32 else number(rank / 20)
-        assert false_positive_rate(p_values, alpha) == rank / 20
-    assert false_positive_rate(p_values, 0.049) == 0
+        assert flag_rate(p_values, alpha).value == rank / 20
+    assert flag_rate(p_values, 0.049).value == 0
+
+
+def test_the_flag_rate_equals_a_plain_count_with_the_clopper_pearson_interval():
+    p_values = (np.random.default_rng(0).integers(1, 41, 50) / 40).astype(np.float32)
+    for alpha in np.arange(1, 40) / 40:  # as many as there are different p-values, so that each counts at its own
+        rate, low, high = flag_rate(p_values, alpha)
+        count = sum(round(40 * float(p)) <= round(40 * alpha) for p in p_values)
+        assert rate == count / 50
+        assert low == pytest.approx(beta.ppf(0.025, count, 51 - count) if count else 0, abs=1e-9)
+        assert high == pytest.approx(beta.ppf(0.975, count + 1, 50 - count) if count < 50 else 1, abs=1e-9)
 
 
 @pytest.mark.parametrize("count", [1, 2, 13, 200])
@@ -62,7 +72,7 @@ def test_calibration_error_of_known_distributions():
     assert expected_calibration_error(even**2) == pytest.approx(1 / 6, abs=1e-4)
 
 
-@pytest.mark.parametrize("function", [expected_calibration_error, lambda p_values: false_positive_rate(p_values, 0.1)])
+@pytest.mark.parametrize("function", [expected_calibration_error, lambda p_values: flag_rate(p_values, 0.1)])
 def test_what_is_no_p_value_is_refused(function):
     with pytest.raises(ValueError, match="no p-value"):
         function(np.array([]))
@@ -73,4 +83,4 @@ def test_what_is_no_p_value_is_refused(function):
 @pytest.mark.parametrize("alpha", [-0.1, 5, float("nan")])
 def test_an_alpha_that_is_no_rate_is_refused(alpha):
     with pytest.raises(ValueError, match=f"alpha .* got {alpha}"):
-        false_positive_rate(np.array([0.5]), alpha)
+        flag_rate(np.array([0.5]), alpha)

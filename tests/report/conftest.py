@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from monai_ddad.calibration import map_percentiles
+from monai_ddad.calibration import NormalScores, map_percentiles
 from monai_ddad.outputs import (
     choose_rows,
     decide,
@@ -41,7 +41,6 @@ def training(**settings: Any) -> dict[str, Any]:
             "backbone": "AE",
             "members": 3,
             "refine": "dual",
-            "calibration_volumes": NORMALS,
             "map_names": NAMES,
         },
         "preparation": {"preprocess": "plain", "modalities": None},
@@ -84,7 +83,8 @@ def write_run(
     if volumes:
         scores["label"] = scores["label"][np.arange(count) // SLICES]
     rng = np.random.default_rng([seed, 99])
-    calibration = torch.from_numpy(np.sort(0.2 + 0.05 * rng.normal(size=(len(NAMES), NORMALS)))).float()
+    normals = NormalScores(len(NAMES))
+    normals.fit(torch.from_numpy(0.2 + 0.05 * rng.normal(size=(NORMALS, len(NAMES)))).float(), range(NORMALS))
     strange = [reasons[row // 20 % len(reasons)] if row % 20 == 7 else "" for row in range(count)]
     positions = [row // SLICES if volumes else row for row in range(count)]
     near = np.arange(count) % 5 == 0
@@ -99,7 +99,7 @@ def write_run(
     def decided(table: dict[str, np.ndarray]) -> tuple[Any, dict[str, Any]]:
         if not calibrated:
             return None, {}
-        found = decide(table, NAMES, calibration, None, alpha)
+        found = decide(table, NAMES, normals, "r_dual", alpha)
         return found, {
             "p_value": [f"{value:.6g}" for value in found.p_values["r_dual"]],
             "percentile": [f"{value:.6g}" for value in found.percentile],
@@ -110,6 +110,7 @@ def write_run(
     write_scores(scores, NAMES, folder / "eval/scores.csv", columns, further | {"out_of_protocol": strange})
     found = decisions.p_values if decisions else None
     pictures = np.full(count, not volumes)
+    of_volumes = None
     splits = {"all": evaluate_scores(scores, NAMES, pictures, 100, p_values=found)}
     if volumes:
         joined = volume_scores(scores, NAMES, positions)
@@ -126,7 +127,9 @@ def write_run(
         "pixels": {} if volumes else {"r_dual": {"pixel_auroc": 0.91, "best_dice": 0.4, "best_dice_threshold": 0.31}},
         "intervals": "95 %, bootstrap of 100 samples within each class",
         "images": {"scored": count, "sha256": images},
+        "score": "r_dual",
         "decision": decisions.summary() if decisions else None,
+        "volume_decision": of_volumes.summary() if of_volumes else None,
         "out_of_protocol": dict(Counter(filter(None, strange))),
         "warnings": list(warnings),
         "evaluation_seconds": 28.62,
@@ -136,7 +139,8 @@ def write_run(
     write_json(record, folder / "models/run.json")
     write_table(["position", "reason"], [[81, "it is no image"]], folder / "eval/unreadable.csv")
     if gallery:
-        rows = choose_rows(scores["r_dual"], scores["label"], decisions.flagged if decisions else None, 4)
+        labels = np.where(volumes & (scores["label"] == 1), -1, scores["label"])
+        rows = choose_rows(scores["r_dual"], labels, decisions.flagged if decisions else None, 4)
         write_gallery(*draw_pictures(len(rows), rng), rows, folder / "eval/gallery")
     return folder
 

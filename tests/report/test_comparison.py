@@ -94,6 +94,7 @@ def test_a_score_of_one_run_only_stands_alone(make_run, change_metrics, read_pag
     path.write_text(path.read_text().replace(",r_dual,", ",r_intra,", 1))
 
     def rename(content):
+        content["score"] = "r_intra"
         for split in content["splits"].values():
             split["scores"] = {name.replace("r_dual", "r_intra"): found for name, found in split["scores"].items()}
 

@@ -97,7 +97,7 @@ def test_files_of_different_evaluations_are_refused(make_run):
 def test_decisions_in_one_file_only_are_refused(make_run, change_metrics):
     run = make_run(gallery=False)
     change_metrics(run, lambda content: content.update(decision=None))
-    with pytest.raises(DataError, match="disagree on how images were flagged"):
+    with pytest.raises(DataError, match="disagree on how it was decided"):
         write_report(run)
 
 
@@ -125,6 +125,19 @@ def test_pictures_of_rows_that_do_not_exist_and_overlays_alone_are_left_out(make
     (gallery / f"{min(rows):06d}_image.png").unlink()
     (gallery / "notes.png").write_bytes(b"")
     assert set(read_run(run).pictures) == rows - {min(rows)}
+
+
+def test_the_folder_of_an_evaluation_is_taken_like_that_of_the_run(make_run):
+    run = make_run()
+    (run / "eval").rename(run / "inference")
+    (run / "eval").mkdir()
+    (run / "inference").rename(run / "eval/inference")  # where inference.json writes
+    found = read_run(run / "eval/inference")
+    assert len(found.table) == 80 and found.pictures and not found.retrained
+    (run / "models/run.json").write_text("{}")
+    assert read_run(run / "eval/inference").retrained
+    with pytest.raises(DataError, match="evaluate first"):
+        read_run(run)
 
 
 def test_a_model_that_was_trained_anew_is_noticed(make_run):

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy.stats import beta
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_curve
 
-from monai_ddad.report.curves import precision_recall_points, realised_rates, roc_points
+from monai_ddad.metrics import precision_recall_points, roc_points
 
 
 def draw(seed: int, ties: bool) -> tuple[np.ndarray, np.ndarray]:
@@ -34,13 +33,3 @@ def test_precision_recall_points_equal_scikit_learn(ties):
         np.testing.assert_allclose(found, [recall[-2::-1], precision[-2::-1]], atol=1e-12)
         area = (np.diff(found[0], prepend=0) * found[1]).sum()
         assert area == pytest.approx(average_precision_score(labels, scores))
-
-
-def test_realised_rates_equal_a_plain_count_with_the_clopper_pearson_interval():
-    p_values = (np.random.default_rng(0).integers(1, 41, 50) / 40).astype(np.float32)
-    alphas = np.arange(1, 40) / 40  # as many as there are different p-values, so that each counts at its own
-    for alpha, rate, low, high in zip(alphas, *realised_rates(p_values, alphas)):
-        count = sum(round(40 * float(p)) <= round(40 * alpha) for p in p_values)
-        assert rate == count / 50
-        assert low == pytest.approx(beta.ppf(0.025, count, 51 - count) if count else 0, abs=1e-9)
-        assert high == pytest.approx(beta.ppf(0.975, count + 1, 50 - count) if count < 50 else 1, abs=1e-9)

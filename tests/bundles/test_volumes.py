@@ -1,0 +1,52 @@
+"""Volumes are set aside, decided on and reported as wholes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from monai.bundle import ConfigWorkflow
+
+CONFIGS = Path(__file__).resolve().parents[2] / "bundles" / "ddad_brain" / "configs"
+SLICES = 5
+
+
+@pytest.fixture
+def volumes(tmp_path) -> Path:
+    """Heads of noise as NIfTI files: 8 normal, 6 unlabelled, 2 + 2 to test on."""
+    rng = np.random.default_rng(0)
+    y, x, z = np.meshgrid(*(np.linspace(-1, 1, size) for size in (32, 32, SLICES)), indexing="ij")
+    groups = ["normal"] * 8 + ["unlabeled"] * 6 + ["test/normal"] * 2 + ["test/abnormal"] * 2
+    for number, group in enumerate(groups):
+        head = (x**2 + y**2 + 0.2 * z**2 < 0.8) * rng.uniform(0.5, 1, x.shape)
+        (tmp_path / "heads" / group).mkdir(parents=True, exist_ok=True)
+        image = nib.Nifti1Image(head.astype(np.float32), np.diag([7.0, 7.0, 20.0, 1.0]))
+        image.to_filename(tmp_path / "heads" / group / f"{number}.nii.gz")
+    return tmp_path / "heads"
+
+
+def test_volumes_are_calibrated_and_decided_on_as_wholes(volumes, small, tmp_path, caplog):
+    settings = small | {"calibration_share": 0.5, "calibration_minimum": 0, "score": "rec", "members": 2}
+    workflow = ConfigWorkflow(
+        str(CONFIGS / "train.json"),
+        logging_file=False,
+        dataset_dir=str(volumes),
+        output_dir=str(tmp_path / "out"),
+        **settings,
+    )
+    workflow.initialize()
+    with caplog.at_level("INFO"):
+        workflow.run()
+    workflow.finalize()
+    metrics = json.loads((tmp_path / "out/eval/metrics.json").read_text())
+    slices, whole = metrics["decision"], metrics["volume_decision"]
+    assert slices["calibration_normals"] > slices["calibration_groups"] == whole["calibration_normals"] == 4
+    assert slices["smallest_alpha"] == whole["smallest_alpha"] == pytest.approx(0.2)
+    assert metrics["score"] == metrics["training"]["network"]["score"] == "rec"
+    assert {"images", "volumes"} <= {word for word in caplog.text.split() if word in ("images", "volumes")}
+    assert caplog.text.count("the smallest alpha that can is 0.2000") == 2
+    page = (tmp_path / "out/eval/report.html").read_text()
+    assert "by comparison with 4 calibration normals" in page and "true-positive" not in page.split("<main", 1)[-1]

@@ -21,7 +21,7 @@ from monai_ddad.bundle import network_settings, run_record
 from monai_ddad.calibration import NormalScores
 from monai_ddad.checkpoints import load_weights
 from monai_ddad.data import normalise
-from monai_ddad.data.phantom import draw_phantom
+from monai_ddad.data.phantom import PhantomKind, draw_phantom
 from monai_ddad.metrics import flag_rate
 from monai_ddad.networks import DDADNet
 from monai_ddad.outputs import ALPHAS
@@ -32,7 +32,7 @@ SIDE = 128  # of the phantoms that the bundles draw
 
 
 @torch.inference_mode()
-def score_phantoms(network: DDADNet, kind: str, seeds: range) -> torch.Tensor:
+def score_phantoms(network: DDADNet, kind: PhantomKind, seeds: range) -> torch.Tensor:
     """Draw normal phantoms and score them: (N, M)."""
     resize = PlainResize(network.image_size)
     scores = []
@@ -67,7 +67,8 @@ def main() -> None:
     models = str(options.run / "models")
     if run_record(models)["preparation"]["preprocess"] != "plain":
         parser.error("a run with --preprocess plain is needed")
-    network = load_weights(DDADNet(**network_settings(models)), options.run / "models" / "model.pt").eval()
+    network = DDADNet(**network_settings(models)).eval()
+    load_weights(network, options.run / "models" / "model.pt")
     scores = score_phantoms(network, options.kind, range(options.resamplings * (options.calibration + 1)))
     p_values = flag_new_ones(scores, options.resamplings)
 

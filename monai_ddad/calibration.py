@@ -9,6 +9,7 @@ from torch import nn
 
 __all__ = [
     "LEVELS",
+    "TIE",
     "Calibration",
     "NormalScores",
     "flagged",

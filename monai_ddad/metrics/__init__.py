@@ -9,7 +9,7 @@ from monai_ddad.metrics.ranking import (
     roc_points,
     sensitivity_at_specificity,
 )
-from monai_ddad.metrics.rates import Rate, binomial_interval, expected_calibration_error, flag_rate
+from monai_ddad.metrics.rates import Rate, binomial_interval, expected_calibration_error, expected_rates, flag_rate
 
 __all__ = [
     "PairedDifference",
@@ -20,6 +20,7 @@ __all__ = [
     "binomial_interval",
     "bootstrap_interval",
     "expected_calibration_error",
+    "expected_rates",
     "flag_rate",
     "paired_bootstrap",
     "per_region_overlap",

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
-from scipy.stats import binomtest
+from scipy.stats import betabinom, binomtest
 
-from monai_ddad.calibration import flagged
+from monai_ddad.calibration import TIE, flagged
 
-__all__ = ["Rate", "binomial_interval", "expected_calibration_error", "flag_rate"]
+__all__ = ["Rate", "binomial_interval", "expected_calibration_error", "expected_rates", "flag_rate"]
 
 
 class Rate(NamedTuple):
@@ -68,6 +69,35 @@ def flag_rate(p_values: np.ndarray, alpha: float) -> Rate:
     """
     found = flagged(_checked(p_values), alpha)
     return Rate(float(found.mean()), *binomial_interval(int(found.sum()), found.size))
+
+
+def expected_rates(calibration: int, tests: int, alpha: float, level: float = 0.95) -> tuple[float, float]:
+    """Compute the range that the realised false-positive rate lies in by chance, where the promise holds.
+
+    It holds on average over the draw of the calibration images; one draw and one test lie off it, the more so the
+    fewer there are. Of ``tests`` normal images the number that is flagged has a beta-binomial distribution with
+    a = floor(alpha (n + 1)) and b = n + 1 - a, if no two scores are equal; equal ones are flagged less often.
+
+    Args:
+        calibration: calibration images (n), or their groups.
+        tests: normal test images, at least 1.
+        alpha: the promised rate, in [0, 1].
+        level: share of the draws that lie in the range, at least this.
+
+    Returns:
+        lower and upper bound in [0, 1].
+
+    Source: Vovk, Conditional validity of inductive conformal predictors, 2012, section 3.
+
+    Example:
+        >>> expected_rates(calibration=30, tests=100, alpha=0.1)
+        (0.01, 0.23)
+    """
+    flagged_ranks = math.floor(alpha * (1 + TIE) * (calibration + 1))
+    if flagged_ranks in (0, calibration + 1):
+        return (0.0, 0.0) if flagged_ranks == 0 else (1.0, 1.0)
+    spread = betabinom(tests, flagged_ranks, calibration + 1 - flagged_ranks)
+    return float(spread.ppf((1 - level) / 2)) / tests, float(spread.ppf((1 + level) / 2)) / tests
 
 
 def expected_calibration_error(p_values: np.ndarray) -> float:

@@ -82,7 +82,8 @@ def _calibration_plots(run: Run, units: list[Unit]) -> list[Plot]:
         normal = unit.table.label == 0
         if unit.decision and unit.table.p_value is not None and normal.any():
             title = f"Calibration of {run.score} on normal {unit.name}"
-            plots.append(plot_calibration(unit.table.p_value[normal], unit.decision["alpha"], title))
+            groups, alpha = unit.decision["calibration_groups"], unit.decision["alpha"]
+            plots.append(plot_calibration(unit.table.p_value[normal], groups, alpha, title))
     return plots
 
 

@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from monai_ddad.metrics import flag_rate, precision_recall_points, roc_points
+from monai_ddad.metrics import expected_rates, flag_rate, precision_recall_points, roc_points
 from monai_ddad.outputs.plots import ABNORMAL, NORMAL
 
 __all__ = ["Plot", "data_address", "plot_calibration", "plot_histogram", "plot_precision_recall", "plot_roc"]
@@ -163,25 +163,25 @@ def plot_histogram(values: np.ndarray, labels: np.ndarray, name: str, title: str
 
 
 @rc_context(STYLE)
-def plot_calibration(p_values: np.ndarray, alpha: float, title: str) -> Plot:
-    """Draw realised against promised false-positive rates, with exact 95 % binomial intervals.
+def plot_calibration(p_values: np.ndarray, groups: int, alpha: float, title: str) -> Plot:
+    """Draw realised against promised false-positive rates, with the range that chance allows.
 
     Args:
         p_values: (N,) in [0, 1], of normal test images.
+        groups: of the calibration images.
         alpha: the promised rate at which images are flagged.
         title: of the plot.
     """
     alphas = np.linspace(0, 1, ALPHAS + 1)
-    rates, low, high = np.array([flag_rate(p_values, promised) for promised in alphas]).T
+    rates = np.array([flag_rate(p_values, promised).value for promised in alphas])
+    low, high = np.array([expected_rates(groups, len(p_values), promised) for promised in alphas]).T
     figure, axes = _square("promised false-positive rate", "realised false-positive rate")
-    axes.fill_between(alphas, low, high, color=NORMAL, alpha=0.2, linewidth=0, label="95 % interval")
+    axes.fill_between(alphas, low, high, color=NORMAL, alpha=0.2, linewidth=0, label="by chance (95 %)")
     axes.plot(alphas, rates, color=NORMAL, label="realised")
     axes.plot([0, 1], [0, 1], color=FAINT, linewidth=1, linestyle="--", label="as promised")
     axes.axvline(alpha, color=INK, linewidth=1, linestyle=":", label=f"decisions ({alpha:.3g})")
-    inside = float(((low <= alphas) & (alphas <= high)).mean())
-    said = (
-        f"on {len(p_values)} normal images the promised rate is within the 95 % interval at {inside:.0%} of the rates"
-    )
+    inside = float(((low <= rates) & (rates <= high)).mean())
+    said = f"on {len(p_values)} normal images the realised rate is in the range by chance at {inside:.0%} of the rates"
     return _finish(figure, axes, title, f"Realised against promised false-positive rate: {said}.")
 
 

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from monai_ddad.metrics import expected_rates
 from monai_ddad.outputs.tables import METRICS
 from monai_ddad.report.read import Run, ScoreTable
 from monai_ddad.report.units import Unit, slice_rows
-from monai_ddad.report.words import METRIC_NAMES, duration, figure, percent, plain, rate, setting, split_name
+from monai_ddad.report.words import METRIC_NAMES, duration, figure, percent, plain, rate, setting, span, split_name
 
 __all__ = [
     "Table",
@@ -104,13 +105,13 @@ def _decisions(unit: Unit) -> list[tuple[str, str]]:
     told = [("Promised false-positive rate", promise)]
     found, caught = unit.flagged(0), unit.flagged(1)
     if found:
-        low, high = found.interval
-        verdict = "lies above" if low > alpha else "lies below" if high < alpha else "includes"
+        low, high = expected_rates(groups, found.total, alpha)
+        verdict = "above" if found.value > high else "below" if found.value < low else "within"
         told.append(
             (
                 "Realised false-positive rate",
-                f"{rate(found.value, found.interval)}, {found.count} of {found.total} normal {unit.name}; "
-                f"the 95\u00a0% interval {verdict} the promised rate",
+                f"{rate(found.value, found.interval)}, {found.count} of {found.total} normal {unit.name}; that is "
+                f"{verdict} what chance allows with so many, {span(percent(low), percent(high))}",
             )
         )
     if caught:
@@ -162,12 +163,13 @@ def pixels_table(run: Run) -> Table | None:
 
 def rates_tables(run: Run, units: Sequence[Unit]) -> list[Table]:
     """Return promised and realised false-positive rates, a table a split; of all images with all scores."""
-    head = ["Score", "Promised rate", "Realised false-positive rate", "Sensitivity"]
+    head = ["Score", "Promised rate", "Realised false-positive rate", "By chance", "Sensitivity"]
     tables = []
     for unit in units:
+        groups = unit.decision["calibration_groups"] if unit.decision else 0
         for split, figures in unit.splits.items():
             rows = [
-                [name, *_point(point)]
+                [name, *_point(point, groups, figures["normal"])]
                 for name, found in figures.get("operating_points", {}).items()
                 if figures is unit.main or name == run.score
                 for point in found["points"]
@@ -176,8 +178,9 @@ def rates_tables(run: Run, units: Sequence[Unit]) -> list[Table]:
     return [table for table in tables if table.rows]
 
 
-def _point(point: dict[str, Any]) -> list[str]:
-    cells = [percent(point["alpha"]), rate(point["false_positive_rate"], point["false_positive_rate_interval"])]
+def _point(point: dict[str, Any], groups: int, normals: int) -> list[str]:
+    chance = span(*map(percent, expected_rates(groups, normals, point["alpha"])))
+    cells = [percent(point["alpha"]), rate(point["false_positive_rate"], point["false_positive_rate_interval"]), chance]
     return [*cells, rate(point["sensitivity"], point["sensitivity_interval"]) if "sensitivity" in point else ""]
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import beta, binom
 
-from monai_ddad.metrics import binomial_interval, expected_calibration_error, flag_rate
+from monai_ddad.metrics import binomial_interval, expected_calibration_error, expected_rates, flag_rate
 
 
 @pytest.mark.parametrize(("successes", "trials"), [(0, 7), (7, 7), (3, 40), (39, 40), (1, 1)])
@@ -53,6 +53,24 @@ def test_the_flag_rate_equals_a_plain_count_with_the_clopper_pearson_interval():
         assert rate == count / 50
         assert low == pytest.approx(beta.ppf(0.025, count, 51 - count) if count else 0, abs=1e-9)
         assert high == pytest.approx(beta.ppf(0.975, count + 1, 50 - count) if count < 50 else 1, abs=1e-9)
+
+
+@pytest.mark.parametrize("calibration, tests, alpha", [(30, 24, 0.2), (19, 100, 0.05), (99, 300, 0.1), (30, 50, 0.01)])
+def test_the_range_by_chance_is_that_of_simulated_calibrations_and_tests(calibration, tests, alpha):
+    rng = np.random.default_rng(0)
+    known, new = rng.random((20_000, calibration)), rng.random((20_000, tests))
+    known.sort(axis=1)
+    ranks = int(alpha * (calibration + 1) + 1e-9)
+    above = new > known[:, [calibration - ranks]] if ranks else np.zeros_like(new, dtype=bool)
+    rates = above.mean(axis=1)
+    low, high = expected_rates(calibration, tests, alpha)
+    assert ((low <= rates) & (rates <= high)).mean() >= 0.945
+    assert (rates < low).mean() <= 0.03 and (rates > high).mean() <= 0.03
+    assert (rates <= high - 1.5 / tests).mean() < 0.98 or high < 2 / tests
+
+
+def test_nothing_and_everything_are_flagged_at_the_ends():
+    assert expected_rates(30, 10, 0.0) == (0, 0) and expected_rates(30, 10, 1.0) == (1, 1)
 
 
 @pytest.mark.parametrize("count", [1, 2, 13, 200])

@@ -22,6 +22,7 @@ from monai_ddad.outputs import (
     Decisions,
     choose_rows,
     decide,
+    doubt_refinement,
     evaluate_scores,
     format_table,
     plot_gallery,
@@ -120,6 +121,9 @@ class WriteEvaluation:
         flags = self._write_tables(scores, decisions, strange)
         figures = self._figures(scores, decisions, flags)
         volumes = self._write_volumes(scores, figures)
+        doubt = doubt_refinement(scores[names[0]], scores["inter"]) if self.network.asr is not None else ""
+        if doubt:
+            logger.warning(doubt)
         run = json.loads(self.run_file.read_text(encoding="utf-8")) if self.run_file.is_file() else {}
         content = {
             "splits": figures,
@@ -133,7 +137,7 @@ class WriteEvaluation:
             "decision": decisions.summary() if decisions else None,
             "volume_decision": volumes.summary() if volumes else None,
             "out_of_protocol": dict(Counter(filter(None, strange))),
-            "warnings": self.audit.warnings,
+            "warnings": [*self.audit.warnings, *([doubt] if doubt else [])],
             "evaluation_seconds": round(seconds, 2),
             "training": run,
         }

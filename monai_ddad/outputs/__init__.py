@@ -1,6 +1,6 @@
 """Files that a run leaves."""
 
-from monai_ddad.outputs.decisions import ALPHAS, Decisions, decide, operating_points
+from monai_ddad.outputs.decisions import ALPHAS, Decisions, decide, doubt_refinement, operating_points
 from monai_ddad.outputs.gallery import choose_rows, write_gallery
 from monai_ddad.outputs.overlay import add_colour_bar, overlay_heat_map
 from monai_ddad.outputs.plots import plot_gallery, plot_histograms, plot_roc
@@ -19,6 +19,7 @@ __all__ = [
     "add_colour_bar",
     "choose_rows",
     "decide",
+    "doubt_refinement",
     "evaluate_scores",
     "format_table",
     "operating_points",

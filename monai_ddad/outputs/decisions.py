@@ -8,12 +8,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.stats import spearmanr
 
 from monai_ddad.calibration import NormalScores, flagged, smallest_alpha
 from monai_ddad.metrics import expected_calibration_error, flag_rate
 
-__all__ = ["ALPHAS", "Decisions", "decide", "operating_points"]
+__all__ = ["ALPHAS", "Decisions", "decide", "doubt_refinement", "operating_points"]
 
+COMPARABLE = 20  # images from which a rank correlation tells something
 ALPHAS = (0.01, 0.05, 0.1, 0.2)  # false-positive rates that every evaluation reports
 
 
@@ -86,6 +88,34 @@ def decide(
         dict(zip(names, found)),
         ranks[chosen],
         flagged(found[chosen], alpha),
+    )
+
+
+def doubt_refinement(refined: np.ndarray, inter: np.ndarray) -> str:
+    """Tell whether the refined score orders images against the discrepancy that it refines; no label is needed.
+
+    ASR-Net learns where in an image an anomaly is. Nothing in its training fixes the level of a whole image, of which
+    the score is the mean, and it has been seen to fall where inter rises.
+
+    Args:
+        refined: (N,) scores by ASR-Net.
+        inter: (N,) scores by inter.
+
+    Returns:
+        a warning, or nothing where the rank correlation is not negative or there are too few images to tell.
+
+    Example:
+        >>> doubt_refinement(np.arange(50.0), np.arange(50.0)), doubt_refinement(np.arange(50.0), -np.arange(50.0))[:41]
+        ('', 'The refined score orders the images again')
+    """
+    if len(refined) < COMPARABLE or np.ptp(refined) == 0 or np.ptp(inter) == 0:
+        return ""
+    agreement = float(spearmanr(refined, inter).statistic)
+    if agreement >= 0:
+        return ""
+    return (
+        f"The refined score orders the images against inter (rank correlation {agreement:.2f}), so one of the two is "
+        "wrong, most likely the refined one. Decide by inter: --score inter."
     )
 
 

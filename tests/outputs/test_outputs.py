@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from scipy.stats import spearmanr
 
 from monai_ddad.outputs import (
     add_colour_bar,
     choose_rows,
+    doubt_refinement,
     evaluate_scores,
     operating_points,
     overlay_heat_map,
@@ -155,3 +157,12 @@ def test_operating_points_are_counted(abnormal):
         if abnormal:
             assert point["sensitivity"] == (values[50:] <= point["alpha"]).mean()
     assert 0 < found["calibration_error"] < 0.2
+
+
+def test_a_refined_score_that_falls_where_inter_rises_is_doubted():
+    rng = np.random.default_rng(0)
+    inter = rng.gamma(2.0, size=60)
+    noisy = inter + rng.normal(scale=0.5, size=60)
+    assert doubt_refinement(noisy, inter) == "" and doubt_refinement(np.ones(60), inter) == ""
+    assert f"rank correlation {spearmanr(-noisy, inter).statistic:.2f}" in doubt_refinement(-noisy, inter)
+    assert doubt_refinement(-noisy[:19], inter[:19]) == ""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import math
 import re
 from collections import Counter
 from pathlib import Path
@@ -21,8 +20,7 @@ from monai_ddad.calibration import LEVELS, map_percentiles
 from monai_ddad.checkpoints import atomic_file
 from monai_ddad.data.resident import ResidentDataset
 from monai_ddad.networks import DDADNet
-from monai_ddad.outputs import add_colour_bar, overlay_heat_map
-from monai_ddad.transforms import AxialSlices, slices_to_volume
+from monai_ddad.outputs import HeatMap, add_colour_bar, overlay_heat_map, restore_map
 
 __all__ = ["SaveMaps"]
 
@@ -100,22 +98,13 @@ class SaveMaps:
                 self._save(position, self._waiting.pop(position))
 
     def _save(self, position: int, maps: list[torch.Tensor]) -> None:
-        item = self.reading(self.dataset.data[position])
-        prepared = self.dataset.prepare(item)
-        restored = [self.dataset.restore(part["image"], values) for part, values in zip(prepared, maps)]
-        image = item["image"]
-        if image.ndim == 3:
-            self._overlay(image, restored[0], f"{position:06d}.png")
-            self._save_picture(restored[0], f"{position:06d}_{self.map_name}")
-            return
-        slices = {int(part["image"].meta["slice"]): heat for part, heat in zip(prepared, restored)}
-        affine = image.affine.numpy()
-        volume = slices_to_volume(slices, affine, image.shape[1:])
-        self._save_nifti(volume, affine, f"{position:06d}_{self.map_name}.nii.gz")
-        means = [values.mean().item() for values in maps]
-        highest = list(slices)[int(np.argmax(means))]
-        picture = AxialSlices(min_area=0, height=math.inf)(image)[highest]
-        self._overlay(picture, slices[highest], f"{position:06d}_slice{highest:03d}.png")
+        heat = restore_map(self.dataset, self.reading, position, maps)
+        if heat.affine is None:
+            self._overlay(heat, f"{position:06d}.png")
+            self._save_picture(heat.values, f"{position:06d}_{self.map_name}")
+        else:
+            self._save_nifti(heat.values, heat.affine, f"{position:06d}_{self.map_name}.nii.gz")
+            self._overlay(heat, f"{position:06d}_slice{heat.slice:03d}.png")
 
     def _save_picture(self, heat: np.ndarray, name: str) -> None:
         if self.map_format == "nifti":
@@ -130,11 +119,12 @@ class SaveMaps:
         with atomic_file(self.maps / name) as file:
             file.write(gzip.compress(image.to_bytes(), compresslevel=6, mtime=0))
 
-    def _overlay(self, picture: torch.Tensor, heat: np.ndarray, name: str) -> None:
+    def _overlay(self, heat: HeatMap, name: str) -> None:
         quantiles = self.network.calibration.map_quantiles[self.channel].cpu().numpy()
         if not quantiles.any():
-            quantiles = np.quantile(heat, np.array(LEVELS) / 100)
-        pixels = np.rint(255 * np.asarray(picture)).astype(np.uint8)
+            quantiles = np.quantile(heat.picture_values, np.array(LEVELS) / 100)
+        pixels = np.rint(255 * np.asarray(heat.picture)).astype(np.uint8)
         shown = Image.fromarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0))
+        overlay = overlay_heat_map(shown, map_percentiles(heat.picture_values, quantiles))
         with atomic_file(self.overlays / name) as file:
-            add_colour_bar(overlay_heat_map(shown, map_percentiles(heat, quantiles))).save(file, format="PNG")
+            add_colour_bar(overlay).save(file, format="PNG")

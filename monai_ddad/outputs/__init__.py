@@ -2,6 +2,7 @@
 
 from monai_ddad.outputs.decisions import ALPHAS, Decisions, decide, doubt_refinement, operating_points
 from monai_ddad.outputs.gallery import choose_rows, write_gallery
+from monai_ddad.outputs.heat import HeatMap, restore_map
 from monai_ddad.outputs.overlay import add_colour_bar, overlay_heat_map
 from monai_ddad.outputs.plots import plot_gallery, plot_histograms, plot_roc
 from monai_ddad.outputs.tables import (
@@ -16,6 +17,7 @@ from monai_ddad.outputs.tables import (
 __all__ = [
     "ALPHAS",
     "Decisions",
+    "HeatMap",
     "add_colour_bar",
     "choose_rows",
     "decide",
@@ -27,6 +29,7 @@ __all__ = [
     "plot_gallery",
     "plot_histograms",
     "plot_roc",
+    "restore_map",
     "volume_scores",
     "write_gallery",
     "write_json",

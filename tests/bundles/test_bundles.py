@@ -18,6 +18,7 @@ from monai.bundle import ConfigWorkflow, verify_metadata, verify_net_in_out
 from PIL import Image
 
 from monai_ddad.data.phantom import write_phantom_dataset
+from monai_ddad.inference import Predictor
 from monai_ddad.networks import DDADNet
 from tests.transforms.encodings import dataset
 
@@ -167,6 +168,28 @@ def test_evaluation_and_inference_prepare_images_as_the_training_did(trained):
             assert math.isclose(float(row[name]), float(again[name]), rel_tol=1e-5)
     with Image.open(paths[0]) as image, Image.open(output / "eval/inference/overlays/000000.png") as overlay:
         assert overlay.width > image.width and overlay.height >= image.height
+
+
+def test_the_predictor_finds_what_inference_writes(trained):
+    bundle, _, data, output = trained
+    paths = sorted(str(path) for path in (data / "images").iterdir())[:5]
+    run(bundle, ["inference"], output_dir=str(output), dataset_dir=paths, map_format="npz")
+    predictor = Predictor(BUNDLES / bundle, output / "models")
+    read = predictor.read([*paths, str(data / "data.json")])
+    assert list(read.errors) == [5]
+    found = predictor.predict(read)
+    assert list(found) == [0, 1, 2, 3, 4]
+    for position, row in enumerate(table(output / "eval/inference/scores.csv")):
+        result = found[position]
+        for name, score in result.scores.items():
+            assert math.isclose(score, float(row[name]), rel_tol=1e-5)
+        assert result.out_of_protocol == row["out_of_protocol"]
+        assert result.p_value is result.flagged is None and result.slices == 0  # nothing was set aside
+        heat = predictor.heat_map(read, position)
+        with np.load(output / f"eval/inference/maps/{position:06d}_{result.score}.npz") as saved:
+            np.testing.assert_allclose(heat.values, saved["map"], rtol=1e-4, atol=1e-6)
+    with pytest.raises(ValueError, match="the map must be one of"):
+        predictor.heat_map(read, 0, "other")
 
 
 def test_unreadable_files_are_listed_and_the_others_are_scored(trained, tmp_path):

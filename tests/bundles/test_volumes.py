@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 
@@ -9,6 +10,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 from monai.bundle import ConfigWorkflow
+
+from monai_ddad.inference import Predictor
 
 CONFIGS = Path(__file__).resolve().parents[2] / "bundles" / "ddad_brain" / "configs"
 SLICES = 5
@@ -50,3 +53,26 @@ def test_volumes_are_calibrated_and_decided_on_as_wholes(volumes, small, tmp_pat
     assert caplog.text.count("the smallest alpha that can is 0.2000") == 2
     page = (tmp_path / "out/eval/report.html").read_text()
     assert "by comparison with 4 calibration normals" in page and "true-positive" not in page.split("<main", 1)[-1]
+
+    paths = sorted(str(path) for path in (volumes / "unlabeled").iterdir())
+    inference = ConfigWorkflow(
+        str(CONFIGS / "inference.json"), logging_file=False, output_dir=str(tmp_path / "out"), dataset_dir=paths
+    )
+    inference.initialize()
+    inference.run()
+    inference.finalize()
+    with (tmp_path / "out/eval/inference/volumes.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    predictor = Predictor(CONFIGS.parent, tmp_path / "out/models", alpha=0.3)
+    read = predictor.read(paths)
+    for (position, result), row in zip(predictor.predict(read).items(), rows, strict=True):
+        assert result.score == "rec" and position == int(row["position"]) and result.slices == int(row["slices"])
+        assert result.scores["rec"] == pytest.approx(float(row["rec"]), rel=1e-5)
+        assert result.p_value == pytest.approx(float(row["p_value"]), rel=1e-5)
+        assert result.percentile == pytest.approx(float(row["percentile"]), abs=1e-3)
+        assert result.flagged == (result.p_value <= 0.3)
+        heat = predictor.heat_map(read, position)
+        saved = nib.load(tmp_path / f"out/eval/inference/maps/{position:06d}_rec.nii.gz")
+        np.testing.assert_allclose(heat.values, saved.get_fdata(), rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(heat.affine, saved.affine)
+        assert heat.values.shape == (32, 32, SLICES) and 0 <= heat.slice < SLICES

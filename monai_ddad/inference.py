@@ -1,0 +1,191 @@
+"""Scores, decisions and maps of single items by a trained bundle, for programs that serve it."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from monai.bundle import ConfigParser
+
+from monai_ddad.calibration import map_percentiles
+from monai_ddad.checkpoints import load_weights
+from monai_ddad.data.resident import ResidentDataset, normalise
+from monai_ddad.networks import DDADNet
+from monai_ddad.outputs import HeatMap, decide, restore_map, volume_scores
+from monai_ddad.protocol import reason
+
+__all__ = ["Predictor", "Result"]
+
+BATCH = 64  # images at a time
+
+
+@dataclass(frozen=True)
+class Result:
+    """What is found of one picture or volume.
+
+    Attributes:
+        scores: by name; of a volume the means over its slices.
+        score: name of the one that decides.
+        p_value: in (0, 1]; None where the model is not calibrated for pictures, or for volumes.
+        percentile: share of the calibration normals that score lower, in [0, 100]; None likewise.
+        flagged: whether the p-value is at most alpha; None likewise.
+        out_of_protocol: why the image, or most slices of the volume, are not of the trained kind; empty if they are.
+        slices: slices of a volume that were scored; 0 of a picture.
+    """
+
+    scores: dict[str, float]
+    score: str
+    p_value: float | None
+    percentile: float | None
+    flagged: bool | None
+    out_of_protocol: str
+    slices: int
+
+    def summary(self) -> dict[str, Any]:
+        """Return it for a JSON reply: the deciding score as ``"score"``, with its name and what follows from it."""
+        return {
+            "score": self.scores[self.score],
+            "score_name": self.score,
+            "p_value": self.p_value,
+            "percentile": self.percentile,
+            "flagged": self.flagged,
+            "out_of_protocol": self.out_of_protocol,
+            "scores": self.scores,
+            "slices": self.slices,
+        }
+
+
+class Predictor:
+    """A trained bundle as a function of files; it reads and prepares them as ``inference.json`` does.
+
+    Args:
+        bundle: the bundle's folder, with ``configs/inference.json``.
+        models_dir: folder of ``model.pt`` and ``run.json``; None takes the bundle's ``models``.
+        device: None takes a GPU if there is one.
+        settings: further settings of ``inference.json`` by name, such as ``alpha`` or ``score``.
+
+    Raises:
+        CheckpointError: nothing is trained there, or a file is damaged.
+    """
+
+    def __init__(
+        self,
+        bundle: str | os.PathLike[str],
+        models_dir: str | os.PathLike[str] | None = None,
+        device: torch.device | None = None,
+        **settings: Any,
+    ) -> None:
+        models = Path(bundle) / "models" if models_dir is None else Path(models_dir)
+        parser = ConfigParser()
+        parser.read_config(str(Path(bundle) / "configs" / "inference.json"))
+        parser.update({"bundle_root": str(bundle), "models_dir": str(models), **settings})
+        self.device = parser.get_parsed_content("device") if device is None else device
+        self.network: DDADNet = parser.get_parsed_content("network_def")
+        load_weights(self.network, models / "model.pt")
+        self.network.eval().to(self.device)
+        self.reading = parser.get_parsed_content("reading")
+        self.transform = parser.get_parsed_content("preprocessing")
+        alpha = parser.get_parsed_content("alpha")
+        self.alpha = round(float(self.network.calibration.alpha), 6) if alpha is None else float(alpha)  # of float32
+
+    def read(self, images: Sequence[str | list[str]], num_workers: int | None = None) -> ResidentDataset:
+        """Read files, each item a path, or the list of paths of a DICOM series; failures are in its ``errors``."""
+        return ResidentDataset([{"image": image} for image in images], self.transform, num_workers)
+
+    @torch.inference_mode()
+    def predict(self, dataset: ResidentDataset) -> dict[int, Result]:
+        """Score items.
+
+        Args:
+            dataset: what :meth:`read` returned.
+
+        Returns:
+            results by the position of the item; items that could not be read are left out.
+        """
+        if len(dataset) == 0:
+            return {}
+        parts = []
+        for images in dataset.images.split(BATCH):
+            batch = normalise(images).to(self.device)
+            parts.append((self.network.image_scores(batch).cpu(), self.network.protocol(batch).cpu()))
+        values, ratios = (torch.cat(part).numpy() for part in zip(*parts))
+        names, count = self.network.map_names, len(dataset)
+        table = {"index": np.arange(count), "label": np.full(count, -1)}
+        table |= {name: values[:, channel] for channel, name in enumerate(names)}
+        reasons = [reason(row) for row in ratios.tolist()]
+        volumes = [None if part is None else i for i, part in zip(dataset.positions, dataset.slices)]
+        pictures = [row for row, volume in enumerate(volumes) if volume is None]
+        results: dict[int, Result] = {}
+        if pictures:
+            part = {name: column[pictures] for name, column in table.items()}
+            places = [dataset.positions[row] for row in pictures]
+            results |= self._decide(part, places, [reasons[row] for row in pictures], [0] * len(pictures))
+        if len(pictures) < count:
+            joined = volume_scores(table, names, volumes)
+            places = joined["index"].tolist()
+            common = [
+                _most([reasons[row] for row, volume in enumerate(volumes) if volume == place]) for place in places
+            ]
+            results |= self._decide(joined, places, common, joined["slices"].tolist())
+        return dict(sorted(results.items()))
+
+    def _decide(
+        self, table: dict[str, np.ndarray], places: Sequence[int], reasons: Sequence[str], slices: Sequence[int]
+    ) -> dict[int, Result]:
+        calibration, names, score = self.network.calibration, self.network.map_names, self.network.score
+        normals = calibration.volumes if slices[0] else calibration.images
+        found = decide(table, names, normals, score, self.alpha) if len(normals) else None
+        return {
+            place: Result(
+                {name: float(table[name][row]) for name in names},
+                score,
+                float(found.p_values[score][row]) if found else None,
+                float(found.percentile[row]) if found else None,
+                bool(found.flagged[row]) if found else None,
+                reasons[row],
+                int(slices[row]),
+            )
+            for row, place in enumerate(places)
+        }
+
+    @torch.inference_mode()
+    def heat_map(self, dataset: ResidentDataset, position: int, name: str | None = None) -> HeatMap:
+        """Compute one map of one item on the item's own grid.
+
+        Args:
+            dataset: what :meth:`read` returned.
+            position: of the item, which must have been read.
+            name: one of the network's ``map_names``; None takes that of the deciding score.
+
+        Raises:
+            ValueError: the network has no such map.
+        """
+        name = name or self.network.score
+        if name not in self.network.map_names:
+            raise ValueError(f"the map must be one of {', '.join(self.network.map_names)}, got {name!r}.")
+        channel = self.network.map_names.index(name)
+        rows = [row for row, place in enumerate(dataset.positions) if place == position]
+        maps = [
+            values
+            for images in dataset.images[rows].split(BATCH)
+            for values in self.network(normalise(images).to(self.device))[:, channel : channel + 1].float().cpu()
+        ]
+        return restore_map(dataset, self.reading, position, maps)
+
+    def percentiles(self, values: np.ndarray, name: str | None = None) -> np.ndarray:
+        """Express values of a map in percentiles of normal pixels; all 0 where the model is not calibrated."""
+        channel = self.network.map_names.index(name or self.network.score)
+        quantiles = self.network.calibration.map_quantiles[channel].cpu().numpy()
+        return map_percentiles(values, quantiles) if quantiles.any() else np.zeros_like(values)
+
+
+def _most(reasons: Sequence[str]) -> str:
+    """Return the reason why most slices of a volume are out of protocol; empty if most are within."""
+    strange = Counter(filter(None, reasons))
+    return strange.most_common(1)[0][0] if 2 * strange.total() > len(reasons) else ""

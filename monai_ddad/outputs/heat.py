@@ -1,0 +1,64 @@
+"""Anomaly maps on the grid of the picture or volume that they are of."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from monai.data import MetaTensor
+
+from monai_ddad.data.resident import ResidentDataset
+from monai_ddad.transforms import AxialSlices, slices_to_volume
+
+__all__ = ["HeatMap", "restore_map"]
+
+
+@dataclass(frozen=True)
+class HeatMap:
+    """One anomaly map of an item.
+
+    Attributes:
+        values: float32, (rows, columns) of a picture or (I, J, K) of a volume, 0 in slices that are not scored.
+        affine: (4, 4) of a volume in RAS+ millimetres; None of a picture.
+        picture: (C, rows, columns) float in [0, 1], the picture, or the slice with the highest mean.
+        picture_values: (rows, columns), the map of that picture.
+        slice: number of that slice; None of a picture.
+    """
+
+    values: np.ndarray
+    affine: np.ndarray | None
+    picture: torch.Tensor
+    picture_values: np.ndarray
+    slice: int | None
+
+
+def restore_map(
+    dataset: ResidentDataset,
+    reading: Callable[[dict[str, Any]], dict[str, Any]],
+    position: int,
+    maps: Sequence[torch.Tensor],
+) -> HeatMap:
+    """Put the map of a picture, or the maps of a volume's slices, back on the grid of the file.
+
+    Args:
+        dataset: the images, with an invertible transform.
+        reading: the transform that reads an item, the first step of the data set's own.
+        position: of the item in the data set's list.
+        maps: (1, h, w) of each of the item's prepared images, in their order.
+    """
+    item = reading(dataset.data[position])
+    prepared = dataset.prepare(item)
+    restored = [dataset.restore(part["image"], values) for part, values in zip(prepared, maps)]
+    image: MetaTensor = item["image"]
+    if image.ndim == 3:
+        return HeatMap(restored[0], None, image, restored[0], None)
+    slices = {int(part["image"].meta["slice"]): heat for part, heat in zip(prepared, restored)}
+    affine = image.affine.numpy()
+    volume = slices_to_volume(slices, affine, image.shape[1:])
+    highest = list(slices)[int(np.argmax([values.mean().item() for values in maps]))]
+    picture = AxialSlices(min_area=0, height=math.inf)(image)[highest]
+    return HeatMap(volume, affine, picture, slices[highest], highest)

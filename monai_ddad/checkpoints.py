@@ -6,7 +6,7 @@ import io
 import os
 import secrets
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -96,12 +96,13 @@ def load_file(path: str | os.PathLike[str]) -> Any:
         ) from None
 
 
-def load_weights(network: nn.Module, path: str | os.PathLike[str]) -> nn.Module:
+def load_weights(network: nn.Module, path: str | os.PathLike[str], parts: Sequence[str] = ()) -> nn.Module:
     """Load weights into a network after checking that they belong to it.
 
     Args:
         network: the module to fill; its settings must be those the weights were trained with.
         path: a file holding its state dict.
+        parts: names of the submodules to fill, the others stay as they are; empty for all of the network.
 
     Returns:
         the network, in evaluation mode.
@@ -123,6 +124,12 @@ def load_weights(network: nn.Module, path: str | os.PathLike[str]) -> nn.Module:
     ):
         raise CheckpointError("the checkpoint holds no state dict (names with tensors).")
     expected = network.state_dict()
+    if parts:
+        prefixes = tuple(f"{part}." for part in parts)
+        weights, expected = (
+            {name: value for name, value in content.items() if name.startswith(prefixes)}
+            for content in (weights, expected)
+        )
     missing, surplus = sorted(expected.keys() - weights.keys()), sorted(weights.keys() - expected.keys())
     if missing or surplus:
         raise CheckpointError(
@@ -137,5 +144,5 @@ def load_weights(network: nn.Module, path: str | os.PathLike[str]) -> nn.Module:
             )
         if not torch.isfinite(value.to(expected[name].dtype)).all():
             raise CheckpointError(f"the checkpoint's weight {name} holds NaN or infinite values.")
-    network.load_state_dict(weights)
+    network.load_state_dict(weights, strict=not parts)
     return network.eval()

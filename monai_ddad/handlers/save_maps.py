@@ -8,7 +8,6 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, Literal
 
-import nibabel as nib
 import numpy as np
 import torch
 from ignite.engine import Events
@@ -99,25 +98,15 @@ class SaveMaps:
 
     def _save(self, position: int, maps: list[torch.Tensor]) -> None:
         heat = restore_map(self.dataset, self.reading, position, maps)
-        if heat.affine is None:
-            self._overlay(heat, f"{position:06d}.png")
-            self._save_picture(heat.values, f"{position:06d}_{self.map_name}")
-        else:
-            self._save_nifti(heat.values, heat.affine, f"{position:06d}_{self.map_name}.nii.gz")
-            self._overlay(heat, f"{position:06d}_slice{heat.slice:03d}.png")
-
-    def _save_picture(self, heat: np.ndarray, name: str) -> None:
-        if self.map_format == "nifti":
-            self._save_nifti(heat.T[..., None], np.eye(4), f"{name}.nii.gz")
+        volume = heat.affine is not None
+        self._overlay(heat, f"{position:06d}_slice{heat.slice:03d}.png" if volume else f"{position:06d}.png")
+        name = f"{position:06d}_{self.map_name}"
+        if volume or self.map_format == "nifti":
+            with atomic_file(self.maps / f"{name}.nii.gz") as file:
+                file.write(gzip.compress(heat.nifti().to_bytes(), compresslevel=6, mtime=0))
         elif self.map_format == "npz":
             with atomic_file(self.maps / f"{name}.npz") as file:
-                np.savez_compressed(file, map=heat)
-
-    def _save_nifti(self, heat: np.ndarray, affine: np.ndarray, name: str) -> None:
-        image = nib.Nifti1Image(heat, affine)
-        image.header.set_xyzt_units("mm")
-        with atomic_file(self.maps / name) as file:
-            file.write(gzip.compress(image.to_bytes(), compresslevel=6, mtime=0))
+                np.savez_compressed(file, map=heat.values)
 
     def _overlay(self, heat: HeatMap, name: str) -> None:
         quantiles = self.network.calibration.map_quantiles[self.channel].cpu().numpy()

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 import torch
 from monai.data import MetaTensor
@@ -34,6 +35,19 @@ class HeatMap:
     picture: torch.Tensor
     picture_values: np.ndarray
     slice: int | None
+
+    def nifti(self, values: np.ndarray | None = None) -> nib.Nifti1Image:
+        """Return the map as NIfTI; of a picture the first axis goes along the columns, and a pixel is 1 mm.
+
+        Args:
+            values: what to hold in its place, of the same shape.
+        """
+        shown = self.values if values is None else values
+        if self.affine is None:
+            shown = shown.T[..., None]
+        image = nib.Nifti1Image(shown, np.eye(4) if self.affine is None else self.affine)
+        image.header.set_xyzt_units("mm")
+        return image
 
 
 def restore_map(

@@ -1,0 +1,124 @@
+"""MONAI Label app of DDAD (dual-distribution discrepancy for anomaly detection)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from fastapi import HTTPException
+from monailabel.config import settings
+from monailabel.datastore.dicom import DICOMwebClientX
+from monailabel.interfaces.app import MONAILabelApp
+from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
+
+from monai_ddad.label.batch import AnomalyBatchInfer
+from monai_ddad.label.datastores import DicomWebStore, FolderStore
+from monai_ddad.label.infer import AnomalyInfer
+from monai_ddad.label.served import ServedModel
+from monai_ddad.label.strategies import Ranking, most_suspicious, most_uncertain
+from monai_ddad.label.train import AnomalyTrain
+from monai_ddad.label.versions import ModelVersions
+
+
+class DDADApp(MONAILabelApp):
+    """Serve one bundle: score, triage, mark normals, train.
+
+    ``--conf`` takes ``bundle`` (folder of the bundle), ``models`` (folder of ``model.pt``, the bundle's own where it
+    is left out), ``versions`` (folder of the versions that are trained here, beside ``models`` where left out) and
+    ``alpha``.
+    """
+
+    def __init__(self, app_dir: str, studies: str, conf: dict[str, str]) -> None:
+        bundle = Path(conf.get("bundle", "")).resolve()
+        if not (bundle / "configs" / "inference.json").is_file():
+            raise ValueError("--conf bundle must be the folder of a bundle, such as bundles/ddad_cxr.")
+        models = Path(conf["models"]).resolve() if "models" in conf else bundle / "models"
+        versions = Path(conf["versions"]).resolve() if "versions" in conf else models.parent / "versions"
+        self.model = bundle.name
+        self.versions = ModelVersions(bundle, models, versions)
+        self.served = ServedModel(self.versions, float(conf["alpha"]) if "alpha" in conf else None)
+        super().__init__(
+            app_dir,
+            studies,
+            conf,
+            name="DDAD",
+            description="Anomaly triage by dual-distribution discrepancy; for research, not a diagnosis",
+            labels=["anomaly"],
+        )
+
+    def init_datastore(self) -> Datastore:
+        """Open a folder, or a DICOMweb server where ``studies`` is an address."""
+        if self.studies.startswith(("http://", "https://")):
+            return self.init_remote_datastore()
+        return FolderStore(self.studies, auto_reload=settings.MONAI_LABEL_DATASTORE_AUTO_RELOAD)
+
+    def _init_dicomweb_datastore(self) -> Datastore:
+        client = DICOMwebClientX(
+            url=self.studies,
+            qido_url_prefix=settings.MONAI_LABEL_QIDO_PREFIX,
+            wado_url_prefix=settings.MONAI_LABEL_WADO_PREFIX,
+            stow_url_prefix=settings.MONAI_LABEL_STOW_PREFIX,
+        )
+        return DicomWebStore(
+            client,
+            search_filter=settings.MONAI_LABEL_DICOMWEB_SEARCH_FILTER,
+            cache_path=settings.MONAI_LABEL_DICOMWEB_CACHE_PATH or None,
+            convert_to_nifti=False,
+        )
+
+    def init_infers(self) -> dict[str, AnomalyInfer]:
+        """Offer the map, and for viewers that show segmentations alone the region."""
+        return {self.model: AnomalyInfer(self.served), f"{self.model}_region": AnomalyInfer(self.served, "region")}
+
+    def init_trainers(self) -> dict[str, AnomalyTrain]:
+        """Offer the training."""
+        return {self.model: AnomalyTrain(self.versions)}
+
+    def init_strategies(self) -> dict[str, Ranking]:
+        """Offer the two orders of the unlabelled images."""
+        return {
+            "anomaly": Ranking(self.served, most_suspicious, "the smallest p-value first"),
+            "uncertain": Ranking(self.served, most_uncertain, "the p-value nearest to the threshold first"),
+        }
+
+    def init_batch_infer(self) -> AnomalyBatchInfer:
+        """Offer batch inference; its table is kept with the versions of the model."""
+        return AnomalyBatchInfer(self.served, self.versions.versions_dir / "batch_inference.csv")
+
+    def infer(self, request: dict[str, Any], datastore: Datastore | None = None) -> dict[str, Any]:
+        """Score an image of the datastore, or of a session that a client has uploaded; no other path is opened.
+
+        Raises:
+            HTTPException: 404, there is no such model or image; see :class:`AnomalyInfer` for the rest.
+        """
+        store = datastore or self.datastore()
+        task, image = self._infers.get(request.get("model")), str(request.get("image", ""))
+        if task is None:
+            raise HTTPException(status_code=404, detail=f"there is no such model: {', '.join(self._infers)}.")
+        session = self._in_a_session(image)
+        file, params = task(request | {"image": image if session else store.get_image_uri(image)})
+        label = file
+        if request.get("save_label") and not session:
+            tag = str(request.get("label_tag") or DefaultLabelTag.ORIGINAL.value)
+            label = store.save_label(image, file, tag, {"model": request["model"], "params": params})
+        return {"label": label, "tag": DefaultLabelTag.ORIGINAL.value, "file": file, "params": params}
+
+    def _in_a_session(self, image: str) -> bool:
+        sessions = self.sessions()
+        return sessions is not None and Path(sessions.store_path).resolve() in Path(image).resolve().parents
+
+    def infer_wsi(self, request: dict[str, Any], datastore: Datastore | None = None) -> dict[str, Any]:
+        """Refuse: no model here is for whole-slide images."""
+        raise HTTPException(status_code=404, detail="whole-slide images are not supported.")
+
+    def next_sample(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Hand out the next image of a strategy."""
+        if request.get("strategy") not in self._strategies:
+            raise HTTPException(status_code=404, detail=f"there is no such strategy: {', '.join(self._strategies)}.")
+        return super().next_sample(request)
+
+    def bundle_path(self, model: str) -> str | None:
+        """Check that a training can start: MONAI Label asks for this before it starts the process."""
+        if (task := self._trainers.get(model)) is not None:
+            task.check(self.datastore())
+        return None

@@ -1,0 +1,78 @@
+"""Batch inference over the datastore."""
+
+from __future__ import annotations
+
+import csv
+import io
+import logging
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
+from monailabel.interfaces.tasks.batch_infer import BatchInferTask
+
+from monai_ddad.checkpoints import atomic_file
+from monai_ddad.label.infer import PERCENTILE
+from monai_ddad.label.labels import write_label
+from monai_ddad.label.served import ServedModel, UnreadableImageError
+
+__all__ = ["AnomalyBatchInfer"]
+
+logger = logging.getLogger(__name__)
+
+COLUMNS = ("score", "score_name", "p_value", "percentile", "flagged", "out_of_protocol", "slices")
+
+
+class AnomalyBatchInfer(BatchInferTask):
+    """Score many images; save the region of high anomaly of each as a label, and one table.
+
+    Args:
+        served: the model.
+        table: the CSV file, a row an image: its id, what is found, and why it cannot be read.
+    """
+
+    def __init__(self, served: ServedModel, table: Path) -> None:
+        self.served = served
+        self.table = table
+
+    def __call__(self, request: dict[str, Any], datastore: Datastore, infer: Callable[..., Any]) -> dict[str, Any]:
+        """Score the images that ``request["images"]`` names: ``all``, ``labeled``, ``unlabeled`` or a list of ids."""
+        images = sorted(self.get_images(request, datastore))
+        limit = int(request.get("max_batch_size", 0) or 0)
+        images = images[:limit] if limit > 0 else images
+        tag = request.get("label_tag") or DefaultLabelTag.ORIGINAL.value
+        rows: dict[str, dict[str, Any]] = {}
+        for number, image in enumerate(images, start=1):
+            path = datastore.get_image_uri(image)
+            found = self.served.score_all({image: path})[image]
+            rows[image] = {"unreadable": found} if isinstance(found, str) else found.summary()
+            if not isinstance(found, str) and request.get("save_label", True):
+                self._save(datastore, image, path, getattr(tag, "value", tag), rows[image])
+            logger.info(f"{number} / {len(images)} images")
+        self._write_table(rows)
+        return rows
+
+    def _save(self, datastore: Datastore, image: str, path: str, tag: str, known: dict[str, Any]) -> None:
+        try:
+            predictor, dataset = self.served.read(path)
+        except UnreadableImageError:
+            return
+        heat = predictor.heat_map(dataset, dataset.positions[0])
+        region = (predictor.percentiles(heat.values) > PERCENTILE).astype(np.uint8)
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / ("label.png" if heat.affine is None else "label.nii.gz")
+            write_label(heat, region, file)
+            datastore.save_label(image, os.fspath(file), tag, {"params": known})
+
+    def _write_table(self, rows: dict[str, dict[str, Any]]) -> None:
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(["image", *COLUMNS, "unreadable"])
+        for image, row in rows.items():
+            writer.writerow([image, *(row.get(name, "") for name in (*COLUMNS, "unreadable"))])
+        with atomic_file(self.table) as file:
+            file.write(text.getvalue().encode())

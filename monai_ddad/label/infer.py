@@ -1,0 +1,78 @@
+"""Inference tasks: the anomaly map, and the region where it is high."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from fastapi import HTTPException
+from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
+
+from monai_ddad.label.labels import write_label
+from monai_ddad.label.served import ServedModel, most_anomalous
+
+__all__ = ["AnomalyInfer"]
+
+PERCENTILE = 99.0  # of normal pixels, from which a pixel belongs to the region
+
+
+class AnomalyInfer(InferTask):
+    """Score an image; the result file is its map, or the region above a percentile of normal pixels.
+
+    The reply's ``params`` hold what :meth:`monai_ddad.inference.Result.summary` gives, and ``"version"``, the number
+    of the model's version. A request may ask for another ``"map"`` and ``"percentile"``.
+
+    Args:
+        served: the model.
+        result: ``"map"``, a float32 NIfTI file, or ``"region"``, 1 where the map is above the percentile and else 0,
+            as PNG of a picture and NIfTI of a volume.
+    """
+
+    def __init__(self, served: ServedModel, result: Literal["map", "region"] = "map") -> None:
+        what = "anomaly map" if result == "map" else "region of high anomaly"
+        super().__init__(
+            type=InferType.SEGMENTATION,
+            labels=["anomaly"],
+            dimension=2,
+            description=f"DDAD (dual-distribution discrepancy): score and {what}; not a diagnosis",
+            config={"percentile": PERCENTILE} if result == "region" else {},
+        )
+        self.served = served
+        self.result = result
+
+    def is_valid(self) -> bool:
+        """Every app shows the task; without a model a request is answered with 409."""
+        return True
+
+    def get_path(self, validate: bool = True) -> str | None:
+        """Return the file of the served weights."""
+        file = self.served.versions.current[1] / "model.pt"
+        return str(file) if file.is_file() or not validate else None
+
+    def __call__(self, request: dict[str, Any]) -> tuple[str | None, dict[str, Any]]:
+        """Score the image at ``request["image"]``, a path.
+
+        Raises:
+            HTTPException: 400, wrong parameters; 409, no model; 422, the image cannot be read.
+        """
+        predictor, dataset = self.served.read(str(request["image"]))
+        found = predictor.predict(dataset)
+        result = most_anomalous(list(found.values()))
+        position = next(place for place, other in found.items() if other is result)
+        name = request.get("map") or None
+        try:
+            heat = predictor.heat_map(dataset, position, name)
+            percentile = float(request.get("percentile", PERCENTILE))
+        except (ValueError, TypeError) as error:
+            raise HTTPException(status_code=400, detail=str(error)) from None
+        values = heat.values
+        picture = self.result == "region" and heat.affine is None
+        if self.result == "region":
+            if not 0 <= percentile < 100:
+                raise HTTPException(status_code=400, detail=f"percentile must be in [0, 100), got {percentile:g}.")
+            values = (predictor.percentiles(heat.values, name) > percentile).astype(np.uint8)
+        with tempfile.NamedTemporaryFile(suffix=".png" if picture else ".nii.gz", delete=False) as file:
+            write_label(heat, values, Path(file.name))
+        return file.name, result.summary() | {"version": self.served.versions.current[0], "label_names": {"anomaly": 1}}

@@ -1,0 +1,76 @@
+"""Trained versions of one model, kept side by side."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import tempfile
+from pathlib import Path
+
+from monai_ddad.inference import Predictor
+
+__all__ = ["ModelVersions"]
+
+FOLDER = re.compile(r"\d{4}")  # a finished version
+
+
+class ModelVersions:
+    """The first model of a bundle and those that were trained after it; the newest complete one is served.
+
+    A training works in a folder of its own, which gets its number only when the model in it has been loaded and has
+    scored an image, so that a failed or cancelled training changes nothing.
+
+    Args:
+        bundle: the bundle's folder.
+        models_dir: folder of the first ``model.pt`` and ``run.json``, which need not exist.
+        versions_dir: folder of the later ones, ``0001/models`` and so on.
+    """
+
+    def __init__(self, bundle: Path, models_dir: Path, versions_dir: Path) -> None:
+        self.bundle = bundle
+        self.models_dir = models_dir
+        self.versions_dir = versions_dir
+
+    @property
+    def numbers(self) -> list[int]:
+        """Numbers of the finished versions, rising."""
+        found = self.versions_dir.glob("*") if self.versions_dir.is_dir() else ()
+        return sorted(int(folder.name) for folder in found if FOLDER.fullmatch(folder.name))
+
+    @property
+    def current(self) -> tuple[int, Path]:
+        """Number and models folder of the newest version; 0 is the first model."""
+        numbers = self.numbers
+        return (numbers[-1], self.versions_dir / f"{numbers[-1]:04d}" / "models") if numbers else (0, self.models_dir)
+
+    @property
+    def trained(self) -> bool:
+        """Whether there is a model to serve."""
+        return all((self.current[1] / name).is_file() for name in ("model.pt", "run.json"))
+
+    @property
+    def writable(self) -> bool:
+        """Whether a new version can be stored."""
+        folder = self.versions_dir
+        while not folder.exists():
+            folder = folder.parent
+        return os.access(folder, os.W_OK | os.X_OK)
+
+    def start(self) -> Path:
+        """Make a folder for a training and remove what an earlier one left unfinished."""
+        self.versions_dir.mkdir(parents=True, exist_ok=True)
+        for left in self.versions_dir.glob("unfinished-*"):
+            shutil.rmtree(left, ignore_errors=True)
+        return Path(tempfile.mkdtemp(prefix="unfinished-", dir=self.versions_dir))
+
+    def finish(self, folder: Path) -> int:
+        """Check the model that was trained in a folder, and make it the newest version.
+
+        Raises:
+            CheckpointError: there is no model, or it is damaged or not finite; the served one stays.
+        """
+        Predictor(self.bundle, folder / "models")
+        number = (self.numbers or [0])[-1] + 1
+        os.replace(folder, self.versions_dir / f"{number:04d}")
+        return number

@@ -1,0 +1,146 @@
+"""Servers of MONAI Label on loopback, each with a small model and a datastore of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+from monai.bundle import ConfigWorkflow
+
+from monai_ddad.data.phantom import PhantomKind, write_phantom_dataset
+from monai_ddad.label import APP
+
+BUNDLES = Path(__file__).resolve().parents[2] / "bundles"
+KINDS: dict[str, PhantomKind] = {"ddad_brain": "brain", "ddad_cxr": "chest", "ddad_fundus": "fundus"}
+SMALL = {"preset": "phantom", "members": 2, "image_size": 32, "width": 2, "hidden_size": 8, "epochs": 2}
+SMALL |= {"refine_epochs": 1, "batch_size": 8, "calibration_minimum": 10, "unlabeled_size": 10}
+START = 120  # seconds until a server must answer
+
+
+class Server:
+    """A running server and its client."""
+
+    def __init__(self, app: Path, studies: Path, environment: dict[str, str], **conf: str) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        command = [
+            sys.executable,
+            "-m",
+            "monailabel.main",
+            "start_server",
+            "--app",
+            str(app),
+            "--studies",
+            str(studies),
+        ]
+        command += ["--host", "127.0.0.1", "--port", str(port)]
+        command += [part for name, value in conf.items() for part in ("--conf", name, value)]
+        self.log = app / "server.log"
+        self.studies = studies
+        self.url = f"http://127.0.0.1:{port}"
+        self.process = subprocess.Popen(
+            command, stdout=self.log.open("w"), stderr=subprocess.STDOUT, env=os.environ | environment, cwd=app
+        )
+        limit = time.monotonic() + START
+        while True:
+            try:
+                if requests.get(f"{self.url}/info/", timeout=5).ok:
+                    return
+            except requests.ConnectionError:
+                pass
+            if self.process.poll() is not None or time.monotonic() > limit:
+                self.stop()
+                raise RuntimeError(f"the server did not start:\n{self.log.read_text()[-3000:]}")
+            time.sleep(0.5)
+
+    def stop(self) -> None:
+        self.process.terminate()
+        try:
+            self.process.wait(20)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+
+    def request(self, method: str, path: str, **options: Any) -> requests.Response:
+        return requests.request(method, f"{self.url}{path}", timeout=300, **options)
+
+    def infer(self, image: str, model: str = "", **params: Any) -> requests.Response:
+        path = f"/infer/{model or self.model}?image={image}&output=json"
+        return self.request("POST", path, data={"params": json.dumps(params)})
+
+    def result(self, image: str, model: str = "", **params: Any) -> bytes:
+        path = f"/infer/{model or self.model}?image={image}&output=image"
+        answer = self.request("POST", path, data={"params": json.dumps(params)})
+        assert answer.ok, answer.text
+        return answer.content
+
+    @property
+    def model(self) -> str:
+        return next(name for name in self.request("GET", "/info/").json()["models"] if not name.endswith("_region"))
+
+    def submit(self, image: str, label: bytes, name: str = "label.png", tag: str = "final") -> requests.Response:
+        path = f"/datastore/label?image={image}&tag={tag}"
+        return self.request("PUT", path, files={"label": (name, label)})
+
+    def wait_for(self, path: str) -> dict[str, Any]:
+        """Wait for the end of a task in the background, and return its state."""
+        limit = time.monotonic() + 600
+        while time.monotonic() < limit:
+            state = self.request("GET", path).json()
+            if state["status"] not in ("SUBMITTED", "RUNNING"):
+                return state
+            time.sleep(0.5)
+        raise TimeoutError(path)
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory) -> Callable[[str], Path]:
+    """Output folder of a small run of a bundle, with 10 calibration images."""
+    folders: dict[str, Path] = {}
+
+    def train(bundle: str) -> Path:
+        if bundle not in folders:
+            folder = tmp_path_factory.mktemp(bundle)
+            write_phantom_dataset(folder / "phantom", kind=KINDS[bundle], normal=30, unlabeled=10, test=6, side=64)
+            workflow = ConfigWorkflow(
+                str(BUNDLES / bundle / "configs/train.json"),
+                logging_file=False,
+                dataset_dir=str(folder / "phantom"),
+                output_dir=str(folder),
+                **SMALL,
+            )
+            workflow.initialize()
+            workflow.run()
+            folders[bundle] = folder
+        return folders[bundle]
+
+    return train
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory) -> Iterator[Callable[..., Server]]:
+    """Start servers that end with the module."""
+    servers: list[Server] = []
+
+    def run(bundle: str, studies: Path, environment: dict[str, str] | None = None, **conf: str) -> Server:
+        app = tmp_path_factory.mktemp("app") / "ddad"
+        shutil.copytree(APP, app)
+        conf = {"bundle": str(BUNDLES / bundle)} | conf
+        servers.append(
+            Server(app, studies, {"MONAI_LABEL_SESSION_PATH": str(app / "sessions")} | (environment or {}), **conf)
+        )
+        return servers[-1]
+
+    yield run
+    for server in servers:
+        server.stop()

@@ -4,7 +4,8 @@
     python benchmarks/promised_rate.py runs/demo
 
 Each resampling draws calibration images and one new normal image that neither the model nor another resampling has
-seen, and asks whether the new one is flagged. The flags are independent, so that their number is binomial.
+seen, and asks whether the new one is flagged. The flags are independent, so that their number is binomial, with the
+exact rate floor(alpha (n + 1)) / (n + 1) of n calibration images. The promise holds unless the interval lies above it.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from monai_ddad.seeding import derive_seed
 from monai_ddad.transforms import PlainResize
 
 SIDE = 128  # of the phantoms that the bundles draw
+STREAM = 4242  # of seeds that no data set draws from
 
 
 @torch.inference_mode()
@@ -39,7 +41,7 @@ def score_phantoms(network: DDADNet, kind: PhantomKind, seeds: range) -> torch.T
     for batch in tqdm([seeds[start : start + 64] for start in range(0, len(seeds), 64)], unit="batch", disable=None):
         images = []
         for seed in batch:
-            pixels = draw_phantom(derive_seed(seed, 4242), abnormal=False, side=SIDE, kind=kind)[0]
+            pixels = draw_phantom(derive_seed(seed, STREAM), abnormal=False, side=SIDE, kind=kind)[0]
             images.append(resize(torch.from_numpy(pixels.reshape(1, *pixels.shape).astype(np.float32) / 255)))
         grey = (torch.stack([image.as_tensor() for image in images]) * 255).round().to(torch.uint8)
         scores.append(network.image_scores(normalise(grey)))
@@ -63,21 +65,23 @@ def main() -> None:
     parser.add_argument("--kind", choices=("brain", "chest"), default="brain", help="what the run was trained on")
     parser.add_argument("--resamplings", type=int, default=500)
     parser.add_argument("--calibration", type=int, default=30, help="calibration images of each resampling")
+    parser.add_argument("--first", type=int, default=0, help="number of the first image, for other draws")
     options = parser.parse_args()
     models = str(options.run / "models")
     if run_record(models)["preparation"]["preprocess"] != "plain":
         parser.error("a run with --preprocess plain is needed")
     network = DDADNet(**network_settings(models)).eval()
     load_weights(network, options.run / "models" / "model.pt")
-    scores = score_phantoms(network, options.kind, range(options.resamplings * (options.calibration + 1)))
+    images = options.resamplings * (options.calibration + 1)
+    scores = score_phantoms(network, options.kind, range(options.first, options.first + images))
     p_values = flag_new_ones(scores, options.resamplings)
 
-    lines = ["| score | promised | exact | flagged, 95 % interval | exact within |", "|---|---|---|---|---|"]
+    lines = ["| score | promised | exact | flagged, 95 % interval | promise holds |", "|---|---|---|---|---|"]
     for channel, name in enumerate(network.map_names):
         for alpha in ALPHAS:
             exact = np.floor(alpha * (options.calibration + 1) + 1e-9) / (options.calibration + 1)
             rate = flag_rate(p_values[:, channel], alpha)
-            kept = "yes" if rate.low <= exact <= rate.high else "no"
+            kept = "yes" if rate.low <= alpha else "no"
             lines.append(
                 f"| `{name}` | {alpha:g} | {exact:.4f} | {rate.value:.4f} [{rate.low:.4f}, {rate.high:.4f}] | {kept} |"
             )

@@ -32,8 +32,8 @@ def most_uncertain(result: Result, alpha: float) -> tuple[float, float]:
 class Ranking(Strategy):
     """Hand out the unlabelled images in the order of a rank; those that were handed out before come last.
 
-    Scores are computed in batches, once for each version of the model. Images that cannot be read come after all
-    others. The reply holds what is found of the image.
+    Scores are computed in batches, once for each version of the model. Images that cannot be read come after those
+    that can. The reply holds what is found of the image.
 
     Args:
         served: the model.
@@ -62,11 +62,8 @@ class Ranking(Strategy):
         def order(image: str) -> tuple[Any, ...]:
             handed_out = datastore.get_image_info(image).get("strategy", {}).get(strategy, {}).get("ts", 0)
             result = found[image]
-            return (
-                isinstance(result, str),
-                handed_out,
-                *((0, 0) if isinstance(result, str) else self.rank(result, alpha)),
-            )
+            unreadable = isinstance(result, str)
+            return (handed_out, unreadable, *((0, 0) if isinstance(result, str) else self.rank(result, alpha)))
 
         image = min(images, key=order)
         result = found[image]

@@ -77,7 +77,7 @@ def audit(
         raise ValueError(f"near_copy must be in (0, 1), got {near_copy}.")
     names = ("training", "input" if training is None else "test")
     sets = {name: data for name, data in zip(names, (training, test)) if data is not None}
-    skipped = skip_unreadable and all(len(data) for data in sets.values())
+    skipped = skip_unreadable and all(len(data) for data in sets.values() if data.data)
     errors = [error for name, data in sets.items() for error in _check_files(name, data, skipped)]
     if training is not None:
         errors += _check_counts(training)

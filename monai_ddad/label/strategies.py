@@ -23,9 +23,9 @@ def most_suspicious(result: Result, alpha: float) -> tuple[float, float]:
 
 
 def most_uncertain(result: Result, alpha: float) -> tuple[float, float]:
-    """Rank by the distance of the p-value from alpha, as a ratio; without calibration none is nearer than another."""
+    """Rank by the distance of the p-value from alpha, as a ratio; what has none comes last."""
     if result.p_value is None:
-        return 0.0, 0.0
+        return math.inf, 0.0
     return abs(math.log(result.p_value / max(alpha, 1e-9))), -result.scores[result.score]
 
 

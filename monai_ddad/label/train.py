@@ -89,14 +89,17 @@ class AnomalyTrain(TrainTask):
             logger.info(f"training on {len(normal)} normal and {len(unlabeled)} unlabelled images")
             self._run(folder, request)
             number = self.versions.finish(folder)
-        except BaseException:
+        except Exception as error:
             shutil.rmtree(folder, ignore_errors=True)
-            raise
+            reason: BaseException = error
+            while reason.__cause__ is not None:  # MONAI wraps an error in one for each level of the config
+                reason = reason.__cause__
+            raise RuntimeError(f"the training failed, and the model stays as it was: {reason}") from None
         logger.info(f"version {number} of the model is finished")
         return {"version": number}
 
     def _files(self, datastore: LocalDatastore, images: Sequence[str]) -> list[str | list[str]]:
-        """Return the files of images; what cannot be read is left out, since a pile holds such things."""
+        """Return the files of images, those of a series as a list."""
         found: list[str | list[str]] = []
         for image in images:
             try:
@@ -130,6 +133,7 @@ class AnomalyTrain(TrainTask):
             dataset_dir=str(folder / "datalist.json"),
             output_dir=str(folder),
             phases=["ndm", "udm", "refine"],
+            **{"audit#skip_unreadable": True},  # a pile holds such things
             **settings,
         )
         workflow.initialize()

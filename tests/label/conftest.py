@@ -74,12 +74,12 @@ class Server:
     def request(self, method: str, path: str, **options: Any) -> requests.Response:
         return requests.request(method, f"{self.url}{path}", timeout=300, **options)
 
-    def infer(self, image: str, model: str = "", **params: Any) -> requests.Response:
-        path = f"/infer/{model or self.model}?image={image}&output=json"
+    def infer(self, name: str, model: str = "", **params: Any) -> requests.Response:
+        path = f"/infer/{model or self.model}?image={name}&output=json"
         return self.request("POST", path, data={"params": json.dumps(params)})
 
-    def result(self, image: str, model: str = "", **params: Any) -> bytes:
-        path = f"/infer/{model or self.model}?image={image}&output=image"
+    def result(self, name: str, model: str = "", **params: Any) -> bytes:
+        path = f"/infer/{model or self.model}?image={name}&output=image"
         answer = self.request("POST", path, data={"params": json.dumps(params)})
         assert answer.ok, answer.text
         return answer.content

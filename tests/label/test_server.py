@@ -63,7 +63,7 @@ def names(server: Server) -> list[str]:
 def test_the_app_offers_a_map_a_region_a_training_and_two_strategies(server):
     info = server.request("GET", "/info/").json()
     assert set(info["models"]) == {"ddad_brain", "ddad_brain_region"}
-    assert set(info["trainers"]) == {"ddad_brain"} and set(info["strategies"]) == {"anomaly", "uncertain"}
+    assert set(info["trainers"]) == {"ddad_brain_training"} and set(info["strategies"]) == {"anomaly", "uncertain"}
     assert info["datastore"]["total"] == 18
 
 
@@ -173,7 +173,7 @@ def test_batch_inference_writes_labels_and_a_table(server):
 
 
 def test_training_needs_normal_images_and_says_so(server):
-    answer = server.request("POST", "/train/ddad_brain")
+    answer = server.request("POST", "/train/ddad_brain_training")
     assert answer.status_code == 409 and "0 normal images" in answer.json()["detail"]
 
 
@@ -184,9 +184,9 @@ def test_a_training_on_submitted_normals_makes_a_new_version(server, trained):
     marked = io.BytesIO()
     Image.new("L", (64, 64), 255).save(marked, "PNG")
     assert server.submit(names(server)[6], marked.getvalue()).ok
-    answer = server.request("POST", "/train/ddad_brain", json={"epochs": 1, "refine_epochs": 1})
+    answer = server.request("POST", "/train/ddad_brain_training", json={"epochs": 1, "refine_epochs": 1})
     assert answer.ok, answer.text
-    assert server.request("POST", "/train/ddad_brain").status_code == 429  # one at a time
+    assert server.request("POST", "/train/ddad_brain_training").status_code == 429  # one at a time
     state = server.wait_for("/train/")
     assert state["status"] == "DONE", state["details"]
     versions = server.studies.parent / "versions"
@@ -201,7 +201,7 @@ def test_a_training_on_submitted_normals_makes_a_new_version(server, trained):
 
 
 def test_a_cancelled_training_changes_nothing(server):
-    answer = server.request("POST", "/train/ddad_brain", json={"epochs": 5000})
+    answer = server.request("POST", "/train/ddad_brain_training", json={"epochs": 5000})
     assert answer.ok, answer.text
     while not list((server.studies.parent / "versions").glob("unfinished-*")):
         assert server.request("GET", "/train/").json()["status"] in ("SUBMITTED", "RUNNING")
@@ -211,7 +211,7 @@ def test_a_cancelled_training_changes_nothing(server):
 
 
 def test_a_failed_training_keeps_the_model(server):
-    answer = server.request("POST", "/train/ddad_brain", json={"epochs": -1})
+    answer = server.request("POST", "/train/ddad_brain_training", json={"epochs": -1})
     assert answer.ok, answer.text
     assert server.wait_for("/train/")["status"] == "ERROR"
     versions = server.studies.parent / "versions"

@@ -71,8 +71,8 @@ class DDADApp(MONAILabelApp):
         return {self.model: AnomalyInfer(self.served), f"{self.model}_region": AnomalyInfer(self.served, "region")}
 
     def init_trainers(self) -> dict[str, AnomalyTrain]:
-        """Offer the training."""
-        return {self.model: AnomalyTrain(self.versions)}
+        """Offer the training, under a name of its own: see :meth:`bundle_path`."""
+        return {f"{self.model}_training": AnomalyTrain(self.versions)}
 
     def init_strategies(self) -> dict[str, Ranking]:
         """Offer the two orders of the unlabelled images."""

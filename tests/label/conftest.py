@@ -55,7 +55,7 @@ class Server:
         limit = time.monotonic() + START
         while True:
             try:
-                if requests.get(f"{self.url}/info/", timeout=5).ok:
+                if requests.get(f"{self.url}/info/", timeout=5).status_code in (200, 401):
                     return
             except requests.ConnectionError:
                 pass

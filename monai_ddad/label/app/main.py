@@ -16,6 +16,7 @@ from monai_ddad.label.datastores import DicomWebStore, FolderStore
 from monai_ddad.label.infer import AnomalyInfer
 from monai_ddad.label.served import ServedModel
 from monai_ddad.label.strategies import Ranking, most_suspicious, most_uncertain
+from monai_ddad.label.tokens import verify_signatures
 from monai_ddad.label.train import AnomalyTrain
 from monai_ddad.label.versions import ModelVersions
 
@@ -34,6 +35,7 @@ class DDADApp(MONAILabelApp):
             raise ValueError("--conf bundle must be the folder of a bundle, such as bundles/ddad_cxr.")
         models = Path(conf["models"]).resolve() if "models" in conf else bundle / "models"
         versions = Path(conf["versions"]).resolve() if "versions" in conf else models.parent / "versions"
+        verify_signatures()
         self.model = bundle.name
         self.versions = ModelVersions(bundle, models, versions)
         self.served = ServedModel(self.versions, float(conf["alpha"]) if "alpha" in conf else None)

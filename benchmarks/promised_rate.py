@@ -19,7 +19,7 @@ import torch
 from tqdm import tqdm
 
 from monai_ddad.bundle import network_settings, run_record
-from monai_ddad.calibration import NormalScores
+from monai_ddad.calibration import TIE, NormalScores
 from monai_ddad.checkpoints import load_weights
 from monai_ddad.data import normalise
 from monai_ddad.data.phantom import PhantomKind, draw_phantom
@@ -79,7 +79,7 @@ def main() -> None:
     lines = ["| score | promised | exact | flagged, 95 % interval | promise holds |", "|---|---|---|---|---|"]
     for channel, name in enumerate(network.map_names):
         for alpha in ALPHAS:
-            exact = np.floor(alpha * (options.calibration + 1) + 1e-9) / (options.calibration + 1)
+            exact = np.floor(alpha * (1 + TIE) * (options.calibration + 1)) / (options.calibration + 1)
             rate = flag_rate(p_values[:, channel], alpha)
             kept = "yes" if rate.low <= alpha else "no"
             lines.append(

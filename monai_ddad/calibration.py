@@ -213,6 +213,12 @@ class Calibration(nn.Module):
         self.volumes = NormalScores(channels, volumes)
         self.register_buffer("map_quantiles", torch.zeros(channels, len(LEVELS)))
 
+    @property
+    @torch.jit.unused
+    def rate(self) -> float:
+        """Alpha as it was set, before it became a float32."""
+        return round(float(self.alpha), 6)
+
     @torch.jit.unused
     def fit_scores(self, scores: torch.Tensor, groups: Sequence[int], volumes: Sequence[int | None]) -> None:
         """Keep the scores of the calibration images, and of the volumes that they are slices of.

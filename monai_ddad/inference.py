@@ -92,7 +92,7 @@ class Predictor:
         self.reading = parser.get_parsed_content("reading")
         self.transform = parser.get_parsed_content("preprocessing")
         alpha = parser.get_parsed_content("alpha")
-        self.alpha = round(float(self.network.calibration.alpha), 6) if alpha is None else float(alpha)  # of float32
+        self.alpha = self.network.calibration.rate if alpha is None else float(alpha)
 
     def read(self, images: Sequence[str | list[str]], num_workers: int | None = None) -> ResidentDataset:
         """Read files, each item a path, or the list of paths of a DICOM series; failures are in its ``errors``."""

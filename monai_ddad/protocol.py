@@ -152,6 +152,12 @@ class ProtocolCheck(nn.Module):
         self.register_buffer("limits", torch.ones(len(REASONS)))
         self.register_buffer("turns", _turns(), persistent=False)
 
+    @property
+    @torch.jit.unused
+    def fitted(self) -> bool:
+        """Whether there were images enough to learn what is ordinary."""
+        return bool(self.brightness.whitening.any())
+
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """Measure images against the limits.
 

@@ -239,7 +239,7 @@ def _from_monai(path: Path, size: int | None, rate: float | None) -> dict[str, l
     except (KeyError, TypeError, AttributeError):
         raise DataError(
             'a MONAI datalist has the structure {"training": [{"image": path, "label": 0}], "test": []}; label 0 is a '
-            "known normal image, no label an unlabelled one."
+            "known normal image, no label an unlabelled one, and a group is a number or a name."
         ) from None
     normal = [item for item in training if item["label"] == 0]
     unlabeled = [item for item in training if item["label"] is None]
@@ -254,7 +254,9 @@ def _from_monai(path: Path, size: int | None, rate: float | None) -> dict[str, l
 
 
 def _monai_item(folder: Path, item: Item) -> Item:
-    group = {"group": item["group"]} if item.get("group") is not None else {}
+    group = {"group": item["group"]} if item.get("group") not in (None, "") else {}
+    if not isinstance(item.get("group", ""), (int, str, type(None))):
+        raise TypeError
     mask = {"mask": _below(folder, item["mask"])} if item.get("mask") is not None else {}
     return {"image": _below(folder, item["image"]), "label": item.get("label"), **group, **mask}
 

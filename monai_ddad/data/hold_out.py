@@ -20,9 +20,10 @@ def hold_out(
 ) -> tuple[ResidentDataset, ResidentDataset]:
     """Set known normals aside that no network is to see, by which scores are calibrated.
 
-    What belongs together stays on one side: the slices of a volume, items of one ``"group"`` (a patient), and images
-    of equal content. Groups that unlabelled images belong to, too, stay in training. At most half of the known normals
-    are set aside.
+    What belongs together stays on one side: the slices of a volume, items of one ``"group"`` (a patient), and pictures
+    of equal content. Groups are taken in a random order, whatever their size, until there are enough images, so that
+    the last may bring more than was asked for; but at most half of the known normals are set aside. Groups that
+    unlabelled images belong to, too, stay in training.
 
     Args:
         dataset: known normal (label 0) and unlabelled (None) images.
@@ -63,9 +64,10 @@ def hold_out(
     chosen: set[int] = set()
     held = 0
     for group in np.random.default_rng(seed).permutation(list(members)).tolist():
-        if held + len(members[group]) <= wanted:
-            chosen.add(group)
-            held += len(members[group])
+        if held >= wanted or held + len(members[group]) > normals // 2:
+            break
+        chosen.add(group)
+        held += len(members[group])
     if held < wanted:
         logger.warning(
             f"{held} instead of {wanted} known normals are set aside for calibration: groups are kept together, "
@@ -78,7 +80,7 @@ def hold_out(
 
 
 def find_groups(dataset: ResidentDataset) -> list[int]:
-    """Find the images that belong together: slices of a volume, a patient's images, equal images.
+    """Find the images that belong together: slices of a volume, a patient's images, equal pictures.
 
     Args:
         dataset: the images; an item's ``"group"`` names its patient.
@@ -97,7 +99,8 @@ def find_groups(dataset: ResidentDataset) -> list[int]:
     links = []
     for index, (position, image) in enumerate(zip(dataset.positions, dataset.images)):
         group = dataset.data[position].get("group")
-        keys = [("item", position), ("content", image.numpy().tobytes())]
+        keys: list[tuple[str, object]] = [("item", position)]
+        keys += [("content", image.numpy().tobytes())] if dataset.slices[index] is None else []
         keys += [] if group is None else [("group", group)]
         links += [(index, first.setdefault(key, index)) for key in keys]
     rows, columns = np.array(links, dtype=int).reshape(-1, 2).T

@@ -70,7 +70,8 @@ class WriteEvaluation:
         seed: seed of the bootstrap.
         gallery_size: most and least anomalous images to show, of each.
         alpha: false-positive rate at which an image is flagged; None takes the model's own.
-        file_names: add the images' paths to ``scores.csv``; they may tell who a patient is.
+        file_names: add the images' paths to ``scores.csv``, ``unreadable.csv`` and ``report.html``; they may tell who a
+            patient is.
 
     Raises:
         ValueError: ``alpha`` is outside [0, 1].
@@ -120,10 +121,9 @@ class WriteEvaluation:
         decisions = self._decide(scores, self.network.calibration.images)
         flags = self._write_tables(scores, decisions, strange)
         figures = self._figures(scores, decisions, flags)
-        volumes = self._write_volumes(scores, figures)
-        doubt = doubt_refinement(scores[names[0]], scores["inter"]) if self.network.asr is not None else ""
-        if doubt:
-            logger.warning(doubt)
+        volumes, of_volumes = self._write_volumes(scores)
+        figures |= of_volumes
+        doubts = self._doubts(scores)
         run = json.loads(self.run_file.read_text(encoding="utf-8")) if self.run_file.is_file() else {}
         content = {
             "splits": figures,
@@ -136,8 +136,9 @@ class WriteEvaluation:
             "score": self.network.score,
             "decision": decisions.summary() if decisions else None,
             "volume_decision": volumes.summary() if volumes else None,
+            "protocol_checked": self.network.protocol.fitted,
             "out_of_protocol": dict(Counter(filter(None, strange))),
-            "warnings": [*self.audit.warnings, *([doubt] if doubt else [])],
+            "warnings": [*self.audit.warnings, *doubts],
             "evaluation_seconds": round(seconds, 2),
             "training": run,
         }
@@ -183,7 +184,7 @@ class WriteEvaluation:
     def _figures(
         self, scores: dict[str, np.ndarray], decisions: Decisions | None, copies: dict[str, np.ndarray]
     ) -> dict[str, Any]:
-        """Compute the figures of each split; slices count by volume, whose table is written, too."""
+        """Compute the figures of each split; slices count by volume."""
         names = self.network.map_names
         pictures = np.array([self.dataset.slices[index] is None for index in scores["index"]])
         splits = {"all": pictures}
@@ -191,17 +192,16 @@ class WriteEvaluation:
             if name in copies:
                 splits[split] = pictures & (copies[name][scores["index"]] == 0)
         found = decisions.p_values if decisions else None
-        figures = {
+        return {
             split: evaluate_scores(scores, names, keep, self.resamples, self.seed, found)
             for split, keep in splits.items()
         }
-        return figures
 
-    def _write_volumes(self, scores: dict[str, np.ndarray], figures: dict[str, Any]) -> Decisions | None:
-        """Write ``volumes.csv`` and add the figures of volumes, where there are any; return what is decided on them."""
+    def _write_volumes(self, scores: dict[str, np.ndarray]) -> tuple[Decisions | None, dict[str, Any]]:
+        """Write ``volumes.csv``, where there are any; return what is decided on them, and their figures."""
         volumes = [None if part is None else i for i, part in zip(self.dataset.positions, self.dataset.slices)]
         if all(volumes[index] is None for index in scores["index"]):
-            return None
+            return None, {}
         names = self.network.map_names
         joined = volume_scores(scores, names, volumes)
         decisions = self._decide(joined, self.network.calibration.volumes)
@@ -213,15 +213,28 @@ class WriteEvaluation:
             _decision_columns(decisions),
         )
         found = decisions.p_values if decisions else None
-        figures["volumes"] = evaluate_scores(joined, names, joined["label"] >= 0, self.resamples, self.seed, found)
-        return decisions
+        figures = evaluate_scores(joined, names, joined["label"] >= 0, self.resamples, self.seed, found)
+        return decisions, {"volumes": figures}
+
+    def _doubts(self, scores: dict[str, np.ndarray]) -> list[str]:
+        """Return what speaks against the decisions, and log it."""
+        doubts = []
+        refined = self.network.map_names[0]
+        if self.network.asr is not None:
+            doubts.append(doubt_refinement(scores[refined], scores["inter"], self.network.score == refined))
+        if self.alpha is not None and len(self.network.calibration.images) == 0:
+            doubts.append("No known normals were set aside for calibration: nothing is flagged at any alpha.")
+        for doubt in filter(None, doubts):
+            logger.warning(doubt)
+        return list(filter(None, doubts))
 
     def _log_decisions(self, what: str, decisions: Decisions | None) -> None:
         if decisions is None:
             return
+        groups = f" of {decisions.groups} groups" if decisions.groups < decisions.normals else ""
         logger.info(
             f"{int(decisions.flagged.sum())} of {len(decisions.flagged)} {what} are flagged: their p-value by "
-            f"{decisions.score} against {decisions.normals} calibration normals is at most {decisions.alpha:g}."
+            f"{decisions.score} against {decisions.normals} calibration normals{groups} is at most {decisions.alpha:g}."
         )
         least = smallest_alpha(decisions.groups)
         if 0 < decisions.alpha < least:
@@ -234,18 +247,18 @@ class WriteEvaluation:
         """Decide on images or volumes; None where none were set aside for calibration."""
         if len(normals) == 0:
             return None
-        alpha = round(float(self.network.calibration.alpha), 6) if self.alpha is None else self.alpha  # of float32
+        alpha = self.network.calibration.rate if self.alpha is None else self.alpha
         return decide(scores, self.network.map_names, normals, self.network.score, alpha)
 
     def _write_gallery(self, scores: dict[str, np.ndarray], decisions: Decisions | None) -> None:
         """Write pictures of right and wrong decisions for the report."""
-        first = self.network.score
+        score = self.network.score
         flagged = decisions.flagged if decisions else None
         volumes = np.array([self.dataset.slices[index] is not None for index in scores["index"]])
         labels = np.where(volumes & (scores["label"] == 1), -1, scores["label"])  # not every slice shows a lesion
-        rows = choose_rows(scores[first], labels, flagged, 2 * self.gallery_size)
+        rows = choose_rows(scores[score], labels, flagged, 2 * self.gallery_size)
         images = self.dataset.images[torch.from_numpy(scores["index"][rows])]
-        channel = self.network.map_names.index(first)
+        channel = self.network.map_names.index(score)
         maps = self._maps(images)[:, channel]
         quantiles = self.network.calibration.map_quantiles[channel].cpu().numpy()
         if not quantiles.any():
@@ -258,8 +271,8 @@ class WriteEvaluation:
             return self.network(normalise(images).to(device)).float().cpu().numpy()
 
     def _plot_gallery(self, scores: dict[str, np.ndarray]) -> None:
-        first = self.network.score
-        ranked = scores["index"][np.argsort(-scores[first], kind="stable")]
+        score = self.network.score
+        ranked = scores["index"][np.argsort(-scores[score], kind="stable")]
         size = min(self.gallery_size, len(ranked) // 2) or len(ranked)
         chosen = np.unique(np.r_[ranked[:size], ranked[-size:]], return_index=True)
         shown = chosen[0][np.argsort(chosen[1])]
@@ -270,7 +283,7 @@ class WriteEvaluation:
         parts = zip(self.dataset.positions, self.dataset.slices)
         places = [f"{position}" if part is None else f"{position}/{part}" for position, part in parts]
         titles = [
-            f"{places[index]} {kinds[int(scores['label'][rows[index]])]}\n{first} {scores[first][rows[index]]:.4f}"
+            f"{places[index]} {kinds[int(scores['label'][rows[index]])]}\n{score} {scores[score][rows[index]]:.4f}"
             for index in shown
         ]
         limits = self.network.calibration.map_quantiles[:, LEVELS.index(99.9)].cpu().numpy()

@@ -109,7 +109,8 @@ class AnomalyTrain(TrainTask):
         return found
 
     def _run(self, folder: Path, request: dict[str, Any]) -> None:
-        settings = SETTINGS | self.settings | {name: request[name] for name in SETTINGS if name in request}
+        settings: dict[str, Any] = {"audit#skip_unreadable": True}  # a pile holds such things
+        settings |= SETTINGS | self.settings | {name: request[name] for name in SETTINGS if name in request}
         _, models = self.versions.current
         if request.get("pretrained", True) and self.versions.trained:
             settings["start_from"] = str(models / "model.pt")
@@ -133,7 +134,6 @@ class AnomalyTrain(TrainTask):
             dataset_dir=str(folder / "datalist.json"),
             output_dir=str(folder),
             phases=["ndm", "udm", "refine"],
-            **{"audit#skip_unreadable": True},  # a pile holds such things
             **settings,
         )
         workflow.initialize()

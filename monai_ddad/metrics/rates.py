@@ -87,14 +87,19 @@ def expected_rates(calibration: int, tests: int, alpha: float, level: float = 0.
     Returns:
         lower and upper bound in [0, 1].
 
+    Raises:
+        ValueError: ``alpha`` is outside [0, 1], or there is no test image.
+
     Source: Vovk, Conditional validity of inductive conformal predictors, 2012, section 3.
 
     Example:
         >>> expected_rates(calibration=30, tests=100, alpha=0.1)
         (0.01, 0.23)
     """
+    if not 0 <= alpha <= 1 or tests < 1:
+        raise ValueError(f"alpha must be in [0, 1] and there must be a test image, got {alpha} and {tests} images.")
     flagged_ranks = math.floor(alpha * (1 + TIE) * (calibration + 1))
-    if flagged_ranks in (0, calibration + 1):
+    if flagged_ranks == 0 or flagged_ranks > calibration:
         return (0.0, 0.0) if flagged_ranks == 0 else (1.0, 1.0)
     spread = betabinom(tests, flagged_ranks, calibration + 1 - flagged_ranks)
     return float(spread.ppf((1 - level) / 2)) / tests, float(spread.ppf((1 + level) / 2)) / tests

@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from scipy.stats import spearmanr
 
-from monai_ddad.calibration import NormalScores, flagged, smallest_alpha
+from monai_ddad.calibration import TIE, NormalScores, flagged, smallest_alpha
 from monai_ddad.metrics import expected_calibration_error, flag_rate
 
 __all__ = ["ALPHAS", "Decisions", "decide", "doubt_refinement", "operating_points"]
 
-COMPARABLE = 20  # images from which a rank correlation tells something
+DOUBT = 0.001  # chance of a warning where the two have nothing to do with each other
 ALPHAS = (0.01, 0.05, 0.1, 0.2)  # false-positive rates that every evaluation reports
 
 
@@ -91,7 +91,7 @@ def decide(
     )
 
 
-def doubt_refinement(refined: np.ndarray, inter: np.ndarray) -> str:
+def doubt_refinement(refined: np.ndarray, inter: np.ndarray, decides: bool) -> str:
     """Tell whether the refined score orders images against the discrepancy that it refines; no label is needed.
 
     ASR-Net learns where in an image an anomaly is. Nothing in its training fixes the level of a whole image, of which
@@ -100,22 +100,24 @@ def doubt_refinement(refined: np.ndarray, inter: np.ndarray) -> str:
     Args:
         refined: (N,) scores by ASR-Net.
         inter: (N,) scores by inter.
+        decides: the refined score is the one that decides.
 
     Returns:
-        a warning, or nothing where the rank correlation is not negative or there are too few images to tell.
+        a warning where the rank correlation is negative beyond chance (one-sided p < :data:`DOUBT`), else nothing.
 
     Example:
-        >>> doubt_refinement(np.arange(50.0), np.arange(50.0)), doubt_refinement(np.arange(50.0), -np.arange(50.0))[:41]
+        >>> rising = np.linspace(0.1, 0.2, 50)
+        >>> doubt_refinement(rising, rising, decides=True), doubt_refinement(rising, -rising, decides=True)[:41]
         ('', 'The refined score orders the images again')
     """
-    if len(refined) < COMPARABLE or np.ptp(refined) == 0 or np.ptp(inter) == 0:
-        return ""
-    agreement = float(spearmanr(refined, inter).statistic)
-    if agreement >= 0:
+    if any(np.ptp(scores) <= TIE * np.abs(scores).max() for scores in (refined, inter)):
+        return ""  # one of them orders nothing
+    found = spearmanr(refined, inter, alternative="less")
+    if not found.pvalue < DOUBT:
         return ""
     return (
-        f"The refined score orders the images against inter (rank correlation {agreement:.2f}), so one of the two is "
-        "wrong, most likely the refined one. Decide by inter: --score inter."
+        f"The refined score orders the images against inter (rank correlation {found.statistic:.2f}), so one of the "
+        "two is wrong, most likely the refined one." + (" Decide by inter: --score inter." if decides else "")
     )
 
 

@@ -65,7 +65,7 @@ def summarise(run: Run, units: Sequence[Unit]) -> list[tuple[str, str]]:
     if run.table.flagged is not None and slices.any():
         told.append(("Flagged slices", f"{int(run.table.flagged[slices].sum())} of {int(slices.sum())} slices"))
     strange = sum(map(bool, run.table.columns.get("out_of_protocol", [])))
-    checked = "out_of_protocol" in run.table.columns
+    checked = run.metrics.get("protocol_checked", False)
     counted = f"{strange} of {len(run.table)} scored images" if strange else "no image"
     told.append(("Out of protocol", counted if checked else "not checked"))
     return told

@@ -246,3 +246,13 @@ def test_list_images_of_nothing_is_refused(tmp_path, make):
     with pytest.raises(DataError, match="does not exist|holds no image") as caught:
         list_images(make(tmp_path))
     assert str(tmp_path) not in str(caught.value)
+
+
+def test_groups_are_numbers_or_names_and_empty_ones_are_none(tmp_path):
+    groups = [3, "a", "", None]
+    items = [{"image": f"{i}.png", "label": 0, "group": group} for i, group in enumerate(groups)]
+    (tmp_path / "list.json").write_text(json.dumps({"training": items, "test": []}))
+    assert [item.get("group") for item in load_datalist(tmp_path / "list.json")["training"]] == [3, "a", None, None]
+    (tmp_path / "list.json").write_text(json.dumps({"training": [items[0] | {"group": ["a"]}], "test": []}))
+    with pytest.raises(DataError, match="a group is a number or a name"):
+        load_datalist(tmp_path / "list.json")

@@ -59,6 +59,19 @@ def test_a_patient_with_unlabelled_images_stays_in_training():
     assert {groups[i] for i in held.positions} <= set(range(40, 50)) and len(held) == 20
 
 
+def test_patients_are_chosen_whatever_the_number_of_their_images():
+    """Choosing those that fit would leave out the ones with many images, whose scores may be others."""
+    groups = [i // 10 for i in range(500)] + [1000 + i for i in range(100)]  # 50 of 10 images, 100 of one
+    large = total = 0
+    for seed in range(200):
+        _, held = hold_out(make([0] * 600 + [None] * 3, [*groups, None, None, None]), 0.1, 0, seed)
+        chosen = {groups[i] for i in held.positions}
+        assert 60 <= len(held) < 70
+        large += sum(group < 1000 for group in chosen)
+        total += len(chosen)
+    assert 0.31 < large / total < 0.40  # a third of the patients, and the last one is a large one more often
+
+
 def test_equal_images_stay_together():
     values = [i % 30 for i in range(60)] + [100 + i for i in range(10)]
     training, held = hold_out(make([0] * 60 + [None] * 10, values=values), 0.4, 0)

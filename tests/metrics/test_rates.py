@@ -71,6 +71,10 @@ def test_the_range_by_chance_is_that_of_simulated_calibrations_and_tests(calibra
 
 def test_nothing_and_everything_are_flagged_at_the_ends():
     assert expected_rates(30, 10, 0.0) == (0, 0) and expected_rates(30, 10, 1.0) == (1, 1)
+    assert expected_rates(200_000, 10, 1.0) == (1, 1)
+    for alpha, tests in ((-0.1, 5), (float("nan"), 5), (0.1, 0)):
+        with pytest.raises(ValueError, match="alpha must be in"):
+            expected_rates(30, tests, alpha)
 
 
 @pytest.mark.parametrize("count", [1, 2, 13, 200])

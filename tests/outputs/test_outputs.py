@@ -163,6 +163,10 @@ def test_a_refined_score_that_falls_where_inter_rises_is_doubted():
     rng = np.random.default_rng(0)
     inter = rng.gamma(2.0, size=60)
     noisy = inter + rng.normal(scale=0.5, size=60)
-    assert doubt_refinement(noisy, inter) == "" and doubt_refinement(np.ones(60), inter) == ""
-    assert f"rank correlation {spearmanr(-noisy, inter).statistic:.2f}" in doubt_refinement(-noisy, inter)
-    assert doubt_refinement(-noisy[:19], inter[:19]) == ""
+    assert doubt_refinement(noisy, inter, True) == "" and doubt_refinement(np.ones(60), inter, True) == ""
+    assert f"rank correlation {spearmanr(-noisy, inter).statistic:.2f}" in doubt_refinement(-noisy, inter, True)
+    assert "--score inter" in doubt_refinement(-noisy, inter, True)
+    assert "--score" not in doubt_refinement(-noisy, inter, False)
+    assert doubt_refinement(1 - 1e-7 * noisy, inter, True) == ""  # ties, up to rounding
+    unrelated = sum(doubt_refinement(rng.normal(size=20), rng.normal(size=20), True) != "" for _ in range(500))
+    assert unrelated <= 5

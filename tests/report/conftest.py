@@ -130,6 +130,7 @@ def write_run(
         "score": "r_dual",
         "decision": decisions.summary() if decisions else None,
         "volume_decision": of_volumes.summary() if of_volumes else None,
+        "protocol_checked": True,
         "out_of_protocol": dict(Counter(filter(None, strange))),
         "warnings": list(warnings),
         "evaluation_seconds": 28.62,

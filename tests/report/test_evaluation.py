@@ -221,6 +221,7 @@ def test_an_evaluation_without_the_newer_parts_has_a_report(make_run, change_met
         for name in (
             "pixels",
             "decision",
+            "protocol_checked",
             "out_of_protocol",
             "warnings",
             "training",

@@ -1,15 +1,21 @@
 # "make demo" installs and runs the main job on the built-in data; "make test" installs and runs all checks.
 PYTHON ?= python3
 TORCH = torch==2.13.0
-PIP_INSTALL = pip install --quiet --disable-pip-version-check --constraint .ci/constraints.txt
+PIP = pip install --quiet --disable-pip-version-check
+PIP_INSTALL = $(PIP) --constraint .ci/constraints.txt
 
-.PHONY: demo test lint clean
+.PHONY: demo test test-label lint clean
 
 demo: .venv/installed
 	OMP_WAIT_POLICY=PASSIVE .venv/bin/python -W ignore -m monai.bundle run --config_file bundles/ddad_brain/train.json
 
 test: .venv-test/installed lint
 	OMP_WAIT_POLICY=PASSIVE .venv-test/bin/python -m pytest
+	$(MAKE) test-label
+
+# MONAI Label needs other versions than the rest, so its tests run in an environment of their own
+test-label: .venv-label/installed
+	OMP_WAIT_POLICY=PASSIVE .venv-label/bin/python -m pytest tests/label
 
 lint: .venv-test/installed
 	.venv-test/bin/ruff check .
@@ -29,5 +35,13 @@ lint: .venv-test/installed
 	.venv-test/bin/$(PIP_INSTALL) --editable ".[dev]"
 	touch $@
 
+# with --no-deps, as the file names every package: what MONAI Label itself asks for cannot all be installed
+.venv-label/installed: setup.py .ci/label.txt
+	$(PYTHON) -m venv .venv-label
+	.venv-label/bin/$(PIP) $(TORCH)
+	.venv-label/bin/$(PIP) --no-deps --requirement .ci/label.txt
+	.venv-label/bin/$(PIP) --no-deps --editable .
+	touch $@
+
 clean:
-	rm -rf .venv .venv-test build *.egg-info
+	rm -rf .venv .venv-test .venv-label build *.egg-info

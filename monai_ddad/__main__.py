@@ -1,4 +1,4 @@
-"""The command line: ``python -m monai_ddad {datalist,audit,prepare,report}``."""
+"""The command line: ``python -m monai_ddad {datalist,audit,prepare,report,label}``."""
 
 from __future__ import annotations
 
@@ -60,6 +60,16 @@ examples:
 """
 
 
+LABEL = """\
+Prints where the app is installed. It serves one trained bundle; copy the folder, since MONAI Label writes into it.
+
+example:
+  cp -r "$(python -m monai_ddad label)" app
+  monailabel start_server --app app --studies films --host 127.0.0.1 --conf bundle bundles/ddad_cxr \\
+    --conf models runs/mine/models
+"""
+
+
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {message} (--help explains)\n")
@@ -96,7 +106,7 @@ def _fail(message: str, code: int = 1) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="python -m monai_ddad", description="Prepare and check data for DDAD, and report on runs.")
-    commands = parser.add_subparsers(required=True, metavar="{datalist,audit,prepare,report}")
+    commands = parser.add_subparsers(required=True, metavar="{datalist,audit,prepare,report,label}")
 
     def add(name: str, summary: str, text: str) -> argparse.ArgumentParser:
         layout = argparse.RawDescriptionHelpFormatter
@@ -137,6 +147,9 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--compare", nargs=2, metavar="RUN", help="output folders of two runs")
     command.add_argument("--output", help="HTML file to write (default: eval/report.html of the run)")
     command.set_defaults(run=_report)
+
+    command = add("label", "print the folder of the MONAI Label app", LABEL)
+    command.set_defaults(run=_label)
     return parser
 
 
@@ -212,6 +225,13 @@ def _report(options: argparse.Namespace) -> int:
     else:
         first, second = options.compare
         write_comparison(first, second, options.output)
+    return 0
+
+
+def _label(options: argparse.Namespace) -> int:
+    from monai_ddad.label import APP
+
+    sys.stdout.write(f"{APP}\n")
     return 0
 
 

@@ -94,7 +94,7 @@ def expected_rates(calibration: int, tests: int, alpha: float, level: float = 0.
 
     Example:
         >>> expected_rates(calibration=30, tests=100, alpha=0.1)
-        (0.01, 0.23)
+        (0.01, 0.24)
     """
     if not 0 <= alpha <= 1 or tests < 1:
         raise ValueError(f"alpha must be in [0, 1] and there must be a test image, got {alpha} and {tests} images.")

@@ -123,7 +123,10 @@ class WriteEvaluation:
         figures = self._figures(scores, decisions, flags)
         volumes, of_volumes = self._write_volumes(scores)
         figures |= of_volumes
-        doubts = self._doubts(scores)
+        refined = self.network.score == names[0]
+        doubt = doubt_refinement(scores[names[0]], scores["inter"], refined) if self.network.asr is not None else ""
+        if doubt:
+            logger.warning(doubt)
         run = json.loads(self.run_file.read_text(encoding="utf-8")) if self.run_file.is_file() else {}
         content = {
             "splits": figures,
@@ -138,7 +141,7 @@ class WriteEvaluation:
             "volume_decision": volumes.summary() if volumes else None,
             "protocol_checked": self.network.protocol.fitted,
             "out_of_protocol": dict(Counter(filter(None, strange))),
-            "warnings": [*self.audit.warnings, *doubts],
+            "warnings": [*self.audit.warnings, *([doubt] if doubt else [])],
             "evaluation_seconds": round(seconds, 2),
             "training": run,
         }
@@ -151,6 +154,8 @@ class WriteEvaluation:
         self._plot_gallery(scores)
         self._write_gallery(scores, decisions)
         write_report(self.output_dir)
+        if decisions is None:
+            logger.info("No known normals were set aside for calibration: there are no p-values and no flags.")
         self._log_decisions("images", decisions)
         self._log_decisions("volumes", volumes)
         for why, number in Counter(filter(None, strange)).items():
@@ -215,18 +220,6 @@ class WriteEvaluation:
         found = decisions.p_values if decisions else None
         figures = evaluate_scores(joined, names, joined["label"] >= 0, self.resamples, self.seed, found)
         return decisions, {"volumes": figures}
-
-    def _doubts(self, scores: dict[str, np.ndarray]) -> list[str]:
-        """Return what speaks against the decisions, and log it."""
-        doubts = []
-        refined = self.network.map_names[0]
-        if self.network.asr is not None:
-            doubts.append(doubt_refinement(scores[refined], scores["inter"], self.network.score == refined))
-        if self.alpha is not None and len(self.network.calibration.images) == 0:
-            doubts.append("No known normals were set aside for calibration: nothing is flagged at any alpha.")
-        for doubt in filter(None, doubts):
-            logger.warning(doubt)
-        return list(filter(None, doubts))
 
     def _log_decisions(self, what: str, decisions: Decisions | None) -> None:
         if decisions is None:

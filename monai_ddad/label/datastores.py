@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import requests
 from fastapi import HTTPException
 from monailabel.datastore.dicom import DICOMWebDatastore
-from monailabel.datastore.local import LocalDatastore
+from monailabel.datastore.local import DataModel, ImageLabelModel, LocalDatastore
 from monailabel.interfaces.datastore import DefaultLabelTag
+from pydicom.dataset import Dataset
 
 from monai_ddad.label.labels import is_empty_label
 from monai_ddad.transforms.formats.dicom_file import looks_like_dicom
@@ -21,6 +26,8 @@ __all__ = ["FILES", "DicomWebStore", "FolderStore", "normal_images"]
 FILES = ("*.nii.gz", "*.nii", "*.png", "*.jpg", "*.jpeg", "*.tif", "*.tiff", "*.bmp", "*.dcm")
 NAME = re.compile(r"[\w@%+=:,.()\- ]+")  # of an image or a tag: nothing that leads out of a folder
 NORMAL = "ddad_normal"  # key of a label's info
+NO_IMAGES = ("SEG", "SR", "PR", "KO", "RTSTRUCT", "RTPLAN", "RTDOSE", "DOC", "ECG", "REG", "FID", "PLAN")
+FRESH = 5.0  # seconds for which the list of a server's series is taken to be up to date
 
 
 def check_name(name: str, kind: str) -> None:
@@ -48,6 +55,13 @@ class _Guard(LocalDatastore):
         return super().add_image(image_id, image_filename, image_info)
 
     def save_label(self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any]) -> str:
+        info = self._checked(image_id, label_filename, label_tag, label_info)
+        return super().save_label(image_id, label_filename, label_tag, info)
+
+    def _checked(
+        self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any]
+    ) -> dict[str, Any]:
+        """Check the names of a label, and return what is known of it."""
         check_name(image_id, "the image id")
         check_name(label_tag, "the label tag")
         if image_id not in self.list_images():
@@ -55,7 +69,7 @@ class _Guard(LocalDatastore):
         info = dict(label_info or {})
         if label_tag == DefaultLabelTag.FINAL.value:
             info[NORMAL] = is_empty_label(label_filename)
-        return super().save_label(image_id, label_filename, label_tag, info)
+        return info
 
 
 class FolderStore(_Guard):
@@ -97,5 +111,82 @@ def _is_series(folder: Path) -> bool:
 class DicomWebStore(_Guard, DICOMWebDatastore):
     """Series of a DICOMweb server, scored from the DICOM files themselves.
 
-    Takes the place of MONAI Label's conversion to NIfTI, which leaves out the photometry of films.
+    MONAI Label would convert them to NIfTI, without the photometry of films, and ask the server for new series every
+    two hours. Labels stay in the app's cache: an empty one, which marks an image as normal, cannot be a DICOM SEG.
+
+    Args:
+        client: of the server.
+        search_filter: of its series, such as ``{"Modality": "CR"}``; those that hold no image are left out anyway.
+        cache_path: folder for downloaded series and for labels.
     """
+
+    def __init__(self, client: Any, search_filter: dict[str, Any], cache_path: str | None = None) -> None:
+        self._listed: tuple[float, list[str]] = (-FRESH, [])
+        super().__init__(client, search_filter, cache_path, convert_to_nifti=False)
+
+    def list_images(self) -> list[str]:
+        """Return the UIDs of the series that hold images."""
+        if time.monotonic() - self._listed[0] > FRESH:
+            listed = self._search(self._search_filter)
+            series = [str(item.SeriesInstanceUID) for item in listed if item.get("Modality") not in NO_IMAGES]
+            self._listed = time.monotonic(), sorted(series)
+        return self._listed[1]
+
+    def get_labeled_images(self, label_tag: str | None = None, labels: list[str] | None = None) -> list[str]:
+        """Return the UIDs of the series with a final label."""
+        return LocalDatastore.get_labeled_images(self)
+
+    def get_unlabeled_images(self, label_tag: str | None = None, labels: list[str] | None = None) -> list[str]:
+        """Return the UIDs of the others."""
+        return sorted(set(self.list_images()) - set(self.get_labeled_images()))
+
+    def get_image_uri(self, image_id: str) -> str:
+        """Return the folder with the files of a series, which are downloaded once, whole or not at all."""
+        if image_id not in self.list_images():
+            raise HTTPException(status_code=404, detail="there is no such image in the datastore.")
+        folder = Path(self._datastore.image_path()).resolve() / image_id
+        if not folder.is_dir():
+            with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".download-") as part:
+                for instance in self._retrieve(image_id):
+                    instance.save_as(f"{part}/{instance.SOPInstanceUID}.dcm")
+                os.chmod(part, 0o755)
+                with contextlib.suppress(OSError):  # another request was quicker
+                    os.rename(part, folder)
+                    os.mkdir(part)  # for the end of the block
+        return str(folder)
+
+    def _search(self, chosen: dict[str, Any]) -> list[Dataset]:
+        try:
+            return [Dataset.from_json(item) for item in self._client.search_for_series(search_filters=chosen)]
+        except requests.RequestException:
+            raise HTTPException(status_code=502, detail="the DICOMweb server cannot be searched.") from None
+
+    def _retrieve(self, image_id: str) -> list[Dataset]:
+        """Download the files of a series as they are stored: not every server can decode every compression."""
+        study = str(self._search({"SeriesInstanceUID": image_id})[0].StudyInstanceUID)
+        try:
+            return self._client.retrieve_series(study, image_id, media_types=(("application/dicom", "*"),))
+        except requests.RequestException:
+            raise HTTPException(status_code=502, detail="the DICOMweb server does not give the series.") from None
+
+    def save_label(self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any]) -> str:
+        """Keep a label in the cache."""
+        self._know(image_id)
+        info = self._checked(image_id, label_filename, label_tag, label_info)
+        return LocalDatastore.save_label(self, image_id, label_filename, label_tag, info)
+
+    def update_image_info(self, image_id: str, info: dict[str, Any]) -> None:
+        """Note something of an image, such as when it was handed out."""
+        self._know(image_id)
+        super().update_image_info(image_id, info)
+
+    def get_label_uri(self, label_id: str, label_tag: str, image_id: str = "") -> str:
+        """Return the file of a label."""
+        return LocalDatastore.get_label_uri(self, label_id, label_tag)
+
+    def _know(self, image_id: str) -> None:
+        """Enter an image into the cache's own list."""
+        self.get_image_uri(image_id)
+        if image_id not in self._datastore.objects:
+            self._datastore.objects[image_id] = ImageLabelModel(image=DataModel(info={"ts": int(time.time())}))
+            self._update_datastore_file()

@@ -30,7 +30,7 @@ START = 120  # seconds until a server must answer
 class Server:
     """A running server and its client."""
 
-    def __init__(self, app: Path, studies: Path, environment: dict[str, str], **conf: str) -> None:
+    def __init__(self, app: Path, studies: Path | str, environment: dict[str, str], **conf: str) -> None:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
@@ -47,7 +47,7 @@ class Server:
         command += ["--host", "127.0.0.1", "--port", str(port)]
         command += [part for name, value in conf.items() for part in ("--conf", name, value)]
         self.log = app / "server.log"
-        self.studies = studies
+        self.studies = Path(studies)
         self.url = f"http://127.0.0.1:{port}"
         self.process = subprocess.Popen(
             command, stdout=self.log.open("w"), stderr=subprocess.STDOUT, env=os.environ | environment, cwd=app
@@ -132,7 +132,7 @@ def start(tmp_path_factory) -> Iterator[Callable[..., Server]]:
     """Start servers that end with the module."""
     servers: list[Server] = []
 
-    def run(bundle: str, studies: Path, environment: dict[str, str] | None = None, **conf: str) -> Server:
+    def run(bundle: str, studies: Path | str, environment: dict[str, str] | None = None, **conf: str) -> Server:
         app = tmp_path_factory.mktemp("app") / "ddad"
         shutil.copytree(APP, app)
         conf = {"bundle": str(BUNDLES / bundle)} | conf

@@ -61,11 +61,11 @@ class DDADApp(MONAILabelApp):
             wado_url_prefix=settings.MONAI_LABEL_WADO_PREFIX,
             stow_url_prefix=settings.MONAI_LABEL_STOW_PREFIX,
         )
+        chosen = "MONAI_LABEL_DICOMWEB_SEARCH_FILTER" in settings.model_fields_set
         return DicomWebStore(
             client,
-            search_filter=settings.MONAI_LABEL_DICOMWEB_SEARCH_FILTER,
-            cache_path=settings.MONAI_LABEL_DICOMWEB_CACHE_PATH or None,
-            convert_to_nifti=False,
+            settings.MONAI_LABEL_DICOMWEB_SEARCH_FILTER if chosen else {},
+            settings.MONAI_LABEL_DICOMWEB_CACHE_PATH or None,
         )
 
     def init_infers(self) -> dict[str, AnomalyInfer]:

@@ -38,7 +38,7 @@ lint: .venv-test/installed
 # with --no-deps, as the file names every package: what MONAI Label itself asks for cannot all be installed
 .venv-label/installed: setup.py .ci/label.txt
 	$(PYTHON) -m venv .venv-label
-	.venv-label/bin/$(PIP) $(TORCH)
+	.venv-label/bin/$(PIP) --constraint .ci/label.txt $(TORCH)
 	.venv-label/bin/$(PIP) --no-deps --requirement .ci/label.txt
 	.venv-label/bin/$(PIP) --no-deps --editable .
 	touch $@

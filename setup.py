@@ -41,8 +41,8 @@ setup(
         "jsonschema>=4.20",
     ],
     extras_require={
-        # MONAI Label and MONAI Deploy need environments of their own: they ask for different pydicom and numpy
-        "label": ["monailabel==0.8.5", "pydicom>=2.4.5,<3", "numpy>=1.26,<2"],
+        # MONAI Deploy needs an environment of its own: it asks for other versions. So does MONAI Label, whose own
+        # requirements cannot all be installed beside ours: "make .venv-label/installed" does it from .ci/label.txt
         "deploy": [
             "monai-deploy-app-sdk==4.0.0",
             "holoscan-cu13==4.2.0",

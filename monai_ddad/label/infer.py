@@ -47,9 +47,9 @@ class AnomalyInfer(InferTask):
         return True
 
     def get_path(self, validate: bool = True) -> str | None:
-        """Return the file of the served weights."""
+        """Return the file of the served weights to download; there is none to write to (``validate`` false)."""
         file = self.served.versions.current[1] / "model.pt"
-        return str(file) if file.is_file() or not validate else None
+        return str(file) if validate and file.is_file() else None
 
     def __call__(self, request: dict[str, Any]) -> tuple[str | None, dict[str, Any]]:
         """Score the image at ``request["image"]``, a path.

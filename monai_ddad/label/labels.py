@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 import nibabel as nib
+import nrrd
 import numpy as np
 from PIL import Image
 
@@ -20,14 +21,19 @@ def is_empty_label(path: str | os.PathLike[str]) -> bool:
     """Tell whether a label marks nothing at all, by which an annotator says that an image is normal.
 
     Args:
-        path: a NIfTI file or a picture; nothing else counts as empty.
+        path: a NIfTI or NRRD file, a picture, or the plain voxels (``.bin``) that OHIF sends; nothing else counts as
+            empty.
     """
     try:
+        if str(path).endswith(".bin"):
+            return not np.fromfile(path, dtype=np.uint8).any()
+        if str(path).endswith(".nrrd"):
+            return not nrrd.read(str(path))[0].any()
         if str(path).endswith((".nii", ".nii.gz")):
             return not np.asarray(nib.Nifti1Image.from_filename(path).dataobj).any()
         with Image.open(path) as picture:
             return not np.asarray(picture.convert("L")).any()
-    except (OSError, ValueError, EOFError, nib.filebasedimages.ImageFileError):
+    except Exception:  # a damaged file ends in almost any error
         return False
 
 

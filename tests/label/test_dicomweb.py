@@ -100,4 +100,10 @@ def test_series_are_scored_handed_out_and_submitted_as_normal(server, orthanc, t
     assert again["id"] != first
     answer = client.request("POST", f"/train/{bundle}_training")
     assert answer.status_code == 409 and "1 normal images" in answer.json()["detail"]
+    for path in ("/proxy/dicom/%2e%2e/system", "/proxy/dicom/wado/%2e%2e/%2e%2e/system"):
+        prepared = requests.Request("GET", client.url).prepare()
+        prepared.url = f"{client.url}{path}"  # as it stands: requests would resolve it
+        assert requests.Session().send(prepared).status_code == 404
+    found = client.request("GET", "/proxy/dicom/qido/series")
+    assert found.ok and len(found.json()) == len(series)
     assert client.infer("1.2.3").status_code == client.infer("../..").status_code == 404

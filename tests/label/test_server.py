@@ -217,3 +217,10 @@ def test_a_failed_training_keeps_the_model(server):
     versions = server.studies.parent / "versions"
     assert sorted(folder.name for folder in versions.iterdir() if folder.is_dir()) == ["0001"]
     assert server.infer(names(server)[0]).json()["version"] == 1
+
+
+def test_endpoints_that_would_change_the_app_or_reach_elsewhere_are_closed(server):
+    assert server.request("POST", "/reload").status_code == 404
+    assert server.request("PUT", "/model/ddad_brain", files={"file": ("model.pt", b"junk")}).status_code == 500
+    assert server.request("GET", "/model/ddad_brain").content.startswith(b"PK")
+    assert server.infer(names(server)[0]).ok

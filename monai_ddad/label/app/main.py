@@ -10,13 +10,14 @@ from monailabel.config import settings
 from monailabel.datastore.dicom import DICOMwebClientX
 from monailabel.interfaces.app import MONAILabelApp
 from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
+from monailabel.utils.async_tasks.utils import tasks
 
 from monai_ddad.label.batch import AnomalyBatchInfer
 from monai_ddad.label.datastores import DicomWebStore, FolderStore
+from monai_ddad.label.guards import guard_endpoints, verify_signatures
 from monai_ddad.label.infer import AnomalyInfer
 from monai_ddad.label.served import ServedModel
 from monai_ddad.label.strategies import Ranking, most_suspicious, most_uncertain
-from monai_ddad.label.tokens import verify_signatures
 from monai_ddad.label.train import AnomalyTrain
 from monai_ddad.label.versions import ModelVersions
 
@@ -47,6 +48,13 @@ class DDADApp(MONAILabelApp):
             description="Anomaly triage by dual-distribution discrepancy; for research, not a diagnosis",
             labels=["anomaly"],
         )
+
+    def on_init_complete(self) -> None:
+        """Guard the endpoints of the server that has loaded the app."""
+        from monailabel.app import app  # which loads the app
+
+        guard_endpoints(app)
+        super().on_init_complete()
 
     def init_datastore(self) -> Datastore:
         """Open a folder, or a DICOMweb server where ``studies`` is an address."""
@@ -122,5 +130,7 @@ class DDADApp(MONAILabelApp):
     def bundle_path(self, model: str) -> str | None:
         """Check that a training can start: MONAI Label asks for this before it starts the process."""
         if (task := self._trainers.get(model)) is not None:
+            if any(other["status"] in ("SUBMITTED", "RUNNING") for other in tasks("train")):
+                raise HTTPException(status_code=429, detail="a training is running: wait for its end, or stop it.")
             task.check(self.datastore())
         return None

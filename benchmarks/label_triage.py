@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import os
 import shutil
 import socket
 import subprocess
@@ -43,7 +44,9 @@ class Client:
         command += ["--app", str(folder / "app"), "--studies", str(studies), "--conf", "bundle", str(bundle)]
         command += ["--conf", "models", str(models), "--conf", "versions", str(folder / "versions")]
         with (folder / "server.log").open("w") as log:
-            self.process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, cwd=folder)
+            # MONAI Label would look through the whole folder after each of the many labels
+            environment = os.environ | {"MONAI_LABEL_DATASTORE_AUTO_RELOAD": "false"}
+            self.process = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder, env=environment)
         while True:
             try:
                 self.call("GET", "/info/")

@@ -238,6 +238,12 @@ class Calibration(nn.Module):
         self.volumes.fit(joined, [groups[members[0]] for members in rows.values()])
 
     @torch.jit.unused
+    def map_percentiles(self, values: np.ndarray, channel: int) -> np.ndarray:
+        """Express values of one map as percentiles among normal pixels; where nothing is fitted, among themselves."""
+        quantiles = self.map_quantiles[channel].cpu().numpy()
+        return map_percentiles(values, quantiles if quantiles.any() else np.quantile(values, np.array(LEVELS) / 100))
+
+    @torch.jit.unused
     def fit_maps(self, maps: torch.Tensor, field: torch.Tensor | None = None) -> None:
         """Keep the quantiles of the (N, M, H, W) maps of normal images, where the (N, 1, H, W) field is not 0."""
         pixels = maps.transpose(0, 1).flatten(1)

@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from monai.bundle import ConfigParser
 
-from monai_ddad.calibration import map_percentiles
 from monai_ddad.checkpoints import load_weights
 from monai_ddad.data.resident import ResidentDataset, normalise
 from monai_ddad.networks import DDADNet
@@ -179,10 +178,9 @@ class Predictor:
         return restore_map(dataset, self.reading, position, maps)
 
     def percentiles(self, values: np.ndarray, name: str | None = None) -> np.ndarray:
-        """Express values of a map in percentiles of normal pixels; all 0 where the model is not calibrated."""
+        """Express values of a map in percentiles; see :meth:`monai_ddad.calibration.Calibration.map_percentiles`."""
         channel = self.network.map_names.index(name or self.network.score)
-        quantiles = self.network.calibration.map_quantiles[channel].cpu().numpy()
-        return map_percentiles(values, quantiles) if quantiles.any() else np.zeros_like(values)
+        return self.network.calibration.map_percentiles(values, channel)
 
 
 def _most(reasons: Sequence[str]) -> str:

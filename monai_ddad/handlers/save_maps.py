@@ -15,7 +15,6 @@ from monai.transforms import MapTransform
 from monai.utils.enums import CommonKeys
 from PIL import Image
 
-from monai_ddad.calibration import LEVELS, map_percentiles
 from monai_ddad.checkpoints import atomic_file
 from monai_ddad.data.resident import ResidentDataset
 from monai_ddad.networks import DDADNet
@@ -109,11 +108,8 @@ class SaveMaps:
                 np.savez_compressed(file, map=heat.values)
 
     def _overlay(self, heat: HeatMap, name: str) -> None:
-        quantiles = self.network.calibration.map_quantiles[self.channel].cpu().numpy()
-        if not quantiles.any():
-            quantiles = np.quantile(heat.picture_values, np.array(LEVELS) / 100)
+        percentiles = self.network.calibration.map_percentiles(heat.picture_values, self.channel)
         pixels = np.rint(255 * np.asarray(heat.picture)).astype(np.uint8)
         shown = Image.fromarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0))
-        overlay = overlay_heat_map(shown, map_percentiles(heat.picture_values, quantiles))
         with atomic_file(self.overlays / name) as file:
-            add_colour_bar(overlay).save(file, format="PNG")
+            add_colour_bar(overlay_heat_map(shown, percentiles)).save(file, format="PNG")

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from ignite.engine import Events
 
-from monai_ddad.calibration import LEVELS, NormalScores, map_percentiles, smallest_alpha
+from monai_ddad.calibration import LEVELS, NormalScores, smallest_alpha
 from monai_ddad.data.audit import Audit
 from monai_ddad.data.resident import ResidentDataset, normalise
 from monai_ddad.networks import DDADNet
@@ -253,10 +253,8 @@ class WriteEvaluation:
         images = self.dataset.images[torch.from_numpy(scores["index"][rows])]
         channel = self.network.map_names.index(score)
         maps = self._maps(images)[:, channel]
-        quantiles = self.network.calibration.map_quantiles[channel].cpu().numpy()
-        if not quantiles.any():
-            quantiles = np.quantile(maps, np.array(LEVELS) / 100)
-        write_gallery(images, map_percentiles(maps, quantiles), rows, self.output_dir / "gallery")
+        percentiles = self.network.calibration.map_percentiles(maps, channel)
+        write_gallery(images, percentiles, rows, self.output_dir / "gallery")
 
     def _maps(self, images: torch.Tensor) -> np.ndarray:
         device = next(self.network.parameters()).device

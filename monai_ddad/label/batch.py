@@ -19,6 +19,7 @@ from monai_ddad.checkpoints import atomic_file
 from monai_ddad.label.infer import PERCENTILE
 from monai_ddad.label.labels import write_label
 from monai_ddad.label.served import ServedModel, UnreadableImageError
+from monai_ddad.outputs import HeatMap
 
 __all__ = ["AnomalyBatchInfer"]
 
@@ -47,22 +48,23 @@ class AnomalyBatchInfer(BatchInferTask):
         tag = request.get("label_tag") or DefaultLabelTag.ORIGINAL.value
         rows: dict[str, dict[str, Any]] = {}
         for number, image in enumerate(images, start=1):
-            path = datastore.get_image_uri(image)
-            found = self.served.score_all({image: path})[image]
-            rows[image] = {"unreadable": found} if isinstance(found, str) else found.summary()
-            if not isinstance(found, str) and request.get("save_label", True):
-                self._save(datastore, image, path, getattr(tag, "value", tag), rows[image])
             logger.info(f"{number} / {len(images)} images")
+            try:
+                predictor, dataset, position, result = self.served.find(datastore.get_image_uri(image))
+            except UnreadableImageError as error:
+                rows[image] = {"unreadable": error.detail}
+                continue
+            rows[image] = result.summary()
+            if request.get("save_label", True):
+                heat = predictor.heat_map(dataset, position)
+                region = (predictor.percentiles(heat.values) > PERCENTILE).astype(np.uint8)
+                self._save(datastore, image, heat, region, getattr(tag, "value", tag), rows[image])
         self._write_table(rows)
         return rows
 
-    def _save(self, datastore: Datastore, image: str, path: str, tag: str, known: dict[str, Any]) -> None:
-        try:
-            predictor, dataset = self.served.read(path)
-        except UnreadableImageError:
-            return
-        heat = predictor.heat_map(dataset, dataset.positions[0])
-        region = (predictor.percentiles(heat.values) > PERCENTILE).astype(np.uint8)
+    def _save(
+        self, datastore: Datastore, image: str, heat: HeatMap, region: np.ndarray, tag: str, known: dict[str, Any]
+    ) -> None:
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / ("label.png" if heat.affine is None else "label.nii.gz")
             write_label(heat, region, file)

@@ -11,7 +11,7 @@ from fastapi import HTTPException
 from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 
 from monai_ddad.label.labels import write_label
-from monai_ddad.label.served import ServedModel, most_anomalous
+from monai_ddad.label.served import ServedModel
 
 __all__ = ["AnomalyInfer"]
 
@@ -57,10 +57,7 @@ class AnomalyInfer(InferTask):
         Raises:
             HTTPException: 400, wrong parameters; 409, no model; 422, the image cannot be read.
         """
-        predictor, dataset = self.served.read(str(request["image"]))
-        found = predictor.predict(dataset)
-        result = most_anomalous(list(found.values()))
-        position = next(place for place, other in found.items() if other is result)
+        predictor, dataset, position, result = self.served.find(str(request["image"]))
         name = request.get("map") or None
         try:
             heat = predictor.heat_map(dataset, position, name)

@@ -76,6 +76,19 @@ class ServedModel:
             raise UnreadableImageError(next(iter(dataset.errors.values()), "it holds no image"))
         return predictor, dataset
 
+    def find(self, path: str) -> tuple[Predictor, ResidentDataset, int, Result]:
+        """Read and score the image at a path, of a series of several films the most anomalous one.
+
+        Returns:
+            the model, what was read, the position of the image in it, and what is found.
+
+        Raises:
+            HTTPException: see :meth:`read`.
+        """
+        predictor, dataset = self.read(path)
+        position, result = max(predictor.predict(dataset).items(), key=lambda item: item[1].scores[item[1].score])
+        return predictor, dataset, position, result
+
     def score_all(self, paths: Mapping[str, str]) -> dict[str, Result | str]:
         """Score images, each once as long as neither it nor the model changes.
 
@@ -114,13 +127,9 @@ class ServedModel:
             places = range(start, start + len(items))
             start += len(items)
             scored = [results[place] for place in places if place in results]
-            found.append(most_anomalous(scored) if scored else dataset.errors[places[0]])
+            most = max(scored, key=lambda result: result.scores[result.score], default=None)
+            found.append(dataset.errors[places[0]] if most is None else most)
         return found
-
-
-def most_anomalous(results: list[Result]) -> Result:
-    """Return the one with the highest deciding score, of a series of several films."""
-    return max(results, key=lambda result: result.scores[result.score])
 
 
 def _size_and_time(path: str) -> tuple[int, int]:

@@ -49,7 +49,8 @@ def test_volumes_are_calibrated_and_decided_on_as_wholes(volumes, small, tmp_pat
     assert slices["calibration_normals"] > slices["calibration_groups"] == whole["calibration_normals"] == 4
     assert slices["smallest_alpha"] == whole["smallest_alpha"] == pytest.approx(0.2)
     assert metrics["score"] == metrics["training"]["network"]["score"] == "rec"
-    assert {"images", "volumes"} <= {word for word in caplog.text.split() if word in ("images", "volumes")}
+    assert f"{whole['flagged']} of 4 volumes are flagged: their p-value by rec" in caplog.text
+    assert f"{slices['flagged']} of {metrics['images']['scored']} images are flagged" in caplog.text
     assert caplog.text.count("the smallest alpha that can is 0.2000") == 2
     page = (tmp_path / "out/eval/report.html").read_text()
     assert "by comparison with 4 calibration normals" in page and "true-positive" not in page.split("<main", 1)[-1]

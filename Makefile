@@ -4,7 +4,7 @@ TORCH = torch==2.13.0
 PIP = pip install --quiet --disable-pip-version-check
 PIP_INSTALL = $(PIP) --constraint .ci/constraints.txt
 
-.PHONY: demo test test-label lint clean
+.PHONY: demo test test-label test-deploy lint clean
 
 demo: .venv/installed
 	OMP_WAIT_POLICY=PASSIVE .venv/bin/python -W ignore -m monai.bundle run --config_file bundles/ddad_brain/train.json
@@ -12,10 +12,16 @@ demo: .venv/installed
 test: .venv-test/installed lint
 	OMP_WAIT_POLICY=PASSIVE .venv-test/bin/python -m pytest
 	$(MAKE) test-label
+	$(MAKE) test-deploy
 
 # MONAI Label needs other versions than the rest, so its tests run in an environment of their own
 test-label: .venv-label/installed
 	OMP_WAIT_POLICY=PASSIVE .venv-label/bin/python -m pytest tests/label
+
+# so do those of MONAI Deploy; holoscan finds CUDA's runtime, which it needs without a GPU too, by this path only
+test-deploy: .venv-deploy/installed
+	LD_LIBRARY_PATH="$$(echo $(CURDIR)/.venv-deploy/lib/python*/site-packages/nvidia/cu13/lib)$${LD_LIBRARY_PATH:+:$$LD_LIBRARY_PATH}" \
+	OMP_WAIT_POLICY=PASSIVE .venv-deploy/bin/python -m pytest tests/deploy
 
 lint: .venv-test/installed
 	.venv-test/bin/ruff check .
@@ -43,5 +49,12 @@ lint: .venv-test/installed
 	.venv-label/bin/$(PIP) --no-deps --editable .
 	touch $@
 
+.venv-deploy/installed: setup.py .ci/deploy.txt
+	$(PYTHON) -m venv .venv-deploy
+	.venv-deploy/bin/$(PIP) --constraint .ci/deploy.txt $(TORCH)
+	.venv-deploy/bin/$(PIP) --no-deps --requirement .ci/deploy.txt
+	.venv-deploy/bin/$(PIP) --no-deps --editable .
+	touch $@
+
 clean:
-	rm -rf .venv .venv-test .venv-label build *.egg-info
+	rm -rf .venv .venv-test .venv-label .venv-deploy build *.egg-info

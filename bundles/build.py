@@ -53,7 +53,7 @@ def render(bundle: str) -> dict[str, str]:
             set_value(config, identifier, value)
     train = configs["train.json"]
     for name in ("evaluate.json", "inference.json"):  # how images are prepared where nothing is trained yet
-        untrained = {setting: train[setting] for setting in train["preparation"]} | {"preprocess": "plain"}
+        untrained = {setting: train["presets"]["paper"][setting] for setting in train["preparation"]}
         set_value(configs[name], "untrained", untrained)
     texts = {f"configs/{name}": layout(config) + "\n" for name, config in configs.items()}
     texts["configs/logging.conf"] = (TEMPLATES / "logging.conf").read_text(encoding="utf-8")

@@ -29,7 +29,9 @@ PARTS = ("network", "settings", "data")  # of run.json
 __all__ = [
     "check_command_line",
     "choose_preset",
+    "default_preset",
     "find_root",
+    "is_served",
     "network_settings",
     "preparation_settings",
     "report_errors_plainly",
@@ -183,12 +185,31 @@ def preparation_settings(models_dir: str, untrained: dict[str, Any]) -> dict[str
     return untrained | run_record(models_dir).get("preparation", {})
 
 
-def choose_preset(presets: dict[str, dict[str, Any]], preset: str) -> dict[str, Any]:
+def is_served() -> bool:
+    """Tell whether MONAI Label runs the bundle."""
+    return "monailabel" in sys.modules
+
+
+def default_preset(dataset_dir: Any, models_dir: str) -> str:
+    """Return the preset where none is given.
+
+    Args:
+        dataset_dir: what the user gave; None draws synthetic images, but in MONAI Label, which brings its own.
+        models_dir: folder of the model, which MONAI Label trains on with the settings that it has.
+    """
+    if dataset_dir is None and not is_served():
+        return "phantom"
+    return "trained" if dataset_dir is None and (Path(models_dir) / "run.json").exists() else "default"
+
+
+def choose_preset(presets: dict[str, dict[str, Any]], preset: str, models_dir: str = "") -> dict[str, Any]:
     """Return the settings of one preset.
 
     Args:
         presets: settings by preset; ``"like"`` names another one whose settings count where a preset has none.
-        preset: name of the one to use.
+        preset: name of the one to use; ``"trained"`` takes what the model in ``models_dir`` was trained with, and
+            the default where that does not say.
+        models_dir: folder of ``run.json``.
 
     Raises:
         ValueError: there is no such preset.
@@ -197,6 +218,10 @@ def choose_preset(presets: dict[str, dict[str, Any]], preset: str) -> dict[str, 
         >>> choose_preset({"paper": {"epochs": 250}}, "paper")
         {'epochs': 250}
     """
+    if preset == "trained":
+        base, record = choose_preset(presets, "default"), run_record(models_dir)
+        known = record["settings"] | record["network"] | record.get("preparation", {})
+        return {name: known.get(name, value) for name, value in base.items()}
     if preset not in presets:
         raise ValueError(f"preset must be one of {', '.join(presets)}, got {preset!r}.")
     chosen = presets[preset]
@@ -204,12 +229,12 @@ def choose_preset(presets: dict[str, dict[str, Any]], preset: str) -> dict[str, 
 
 
 def report_errors_plainly() -> None:
-    """Let ``python -m monai.bundle`` end with one clear message where this package found what is wrong.
+    """Let ``python -m monai.bundle``, or MONAI Label's process, end with one clear message of what is wrong.
 
     MONAI wraps an error in one of its own for each level of the config, and Python prints them all. Of errors from
     elsewhere the innermost one is shown. Other programs that run the bundle are left alone.
     """
-    if _is_command():
+    if _is_command() or Path(sys.argv[0]).parts[-4:] == ("monailabel", "interfaces", "utils", "app.py"):
         sys.excepthook = _report
         # MONAI's StatsHandler, by this name in the configs, logs the same error with its traceback at every level
         logging.getLogger("train").addFilter(lambda record: not record.exc_info)

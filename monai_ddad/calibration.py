@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -158,6 +159,14 @@ class NormalScores(nn.Module):
 
     def __len__(self) -> int:
         return self.scores.shape[1]
+
+    def _load_from_state_dict(self, state_dict: dict[str, torch.Tensor], prefix: str, *args: Any) -> None:
+        """Take the number of images from what is loaded, since a retrained model may have another one."""
+        for name in ("scores", "weights"):
+            value = state_dict.get(prefix + name)
+            if value is not None and value.ndim == 2 and len(value) == len(self.scores):
+                setattr(self, name, self.scores.new_empty(value.shape))
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     @property
     @torch.jit.unused

@@ -144,5 +144,5 @@ def load_weights(network: nn.Module, path: str | os.PathLike[str], parts: Sequen
             )
         if not torch.isfinite(value.to(expected[name].dtype)).all():
             raise CheckpointError(f"the checkpoint's weight {name} holds NaN or infinite values.")
-    network.load_state_dict(weights, strict=not parts)
+    network.load_state_dict({**network.state_dict(), **weights} if parts else weights)
     return network.eval()

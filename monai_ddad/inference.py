@@ -129,7 +129,8 @@ class Predictor:
             joined = volume_scores(table, names, volumes)
             places = joined["index"].tolist()
             common = [
-                _most([reasons[row] for row, volume in enumerate(volumes) if volume == place]) for place in places
+                most_common_reason([row for row, volume in zip(ratios.tolist(), volumes) if volume == place])
+                for place in places
             ]
             results |= self._decide(joined, places, common, joined["slices"].tolist())
         return dict(sorted(results.items()))
@@ -183,7 +184,11 @@ class Predictor:
         return self.network.calibration.map_percentiles(values, channel)
 
 
-def _most(reasons: Sequence[str]) -> str:
-    """Return the reason why most slices of a volume are out of protocol; empty if most are within."""
-    strange = Counter(filter(None, reasons))
-    return strange.most_common(1)[0][0] if 2 * strange.total() > len(reasons) else ""
+def most_common_reason(ratios: Sequence[Sequence[float]]) -> str:
+    """Return the reason why most slices of a volume are out of protocol; empty if most are within.
+
+    Args:
+        ratios: of each slice, see :func:`monai_ddad.protocol.reason`.
+    """
+    strange = Counter(filter(None, map(reason, ratios)))
+    return strange.most_common(1)[0][0] if 2 * strange.total() > len(ratios) else ""

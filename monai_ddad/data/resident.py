@@ -15,6 +15,7 @@ from monai.data import MetaTensor
 from monai.utils import convert_to_tensor
 from torch.utils.data import Dataset
 
+from monai_ddad.data.empty_label import is_empty_label
 from monai_ddad.transforms.formats.quiet import quiet
 from monai_ddad.transforms.read import ImageReadError
 
@@ -55,6 +56,8 @@ class ResidentDataset(Dataset):
         transform: maps an item to one whose ``"image"`` is a (C, H, W) float tensor in [0, 1] of a fixed shape, or to
             a list of such items, whose images may say their ``"slice"`` in their metadata.
         num_workers: reading threads; None takes one a core.
+        marked: label of an item whose ``"label"`` is the path of an annotation, as MONAI Label gives it, that is not
+            empty; an empty one is label 0.
 
     Attributes:
         images: (N, C, H, W) uint8.
@@ -75,8 +78,14 @@ class ResidentDataset(Dataset):
         data: Sequence[dict[str, Any]],
         transform: Callable[[dict[str, Any]], dict[str, Any] | list[dict[str, Any]]],
         num_workers: int | None = None,
+        marked: int | None = 1,
     ) -> None:
-        self.data = list(data)
+        self.data = [
+            item | {"label": 0 if is_empty_label(item["label"]) else marked}
+            if isinstance(item.get("label"), str)
+            else item
+            for item in data
+        ]
         self.transform = transform
         self.errors: dict[int, str] = {}
 

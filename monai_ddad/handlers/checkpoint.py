@@ -71,7 +71,8 @@ class ResumeCheckpoint:
             raise CheckpointError(f"{self.path.name} is no checkpoint of a training run.") from None
         expected = self._fingerprint
         different = sorted(key for key in expected.keys() | found.keys() if expected.get(key) != found.get(key))
-        if different and self.on_mismatch == "restart":
+        shorter = done > engine.state.max_epochs > 0
+        if (different or shorter) and self.on_mismatch == "restart":
             if engine.state.max_epochs > 0:
                 logger.warning(f"{self.path.name} is of a run with other {', '.join(different)}: training starts anew.")
             return

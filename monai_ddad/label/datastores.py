@@ -18,7 +18,7 @@ from monailabel.datastore.local import DataModel, ImageLabelModel, LocalDatastor
 from monailabel.interfaces.datastore import DefaultLabelTag
 from pydicom.dataset import Dataset
 
-from monai_ddad.label.labels import is_empty_label
+from monai_ddad.data.empty_label import is_empty_label
 from monai_ddad.transforms.formats.dicom_file import looks_like_dicom
 
 __all__ = ["FILES", "DicomWebStore", "FolderStore", "normal_images"]

@@ -10,7 +10,7 @@ import numpy as np
 from fastapi import HTTPException
 from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 
-from monai_ddad.label.labels import write_label
+from monai_ddad.label.labels import asked_percentile, write_label
 from monai_ddad.label.served import ServedModel
 
 __all__ = ["AnomalyInfer"]
@@ -61,14 +61,12 @@ class AnomalyInfer(InferTask):
         name = request.get("map") or None
         try:
             heat = predictor.heat_map(dataset, position, name)
-            percentile = float(request.get("percentile", PERCENTILE))
-        except (ValueError, TypeError) as error:
+        except ValueError as error:
             raise HTTPException(status_code=400, detail=str(error)) from None
         values = heat.values
         picture = self.result == "region" and heat.affine is None
         if self.result == "region":
-            if not 0 <= percentile < 100:
-                raise HTTPException(status_code=400, detail=f"percentile must be in [0, 100), got {percentile:g}.")
+            percentile = asked_percentile(request, PERCENTILE)
             values = (predictor.percentiles(heat.values, name) > percentile).astype(np.uint8)
         with tempfile.NamedTemporaryFile(suffix=".png" if picture else ".nii.gz", delete=False) as file:
             write_label(heat, values, Path(file.name))

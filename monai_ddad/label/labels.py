@@ -1,40 +1,36 @@
-"""Labels as annotators submit them, and as the app saves them."""
+"""Labels as the apps make them."""
 
 from __future__ import annotations
 
 import gzip
-import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-import nibabel as nib
-import nrrd
 import numpy as np
+from fastapi import HTTPException
 from PIL import Image
 
 from monai_ddad.checkpoints import atomic_file
 from monai_ddad.outputs import HeatMap
 
-__all__ = ["is_empty_label", "write_label"]
+__all__ = ["asked_percentile", "write_label"]
 
 
-def is_empty_label(path: str | os.PathLike[str]) -> bool:
-    """Tell whether a label marks nothing at all, by which an annotator says that an image is normal.
+def asked_percentile(request: Mapping[Any, Any], default: float) -> float:
+    """Return the ``"percentile"`` of normal pixels that a request asks for.
 
-    Args:
-        path: a NIfTI or NRRD file, a picture, or the plain voxels (``.bin``) that OHIF sends; nothing else counts as
-            empty.
+    Raises:
+        HTTPException: 400, it is no number in [0, 100).
     """
+    asked = request.get("percentile", default)
     try:
-        if str(path).endswith(".bin"):
-            return not np.fromfile(path, dtype=np.uint8).any()
-        if str(path).endswith(".nrrd"):
-            return not nrrd.read(str(path))[0].any()
-        if str(path).endswith((".nii", ".nii.gz")):
-            return not np.asarray(nib.Nifti1Image.from_filename(path).dataobj).any()
-        with Image.open(path) as picture:
-            return not np.asarray(picture.convert("L")).any()
-    except Exception:  # a damaged file ends in almost any error
-        return False
+        percentile = float(asked)
+    except (TypeError, ValueError):
+        percentile = -1.0
+    if not 0 <= percentile < 100:
+        raise HTTPException(status_code=400, detail="percentile must be a number in [0, 100).")
+    return percentile
 
 
 def write_label(heat: HeatMap, values: np.ndarray, path: Path) -> None:

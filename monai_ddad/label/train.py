@@ -113,19 +113,11 @@ class AnomalyTrain(TrainTask):
         settings |= SETTINGS | self.settings | {name: request[name] for name in SETTINGS if name in request}
         _, models = self.versions.current
         if request.get("pretrained", True) and self.versions.trained:
-            settings["start_from"] = str(models / "model.pt")
-            record = json.loads((models / "run.json").read_text(encoding="utf-8"))
-            known = (
-                "backbone",
-                "members",
-                "image_size",
-                "latent_size",
-                "width",
-                "hidden_size",
-                "refine",
-                "in_channels",
-            )
-            settings |= {name: record["network"][name] for name in known} | record["preparation"]
+            settings |= {
+                "start_from": str(models / "model.pt"),
+                "preset": "trained",
+                "defaults#models_dir": str(models),
+            }
         workflow = ConfigWorkflow(
             str(self.versions.bundle / "configs" / "train.json"),
             meta_file=str(self.versions.bundle / "configs" / "metadata.json"),

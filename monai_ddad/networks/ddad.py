@@ -1,6 +1,6 @@
 """DDADNet: the one module that is trained, saved, exported and served."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 import torch
@@ -115,6 +115,7 @@ class DDADNet(nn.Module):
         self.udm = Ensemble(BACKBONES[backbone](**options) for _ in range(members))
         self.asr = ASRNet(len(REFINE_INPUTS[refine])) if refine != "none" else None
 
+        self.loaded = False
         self.settings: dict[str, Any] = {"backbone": backbone, "members": members, **options}
         self.backbone = backbone
         self.members = members
@@ -159,6 +160,11 @@ class DDADNet(nn.Module):
                     for layer in network.modules():
                         if callable(reset := getattr(layer, "reset_parameters", None)):
                             reset()
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """Load all weights or raise, also where ``strict`` is False, as MONAI Label has it: half a model is none."""
+        self.loaded = True
+        return super().load_state_dict(state_dict, True, assign)
 
     def discrepancy_maps(self, image: torch.Tensor) -> torch.Tensor:
         """Compute the maps before refinement.

@@ -81,7 +81,8 @@ class ReadImage(Transform):
         """Read one image.
 
         Args:
-            source: path of a file, a ``pydicom.Dataset``, or a list of either, the slices of one DICOM series.
+            source: path of a file, a ``pydicom.Dataset``, or a list of either, the slices of one DICOM series, also as
+                the path of the folder that holds nothing else.
 
         Returns:
             (C, H, W) picture or (C, I, J, K) volume, float32 in [0, 1].
@@ -93,7 +94,7 @@ class ReadImage(Transform):
         """
         if isinstance(source, MetaTensor) and "photometry" in source.meta:
             return source
-        files = list(source) if isinstance(source, (list, tuple)) else [source]
+        files = list(source) if isinstance(source, (list, tuple)) else _in_folder(cast(File, source))
         for file in files:
             if not isinstance(file, (str, os.PathLike, Dataset)):
                 raise TypeError(f"an image must be given as path or pydicom.Dataset, got {type(file).__name__}.")
@@ -177,6 +178,16 @@ class ReadImaged(MapTransform):
         for key in self.key_iterator(result):
             result[key] = self.read(result[key])
         return result
+
+
+def _in_folder(source: File) -> list[File]:
+    """Return the files in a folder, which are the slices of one series; what is no folder as it is."""
+    if not isinstance(source, (str, os.PathLike)) or not os.fspath(source) or not Path(source).is_dir():
+        return [source]
+    files = sorted(path for path in Path(source).iterdir() if path.is_file() and not path.name.startswith("."))
+    if not files:
+        raise ImageReadError("the folder is empty")
+    return list(files)
 
 
 def _open(path: str | os.PathLike[str]) -> BinaryIO:

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,13 @@ BUNDLES = Path(__file__).resolve().parents[2] / "bundles"
 KINDS: dict[str, PhantomKind] = {"ddad_brain": "brain", "ddad_cxr": "chest", "ddad_fundus": "fundus"}
 SMALL = {"preset": "phantom", "members": 2, "image_size": 32, "width": 2, "hidden_size": 8, "epochs": 2}
 SMALL |= {"refine_epochs": 1, "batch_size": 8, "calibration_minimum": 10, "unlabeled_size": 10}
+STOCK = {  # no proxy answers: the app must not need the network
+    "PYTHONPATH": str(Path(__file__).with_name("cpu_torchvision")),
+    "MONAI_LABEL_DATASTORE_FILE_EXT": '["*.png", "*.jpg", "*.jpeg", "*.dcm", "*.nii", "*.nii.gz"]',
+    "MONAI_LABEL_DICOMWEB_CONVERT_TO_NIFTI": "false",
+    **dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9"),
+    **dict.fromkeys(("no_proxy", "NO_PROXY"), "127.0.0.1"),
+}
 START = 120  # seconds until a server must answer
 
 
@@ -125,6 +132,37 @@ def trained(tmp_path_factory) -> Callable[[str], Path]:
         return folders[bundle]
 
     return train
+
+
+@pytest.fixture(scope="session")
+def stock_app(tmp_path_factory) -> Path:
+    """MONAI Label's own monaibundle app, as its command copies it."""
+    folder = tmp_path_factory.mktemp("apps")
+    command = [sys.executable, "-m", "monailabel.main", "apps", "--download", "--name", "monaibundle"]
+    subprocess.run([*command, "--output", str(folder)], check=True, capture_output=True)
+    return folder / "monaibundle"
+
+
+@pytest.fixture(scope="module")
+def start_stock(tmp_path_factory, stock_app, trained) -> Iterator[Callable[..., Server]]:
+    """Start servers of the monaibundle app with copies of bundles and small models, which end with the module."""
+    servers: list[Server] = []
+
+    def run(bundles: Sequence[str], studies: Path | str, environment: dict[str, str] | None = None) -> Server:
+        app = tmp_path_factory.mktemp("stock") / "app"
+        shutil.copytree(stock_app, app)
+        for bundle in bundles:
+            shutil.copytree(BUNDLES / bundle, app / "model" / bundle)
+            shutil.copytree(trained(bundle) / "models", app / "model" / bundle / "models")
+        (app / "bin").mkdir()
+        (app / "bin/itkimage2segimage").touch()  # or it is downloaded to send labels to a DICOMweb server
+        settings = STOCK | {"MONAI_LABEL_SESSION_PATH": str(app / "sessions")} | (environment or {})
+        servers.append(Server(app, studies, settings, models=",".join(bundles), zoo_source="local", sam2="false"))
+        return servers[-1]
+
+    yield run
+    for server in servers:
+        server.stop()
 
 
 @pytest.fixture(scope="module")

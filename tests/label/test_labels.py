@@ -11,7 +11,7 @@ import nibabel as nib
 import nrrd
 from PIL import Image
 
-from monai_ddad.label.labels import is_empty_label
+from monai_ddad.data.empty_label import is_empty_label
 
 WRITERS = {
     "a.nii.gz": lambda values, path: nib.Nifti1Image(values, np.eye(4)).to_filename(path),

@@ -1,0 +1,54 @@
+"""Maps, scores and decisions of one picture or volume in one call."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from monai.inferers import Inferer
+
+from monai_ddad.networks import DDADNet
+from monai_ddad.scores import image_scores
+
+__all__ = ["DecidingInferer"]
+
+BATCH = 64  # slices at a time
+
+
+class DecidingInferer(Inferer):
+    """Compute the maps of one picture or volume, and what follows from them.
+
+    Only here the network is the one whose weights are loaded: MONAI Label keeps a copy of the bundle's.
+    """
+
+    def __call__(self, inputs: torch.Tensor, network: DDADNet, *args: Any, **kwargs: Any) -> dict[str, torch.Tensor]:
+        """Infer.
+
+        Args:
+            inputs: (1, C, h, w) picture or (1, S, C, h, w) slices, float32 in [-1, 1].
+            network: the model.
+
+        Returns:
+            each with 1 as its first dimension: ``maps`` ([S,] M, h, w), ``scores`` (M), of a volume the means over
+            its slices, ``p_values`` and ``percentiles`` (M), ``protocol`` (S, 4), ``normals``, ``alpha``,
+            and ``loaded``, whether the network has any weights but its first ones.
+        """
+        images = inputs.as_subclass(torch.Tensor).flatten(0, -4)
+        parts = [(network(part), part) for part in images.split(BATCH)]
+        maps = torch.cat([found for found, _ in parts])
+        slices = torch.cat([image_scores(found, network.field(part)) for found, part in parts])
+        scores = slices.mean(dim=0)
+        calibration = network.calibration
+        normals = calibration.volumes if inputs.ndim == 5 else calibration.images
+        found = {
+            "maps": maps,
+            "scores": scores,
+            "p_values": normals.p_values(scores),
+            "percentiles": normals.percentiles(scores),
+            "protocol": network.protocol(images),
+            "loaded": torch.tensor(network.loaded),
+            "normals": torch.tensor(normals.scores.shape[1]),
+            "alpha": calibration.alpha,
+            "quantiles": calibration.map_quantiles,
+        }
+        return {name: value[None].cpu() for name, value in found.items()}

@@ -1,0 +1,136 @@
+"""What MONAI Label's own ``monaibundle`` app runs of a bundle: reading, inference, and the reply.
+
+The bundle's ``inference.json`` names these steps where that app looks for them: ``pre_transforms``, ``inferer`` and
+``post_transforms``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping
+from typing import Any
+
+import numpy as np
+from fastapi import HTTPException
+from monai.config import KeysCollection
+from monai.transforms import Compose, MapTransform
+
+from monai_ddad.calibration import flagged, map_percentiles
+from monai_ddad.data.resident import ResidentDataset, normalise
+from monai_ddad.inference import most_common_reason
+from monai_ddad.label.labels import asked_percentile
+from monai_ddad.label.served import UnreadableImageError
+from monai_ddad.networks import DDADNet
+from monai_ddad.outputs import restore_map
+
+__all__ = ["AnomalyResultd", "ReadItemd"]
+
+ITEM = "item"  # key of the item as it was read
+INTEGERS = (".png", ".jpg", ".jpeg", ".bmp", ".dcm")  # formats that hold no fractions
+
+
+class ReadItemd(MapTransform):
+    """Read and prepare one picture or volume as the bundle does.
+
+    Args:
+        keys: key of the path of a file, or of a folder with the DICOM files of one series.
+        preparation: the bundle's ``preprocessing``.
+
+    The key becomes a float32 tensor in [-1, 1], (C, h, w) of a picture and (S, C, h, w) of a volume's slices, and
+    ``"item"`` the :class:`~monai_ddad.data.ResidentDataset` of the one item.
+    """
+
+    def __init__(self, keys: KeysCollection, preparation: Compose) -> None:
+        super().__init__(keys)
+        self.preparation = preparation
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Read.
+
+        Raises:
+            HTTPException: 404, there is no such image; 422, it cannot be read.
+        """
+        result = dict(data)
+        for key in self.key_iterator(result):
+            result[ITEM] = item = self._read(result[key])
+            images = normalise(item.images)
+            result[key] = images if item.slices[0] is not None else images[0]
+        return result
+
+    def _read(self, path: str) -> ResidentDataset:
+        if not path:  # what MONAI Label makes of an id that its datastore does not have
+            raise HTTPException(status_code=404, detail="there is no such image in the datastore.")
+        item = ResidentDataset([{"image": path}], self.preparation, num_workers=1)
+        if item.errors:
+            raise UnreadableImageError(item.errors[0])
+        return item
+
+
+class AnomalyResultd(MapTransform):
+    """Turn what :class:`~monai_ddad.inferer.DecidingInferer` found into MONAI Label's reply.
+
+    The key becomes an array on the file's own grid, its first axis along the columns: of a request with a floating
+    ``result_dtype`` the map itself, else the region in which it lies above a percentile of normal pixels, 1 in it and
+    0 around it. ``"result"`` becomes the ``params`` of the reply. A request may name another ``"map"`` and
+    ``"percentile"``.
+
+    Args:
+        keys: key of what was found.
+        reading: the transform that reads a file, the first step of the bundle's ``preprocessing``.
+        network: the bundle's network, which tells the names of maps and scores.
+        percentile: of the pixels of normal images, in [0, 100).
+    """
+
+    def __init__(self, keys: KeysCollection, reading: Callable[..., Any], network: DDADNet, percentile: float) -> None:
+        super().__init__(keys)
+        self.reading = reading
+        self.names = network.map_names
+        self.score = network.score
+        self.percentile = percentile
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Make the reply of one request."""
+        result = dict(data)
+        for key in self.key_iterator(result):
+            found, item = result[key], result.pop(ITEM)
+            if not found["loaded"]:
+                raise HTTPException(status_code=409, detail="the model has no weights: train it, or put model.pt back.")
+            result["result"] = self._decide(found, item.slices[0] is not None)
+            name = result.get("map") or self.score
+            if name not in self.names:
+                raise HTTPException(status_code=400, detail=f"the map must be one of {', '.join(self.names)}.")
+            channel = self.names.index(name)
+            maps = found["maps"][:, channel : channel + 1]
+            heat = restore_map(item, self.reading, 0, list(maps))
+            floating = np.issubdtype(np.dtype(result.get("result_dtype") or np.uint8), np.floating)
+            volume = heat.affine is not None
+            if not result.get("result_extension"):
+                result["result_extension"] = ".nii.gz" if volume or floating else ".png"
+            if floating and str(result["result_extension"]).lower() in INTEGERS:
+                raise HTTPException(
+                    status_code=400, detail="a float result_dtype needs a result_extension such as .nii.gz."
+                )
+            values = heat.values
+            if not floating:
+                levels = found["quantiles"][channel].numpy()
+                asked = asked_percentile(result, self.percentile)
+                values = (map_percentiles(values, levels) > asked).astype(np.uint8)
+            result[key] = values[None] if volume else values.T
+            result["image"] = None  # its grid is the prepared one
+            result["image_meta_dict"] = {"spatial_shape": heat.values.shape[:: 1 if volume else -1]}
+            result["image_meta_dict"]["original_affine"] = heat.affine
+        return result
+
+    def _decide(self, found: dict[str, Any], volume: bool) -> dict[str, Any]:
+        chosen = self.names.index(self.score)
+        known = found["normals"] > 0
+        p_value = float(found["p_values"][chosen])
+        return {
+            "score": float(found["scores"][chosen]),
+            "score_name": self.score,
+            "p_value": p_value if known else None,
+            "percentile": float(found["percentiles"][chosen]) if known else None,
+            "flagged": bool(flagged(np.array(p_value), round(float(found["alpha"]), 6))) if known else None,
+            "out_of_protocol": most_common_reason(found["protocol"].tolist()),
+            "scores": {name: float(value) for name, value in zip(self.names, found["scores"])},
+            "slices": len(found["maps"]) if volume else 0,
+        }

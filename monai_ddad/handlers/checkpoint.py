@@ -74,7 +74,8 @@ class ResumeCheckpoint:
         shorter = done > engine.state.max_epochs > 0
         if (different or shorter) and self.on_mismatch == "restart":
             if engine.state.max_epochs > 0:
-                logger.warning(f"{self.path.name} is of a run with other {', '.join(different)}: training starts anew.")
+                what = f"of a run with other {', '.join(different)}" if different else f"trained for {done} epochs"
+                logger.warning(f"{self.path.name} is {what}: training starts anew.")
             return
         if different:
             raise CheckpointError(

@@ -14,7 +14,7 @@ from typing import Any
 import monai
 import numpy as np
 import pytest
-from monai.bundle import ConfigWorkflow, verify_metadata, verify_net_in_out
+from monai.bundle import ConfigParser, ConfigWorkflow, verify_metadata, verify_net_in_out
 from PIL import Image
 
 from monai_ddad.data.phantom import write_phantom_dataset
@@ -190,6 +190,19 @@ def test_the_predictor_finds_what_inference_writes(trained):
             np.testing.assert_allclose(heat.values, saved["map"], rtol=1e-4, atol=1e-6)
     with pytest.raises(ValueError, match="the map must be one of"):
         predictor.heat_map(read, 0, "other")
+
+
+def test_a_trained_models_settings_can_be_trained_on_with(trained):
+    bundle, preprocess, _, output = trained
+    parser = ConfigParser()
+    parser.read_config(str(BUNDLES / bundle / "configs/train.json"))
+    parser.update({"preset": "trained", "models_dir": str(output / "models")})
+    again = {part: parser.get_parsed_content(part) for part in ("network_def", "settings", "preparation")}
+    record = json.loads((output / "models/run.json").read_text())
+    assert again["preparation"] == record["preparation"] and again["preparation"]["preprocess"] == preprocess
+    assert again["network_def"].settings | {"members": record["network"]["members"]} == again["network_def"].settings
+    differing = {name for name, value in record["settings"].items() if again["settings"][name] != value}
+    assert differing <= {"preset", "synthetic_data", "device", "precision", "epochs"}
 
 
 def test_unreadable_files_are_listed_and_the_others_are_scored(trained, tmp_path):

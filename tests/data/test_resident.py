@@ -36,6 +36,14 @@ def test_a_missing_label_counts_as_unlabelled(write_image, read_square):
     assert ResidentDataset([{"image": str(write_image("a.png"))}], read_square(16)).labels == [None]
 
 
+@pytest.mark.parametrize("marked", [1, None])
+def test_an_annotation_makes_the_label(write_image, read_square, marked):
+    empty, full = (write_image(f"{name}.png", np.full((8, 8), value, np.uint8)) for name, value in (("e", 0), ("f", 9)))
+    items = [{"image": str(write_image("a.png")), "label": str(path)} for path in (empty, full)]
+    assert ResidentDataset(items, read_square(16), marked=marked).labels == [0, marked]
+    assert ResidentDataset(items, read_square(16)).labels == [0, 1]
+
+
 def test_an_unreadable_item_is_kept_as_an_error_and_has_no_image(write_image, read_square, tmp_path):
     paths = [write_image("a.png"), tmp_path / "absent.png", write_image("b.png", seed=1)]
     data = ResidentDataset([{"image": str(path), "label": i} for i, path in enumerate((*paths,))], read_square(16))

@@ -18,6 +18,7 @@ from PIL import Image
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, OphthalmicPhotography8BitImageStorage, generate_uid
 
+from monai_ddad.inference import Predictor
 from tests.label.conftest import BUNDLES, KINDS, Server
 
 pytestmark = pytest.mark.real_data
@@ -121,3 +122,26 @@ def test_every_kind_of_file_has_the_score_and_map_of_the_bundle(bundle, files, t
         if picture:
             first, second = (np.asarray(Image.open(io.BytesIO(region))) for region in regions)
             np.testing.assert_array_equal(first, second)
+
+
+def test_a_folder_of_several_films_is_as_abnormal_as_the_worst_of_them(files, trained, start, tmp_path):
+    run, films = trained("ddad_cxr"), [path for path in files["ddad_cxr"].values() if path.suffix == ".dcm"]
+    predictor = Predictor(BUNDLES / "ddad_cxr", run / "models")
+    sizes, scores = {}, {}
+    for number, path in enumerate(films):
+        shutil.copytree(path.parent, tmp_path / "studies/films", dirs_exist_ok=True)
+        read = predictor.read([str(path)])
+        scores[number] = predictor.predict(read)[0].summary()["score"]
+        sizes[number] = predictor.heat_map(read, 0).values.shape
+    assert len(set(scores.values())) > 1
+    worst = max(scores, key=scores.__getitem__)
+    server = start("ddad_cxr", tmp_path / "studies", models=str(run / "models"), versions=str(tmp_path / "versions"))
+    assert server.infer("films").json()["score"] == pytest.approx(scores[worst], rel=1e-5)
+    assert server.request("POST", "/batch/infer/ddad_cxr?images=all").ok
+    assert server.wait_for("/batch/infer")["status"] == "DONE"
+    with (tmp_path / "versions/batch_inference.csv").open() as file:
+        (row,) = csv.DictReader(file)
+    assert row["image"] == "films" and float(row["score"]) == pytest.approx(scores[worst], rel=1e-5)
+    (label,) = (tmp_path / "studies/labels/original").iterdir()
+    with Image.open(label) as picture:
+        assert picture.size[::-1] == sizes[worst]

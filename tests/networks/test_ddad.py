@@ -95,6 +95,24 @@ def test_wrong_settings_are_named(tiny, wrong, message):
         DDADNet(**tiny | wrong)
 
 
+def test_half_a_model_is_never_loaded(make_net):
+    network, other = make_net("AE"), make_net("AE", seed=1)
+    assert not network.loaded
+    weights = other.state_dict()
+    with pytest.raises(RuntimeError, match="Missing key"):
+        network.load_state_dict(dict(list(weights.items())[:-1]), strict=False)
+    network.load_state_dict(weights)
+    assert network.loaded and all(torch.equal(value, weights[name]) for name, value in network.state_dict().items())
+
+
+def test_a_model_takes_up_another_number_of_calibration_images(make_net):
+    network, other = make_net("AE"), make_net("AE", seed=1)
+    scores = torch.rand(7, len(other.map_names))
+    other.calibration.images.fit(scores, range(7))
+    network.load_state_dict(other.state_dict())
+    assert torch.equal(network.calibration.images.p_values(scores), other.calibration.images.p_values(scores))
+
+
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_order_of_members_does_not_matter(make_net, images, backbone):
     network = make_net(backbone)

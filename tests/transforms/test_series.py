@@ -104,6 +104,16 @@ def test_a_list_of_one_file_is_that_file():
     assert torch.equal(ReadImage()([one]), ReadImage()(one)) and ReadImage()([one]).shape == (1, ROWS, COLUMNS)
 
 
+def test_a_folder_is_the_series_of_its_files(tmp_path):
+    with pytest.raises(ImageReadError, match="the folder is empty"):
+        ReadImage()(tmp_path)
+    for k, image in enumerate(slices(voxels())):
+        image.save_as(tmp_path / f"{k}.dcm")
+    (tmp_path / ".hidden").write_bytes(b"nothing of the series")
+    read = ReadImage()(tmp_path)
+    assert torch.equal(read, ReadImage()(slices(voxels()))) and read.shape == (1, COLUMNS, ROWS, SLICES)
+
+
 def moved(k: int, shift: float):
     """Return a change that moves a slice along the normal."""
     return lambda series: setattr(series[k], "ImagePositionPatient", position(k + shift))

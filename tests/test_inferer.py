@@ -1,0 +1,30 @@
+"""One call gives what the maps, the scores and the calibration give one by one."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from monai_ddad import inferer
+from monai_ddad.inferer import DecidingInferer
+from monai_ddad.scores import image_scores
+
+
+@pytest.mark.parametrize("slices", [None, 1, 5])
+def test_a_picture_or_volume_has_its_maps_scores_and_decision(make_net, images, monkeypatch, slices):
+    monkeypatch.setattr(inferer, "BATCH", 2)
+    network = make_net("AE")
+    network.calibration.images.fit(torch.rand(9, len(network.map_names)), range(9))
+    network.calibration.volumes.fit(torch.rand(4, len(network.map_names)), range(4))
+    picture = images[:slices]
+    with torch.no_grad():
+        found = DecidingInferer()(images[:1] if slices is None else picture[None], network)
+        maps = network(images[:1] if slices is None else picture)
+        scores = image_scores(maps, network.field(picture[: len(maps)])).mean(dim=0)
+    torch.testing.assert_close(found["maps"][0], maps)
+    torch.testing.assert_close(found["scores"][0], scores)
+    normals = network.calibration.images if slices is None else network.calibration.volumes
+    assert torch.equal(found["p_values"][0], normals.p_values(found["scores"][0]))
+    assert torch.equal(found["percentiles"][0], normals.percentiles(found["scores"][0]))
+    assert found["normals"].tolist() == [len(normals)] and found["protocol"].shape[:2] == (1, len(maps))
+    assert found["loaded"].tolist() == [False]

@@ -18,7 +18,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10",
     packages=find_packages(include=["monai_ddad", "monai_ddad.*"]),
-    package_data={"monai_ddad": ["py.typed", "report/*.json", "report/templates/*", "label/app/*.py"]},
+    package_data={"monai_ddad": ["py.typed", "report/*.json", "report/templates/*", "label/app/*.py", "deploy/app/*"]},
     install_requires=[
         "torch>=2.8",
         "monai>=1.6.1",

@@ -77,7 +77,7 @@ def load_file(path: str | os.PathLike[str]) -> Any:
     """Load what :func:`save_file` wrote, on the CPU, without running any code of the file.
 
     Args:
-        path: the file.
+        path: the file, or a TorchScript module (``.ts``), of which the weights are returned.
 
     Raises:
         CheckpointError: the file is missing, cut short, damaged (its checksums are compared), or holds anything but
@@ -89,6 +89,8 @@ def load_file(path: str | os.PathLike[str]) -> Any:
         with zipfile.ZipFile(path) as archive:  # torch.load neither compares checksums nor minds odd attributes
             if archive.testzip() is not None or any(entry.external_attr for entry in archive.infolist()):
                 raise zipfile.BadZipFile
+        if Path(path).suffix == ".ts":
+            return dict(torch.jit.load(path, map_location="cpu").state_dict())
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file ends in almost any error: zip, pickle, unicode, key, runtime
         raise CheckpointError(

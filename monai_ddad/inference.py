@@ -15,11 +15,13 @@ from monai.bundle import ConfigParser
 
 from monai_ddad.checkpoints import load_weights
 from monai_ddad.data.resident import ResidentDataset, normalise
+from monai_ddad.engines.placement import autocast
 from monai_ddad.networks import DDADNet
 from monai_ddad.outputs import HeatMap, decide, restore_map, volume_scores
 from monai_ddad.protocol import reason
+from monai_ddad.transforms.read import File
 
-__all__ = ["Predictor", "Result"]
+__all__ = ["Predictor", "Result", "most_common_reason", "weights_file"]
 
 BATCH = 64  # images at a time
 
@@ -65,8 +67,10 @@ class Predictor:
 
     Args:
         bundle: the bundle's folder, with ``configs/inference.json``.
-        models_dir: folder of ``model.pt`` and ``run.json``; None takes the bundle's ``models``.
+        models_dir: folder of ``model.pt``, or of the ``model.ts`` made of it, and ``run.json``; None takes the bundle's
+            ``models``.
         device: None takes a GPU if there is one.
+        precision: ``"float32"``, or ``"bfloat16"`` for half precision.
         settings: further settings of ``inference.json`` by name, such as ``alpha`` or ``score``.
 
     Raises:
@@ -78,6 +82,7 @@ class Predictor:
         bundle: str | os.PathLike[str],
         models_dir: str | os.PathLike[str] | None = None,
         device: torch.device | None = None,
+        precision: str = "float32",
         **settings: Any,
     ) -> None:
         models = Path(bundle) / "models" if models_dir is None else Path(models_dir)
@@ -86,15 +91,22 @@ class Predictor:
         parser.update({"bundle_root": str(bundle), "models_dir": str(models), **settings})
         self.device = parser.get_parsed_content("device") if device is None else device
         self.network: DDADNet = parser.get_parsed_content("network_def")
-        load_weights(self.network, models / "model.pt")
+        load_weights(self.network, weights_file(models))
         self.network.eval().to(self.device)
+        self.autocast = autocast(self.device, precision)
+        self.modalities: list[str] | None = parser.get_parsed_content("modalities")
+        self.body_parts: list[str] | None = parser.get_parsed_content("body_parts")
         self.reading = parser.get_parsed_content("reading")
         self.transform = parser.get_parsed_content("preprocessing")
         alpha = parser.get_parsed_content("alpha")
         self.alpha = self.network.calibration.rate if alpha is None else float(alpha)
 
-    def read(self, images: Sequence[str | list[str]], num_workers: int | None = None) -> ResidentDataset:
-        """Read files, each item a path, or the list of paths of a DICOM series; failures are in its ``errors``."""
+    def read(self, images: Sequence[File | Sequence[File]], num_workers: int | None = None) -> ResidentDataset:
+        """Read items, each a path, a ``pydicom.Dataset`` or the list of those of a DICOM series.
+
+        Returns:
+            what could be read; failures are in its ``errors``.
+        """
         return ResidentDataset([{"image": image} for image in images], self.transform, num_workers)
 
     @torch.inference_mode()
@@ -112,7 +124,9 @@ class Predictor:
         parts = []
         for images in dataset.images.split(BATCH):
             batch = normalise(images).to(self.device)
-            parts.append((self.network.image_scores(batch).cpu(), self.network.protocol(batch).cpu()))
+            with self.autocast():
+                scores = self.network.image_scores(batch)
+            parts.append((scores.float().cpu(), self.network.protocol(batch).cpu()))
         values, ratios = (torch.cat(part).numpy() for part in zip(*parts))
         names, count = self.network.map_names, len(dataset)
         table = {"index": np.arange(count), "label": np.full(count, -1)}
@@ -171,17 +185,24 @@ class Predictor:
             raise ValueError(f"the map must be one of {', '.join(self.network.map_names)}, got {name!r}.")
         channel = self.network.map_names.index(name)
         rows = [row for row, place in enumerate(dataset.positions) if place == position]
-        maps = [
-            values
-            for images in dataset.images[rows].split(BATCH)
-            for values in self.network(normalise(images).to(self.device))[:, channel : channel + 1].float().cpu()
-        ]
+        with self.autocast():
+            maps = [
+                values
+                for images in dataset.images[rows].split(BATCH)
+                for values in self.network(normalise(images).to(self.device))[:, channel : channel + 1].float().cpu()
+            ]
         return restore_map(dataset, self.reading, position, maps)
 
     def percentiles(self, values: np.ndarray, name: str | None = None) -> np.ndarray:
         """Express values of a map in percentiles; see :meth:`monai_ddad.calibration.Calibration.map_percentiles`."""
         channel = self.network.map_names.index(name or self.network.score)
         return self.network.calibration.map_percentiles(values, channel)
+
+
+def weights_file(models: Path) -> Path:
+    """Return the file of a model's weights in a folder: ``model.pt``, or ``model.ts`` where there is no other."""
+    script = models / "model.ts"
+    return script if script.is_file() and not (models / "model.pt").is_file() else models / "model.pt"
 
 
 def most_common_reason(ratios: Sequence[Sequence[float]]) -> str:

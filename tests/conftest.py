@@ -46,6 +46,14 @@ def real_data() -> Path:
     return REAL_DATA
 
 
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory) -> Callable[[str], Path]:
+    """Output folder of a small run of a bundle, with 10 calibration images."""
+    from tests.small_models import small_models
+
+    return small_models(tmp_path_factory.mktemp)
+
+
 @pytest.fixture
 def tiny() -> dict[str, int]:
     """Settings of a network that trains in milliseconds."""

@@ -13,7 +13,7 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian
 from monai_ddad.data.files import PICTURE_SUFFIXES
 from monai_ddad.transforms.formats.quiet import quiet
 
-__all__ = ["group_series", "read_headers"]
+__all__ = ["group_series", "read_headers", "series_key"]
 
 VOLUMES = ("MR", "CT", "PT")  # modalities whose files are slices of a volume; films of a series are single pictures
 TAGS = (
@@ -78,7 +78,7 @@ def group_series(paths: Sequence[str | os.PathLike[str]]) -> list[str | list[str
     names = [os.fspath(path) for path in paths]
     possible = [name for name in names if not name.lower().endswith(PICTURE_SUFFIXES)]
     with quiet:
-        keys = dict(zip(possible, map(_series_key, read_headers(possible, TAGS))))
+        keys = dict(zip(possible, map(series_key, read_headers(possible, TAGS))))
     groups: dict[Hashable, list[str]] = {}
     for position, name in enumerate(names):
         key = keys.get(name)
@@ -86,8 +86,21 @@ def group_series(paths: Sequence[str | os.PathLike[str]]) -> list[str | list[str
     return [files[0] if len(files) == 1 else files for files in groups.values()]
 
 
-def _series_key(header: pydicom.Dataset | None) -> Hashable | None:
-    """Return what the slices of one volume have in common; None for what is no slice."""
+def series_key(header: pydicom.Dataset | None) -> Hashable | None:
+    """Return what the slices of one volume have in common: series, size and orientation.
+
+    Args:
+        header: of a DICOM file.
+
+    Returns:
+        None for what is no slice of a volume, a film or a file that cannot be read.
+
+    Example:
+        >>> film = pydicom.Dataset()
+        >>> film.Modality = "CR"
+        >>> series_key(film) is None
+        True
+    """
     if header is None:
         return None
     try:

@@ -13,7 +13,6 @@ import torch
 from ignite.engine import Events
 from monai.transforms import MapTransform
 from monai.utils.enums import CommonKeys
-from PIL import Image
 
 from monai_ddad.checkpoints import atomic_file
 from monai_ddad.data.resident import ResidentDataset
@@ -109,7 +108,5 @@ class SaveMaps:
 
     def _overlay(self, heat: HeatMap, name: str) -> None:
         percentiles = self.network.calibration.map_percentiles(heat.picture_values, self.channel)
-        pixels = np.rint(255 * np.asarray(heat.picture)).astype(np.uint8)
-        shown = Image.fromarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0))
         with atomic_file(self.overlays / name) as file:
-            add_colour_bar(overlay_heat_map(shown, percentiles)).save(file, format="PNG")
+            add_colour_bar(overlay_heat_map(heat.image(), percentiles)).save(file, format="PNG")

@@ -13,8 +13,9 @@ from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 from monai_ddad.label.labels import asked_percentile, write_label
 from monai_ddad.label.served import ServedModel
 
-__all__ = ["AnomalyInfer"]
+__all__ = ["LABEL", "AnomalyInfer"]
 
+LABEL = "abnormal"  # OHIF makes the colour of the name: a bright orange
 PERCENTILE = 99.0  # of normal pixels, from which a pixel belongs to the region
 
 
@@ -33,8 +34,8 @@ class AnomalyInfer(InferTask):
     def __init__(self, served: ServedModel, result: Literal["map", "region"] = "map") -> None:
         what = "anomaly map" if result == "map" else "region of high anomaly"
         super().__init__(
-            type=InferType.SEGMENTATION,
-            labels=["anomaly"],
+            type=InferType.OTHERS if result == "map" else InferType.SEGMENTATION,  # viewers list the latter
+            labels=[LABEL],
             dimension=2,
             description=f"DDAD (dual-distribution discrepancy): score and {what}; not a diagnosis",
             config={"percentile": PERCENTILE} if result == "region" else {},
@@ -68,6 +69,9 @@ class AnomalyInfer(InferTask):
         if self.result == "region":
             percentile = asked_percentile(request, PERCENTILE)
             values = (predictor.percentiles(heat.values, name) > percentile).astype(np.uint8)
-        with tempfile.NamedTemporaryFile(suffix=".png" if picture else ".nii.gz", delete=False) as file:
+        suffix = ".png" if picture else ".nii.gz"
+        if self.result == "region" and request.get("result_extension") == ".nrrd":  # OHIF reads nothing else
+            suffix = ".nrrd"
+        with tempfile.NamedTemporaryFile(suffix=suffix, delete=False) as file:
             write_label(heat, values, Path(file.name))
-        return file.name, result.summary() | {"version": self.served.versions.current[0], "label_names": {"anomaly": 1}}
+        return file.name, result.summary() | {"version": self.served.versions.current[0], "label_names": {LABEL: 1}}

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import nrrd
 import numpy as np
 from fastapi import HTTPException
 from PIL import Image
@@ -34,7 +35,7 @@ def asked_percentile(request: Mapping[Any, Any], default: float) -> float:
 
 
 def write_label(heat: HeatMap, values: np.ndarray, path: Path) -> None:
-    """Write values on the grid of a map: as a picture of grey levels (``.png``), or as NIfTI (``.nii.gz``).
+    """Write values on the grid of a map: as a picture of grey levels (``.png``), as NIfTI (``.nii.gz``) or as NRRD.
 
     Args:
         heat: the map.
@@ -44,5 +45,11 @@ def write_label(heat: HeatMap, values: np.ndarray, path: Path) -> None:
     with atomic_file(path) as file:
         if path.suffix == ".png":
             Image.fromarray(values.astype(np.uint8)).save(file, "PNG")
+        elif path.suffix == ".nrrd":
+            grid = heat.nifti(values)
+            affine = np.diag([-1, -1, 1, 1]) @ grid.affine
+            header = {"space": "left-posterior-superior", "space directions": affine[:3, :3].T}
+            header |= {"space origin": affine[:3, 3], "encoding": "raw"}
+            nrrd.write(file, np.asarray(grid.dataobj), header)
         else:
             file.write(gzip.compress(heat.nifti(values).to_bytes(), compresslevel=6, mtime=0))

@@ -11,6 +11,7 @@ import nibabel as nib
 import numpy as np
 import torch
 from monai.data import MetaTensor
+from PIL import Image
 
 from monai_ddad.data.resident import ResidentDataset
 from monai_ddad.transforms import AxialSlices, slices_to_volume
@@ -35,6 +36,11 @@ class HeatMap:
     picture: torch.Tensor
     picture_values: np.ndarray
     slice: int | None
+
+    def image(self) -> Image.Image:
+        """Return the picture, or the slice with the highest mean, as 8-bit grey or RGB image."""
+        pixels = np.rint(255 * np.asarray(self.picture)).astype(np.uint8)
+        return Image.fromarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0))
 
     def nifti(self, values: np.ndarray | None = None) -> nib.Nifti1Image:
         """Return the map as NIfTI; of a picture the first axis goes along the columns, and a pixel is 1 mm.

@@ -15,15 +15,10 @@ from typing import Any
 
 import pytest
 import requests
-from monai.bundle import ConfigWorkflow
 
-from monai_ddad.data.phantom import PhantomKind, write_phantom_dataset
 from monai_ddad.label import APP
+from tests.small_models import BUNDLES
 
-BUNDLES = Path(__file__).resolve().parents[2] / "bundles"
-KINDS: dict[str, PhantomKind] = {"ddad_brain": "brain", "ddad_cxr": "chest", "ddad_fundus": "fundus"}
-SMALL = {"preset": "phantom", "members": 2, "image_size": 32, "width": 2, "hidden_size": 8, "epochs": 2}
-SMALL |= {"refine_epochs": 1, "batch_size": 8, "calibration_minimum": 10, "unlabeled_size": 10}
 STOCK = {  # no proxy answers: the app must not need the network
     "PYTHONPATH": str(Path(__file__).with_name("cpu_torchvision")),
     "MONAI_LABEL_DATASTORE_FILE_EXT": '["*.png", "*.jpg", "*.jpeg", "*.dcm", "*.nii", "*.nii.gz"]',
@@ -108,30 +103,6 @@ class Server:
                 return state
             time.sleep(0.5)
         raise TimeoutError(path)
-
-
-@pytest.fixture(scope="session")
-def trained(tmp_path_factory) -> Callable[[str], Path]:
-    """Output folder of a small run of a bundle, with 10 calibration images."""
-    folders: dict[str, Path] = {}
-
-    def train(bundle: str) -> Path:
-        if bundle not in folders:
-            folder = tmp_path_factory.mktemp(bundle)
-            write_phantom_dataset(folder / "phantom", kind=KINDS[bundle], normal=30, unlabeled=10, test=6, side=64)
-            workflow = ConfigWorkflow(
-                str(BUNDLES / bundle / "configs/train.json"),
-                logging_file=False,
-                dataset_dir=str(folder / "phantom"),
-                output_dir=str(folder),
-                **SMALL,
-            )
-            workflow.initialize()
-            workflow.run()
-            folders[bundle] = folder
-        return folders[bundle]
-
-    return train
 
 
 @pytest.fixture(scope="session")

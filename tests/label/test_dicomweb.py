@@ -22,7 +22,8 @@ from PIL import Image
 
 from monai_ddad.data import list_images
 from monai_ddad.inference import Predictor
-from tests.label.conftest import BUNDLES, Server
+from tests.label.conftest import Server
+from tests.small_models import BUNDLES
 
 pytestmark = pytest.mark.real_data
 

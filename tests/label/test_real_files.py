@@ -19,7 +19,8 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, OphthalmicPhotography8BitImageStorage, generate_uid
 
 from monai_ddad.inference import Predictor
-from tests.label.conftest import BUNDLES, KINDS, Server
+from tests.label.conftest import Server
+from tests.small_models import BUNDLES, KINDS
 
 pytestmark = pytest.mark.real_data
 

@@ -15,10 +15,14 @@ import pytest
 from monai.bundle import ConfigWorkflow
 from PIL import Image
 
-from tests.label.conftest import BUNDLES, Server
+from tests.label.conftest import Server
+from tests.small_models import BUNDLES
 
 pytest.importorskip("monailabel", reason="needs MONAI Label: make test-label builds its environment")
 
+import nrrd
+
+STRATEGIES = {"anomaly", "uncertain", "random"}
 PNG = io.BytesIO()
 Image.new("L", (64, 64)).save(PNG, "PNG")
 EMPTY = PNG.getvalue()
@@ -63,7 +67,10 @@ def names(server: Server) -> list[str]:
 def test_the_app_offers_a_map_a_region_a_training_and_two_strategies(server):
     info = server.request("GET", "/info/").json()
     assert set(info["models"]) == {"ddad_brain", "ddad_brain_region"}
-    assert set(info["trainers"]) == {"ddad_brain_training"} and set(info["strategies"]) == {"anomaly", "uncertain"}
+    assert set(info["trainers"]) == {"ddad_brain_training"} and set(info["strategies"]) == STRATEGIES
+    types = {name: model["type"] for name, model in info["models"].items()}
+    assert types == {"ddad_brain": "others", "ddad_brain_region": "segmentation"}
+    assert server.request("POST", "/activelearning/random").json()["id"]
     assert info["datastore"]["total"] == 18
 
 
@@ -94,6 +101,19 @@ def test_the_region_is_a_label_map_on_the_grid_of_the_picture(server):
     assert region.shape == (64, 64) and set(np.unique(region)) <= {0, 1}
     larger = np.asarray(Image.open(io.BytesIO(server.result(image, "ddad_brain_region", percentile=10))))
     assert (larger >= region).all() and larger.sum() > region.sum()
+
+
+def test_a_viewer_that_reads_nrrd_alone_gets_the_region_in_the_same_place(server, tmp_path):
+    for suffix in (".nrrd", ".nii.gz"):
+        label = server.result("volume", "ddad_brain_region", percentile=50, result_extension=suffix)
+        (tmp_path / f"region{suffix}").write_bytes(label)
+    values, header = nrrd.read(str(tmp_path / "region.nrrd"))
+    expected = nib.load(tmp_path / "region.nii.gz")
+    np.testing.assert_array_equal(values, np.asarray(expected.dataobj))
+    assert values.any() and header["space"] == "left-posterior-superior"
+    affine = np.eye(4)
+    affine[:3, :3], affine[:3, 3] = header["space directions"].T, header["space origin"]
+    np.testing.assert_allclose(np.diag([-1, -1, 1, 1]) @ affine, expected.affine)
 
 
 def test_eight_clients_at_once_get_the_scores_of_one(server):

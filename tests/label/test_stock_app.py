@@ -16,7 +16,8 @@ pytest.importorskip("monailabel", reason="needs MONAI Label: make test-label bui
 
 from PIL import Image
 
-from tests.label.conftest import KINDS, Server
+from tests.label.conftest import Server
+from tests.small_models import KINDS
 
 IMAGES = 24
 

@@ -10,12 +10,14 @@ from monailabel.config import settings
 from monailabel.datastore.dicom import DICOMwebClientX
 from monailabel.interfaces.app import MONAILabelApp
 from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
+from monailabel.interfaces.tasks.strategy import Strategy
+from monailabel.tasks.activelearning.random import Random
 from monailabel.utils.async_tasks.utils import tasks
 
 from monai_ddad.label.batch import AnomalyBatchInfer
 from monai_ddad.label.datastores import DicomWebStore, FolderStore
 from monai_ddad.label.guards import guard_endpoints, verify_signatures
-from monai_ddad.label.infer import AnomalyInfer
+from monai_ddad.label.infer import LABEL, AnomalyInfer
 from monai_ddad.label.served import ServedModel
 from monai_ddad.label.strategies import Ranking, most_suspicious, most_uncertain
 from monai_ddad.label.train import AnomalyTrain
@@ -46,7 +48,7 @@ class DDADApp(MONAILabelApp):
             conf,
             name="DDAD",
             description="Anomaly triage by dual-distribution discrepancy; for research, not a diagnosis",
-            labels=["anomaly"],
+            labels=[LABEL],
         )
 
     def on_init_complete(self) -> None:
@@ -84,11 +86,12 @@ class DDADApp(MONAILabelApp):
         """Offer the training, under a name of its own: see :meth:`bundle_path`."""
         return {f"{self.model}_training": AnomalyTrain(self.versions)}
 
-    def init_strategies(self) -> dict[str, Ranking]:
-        """Offer the two orders of the unlabelled images."""
+    def init_strategies(self) -> dict[str, Strategy]:
+        """Offer two orders of the unlabelled images, and none, which is all that OHIF asks for."""
         return {
             "anomaly": Ranking(self.served, most_suspicious, "the smallest p-value first"),
             "uncertain": Ranking(self.served, most_uncertain, "the p-value nearest to the threshold first"),
+            "random": Random(),
         }
 
     def init_batch_infer(self) -> AnomalyBatchInfer:

@@ -10,7 +10,7 @@ from types import TracebackType
 
 __all__ = ["quiet"]
 
-LOGGERS = ("pydicom", "PIL", "nibabel", "nibabel.global", "pylibjpeg", "libjpeg", "openjpeg")
+LOGGERS = ("pydicom", "PIL", "nibabel", "nibabel.global", "pylibjpeg", "libjpeg", "openjpeg", "highdicom")
 
 
 class _Quiet(AbstractContextManager[None]):

@@ -1,0 +1,100 @@
+"""The command line: ``python -m monai_ddad.deploy -i IN -o OUT -m BUNDLE``."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from monai_ddad.checkpoints import CheckpointError
+
+DESCRIPTION = """\
+DDAD (dual-distribution discrepancy for anomaly detection): scores the DICOM studies and pictures of a folder, and
+writes an overlay, a structured report and a segmentation of each DICOM image, and results.json. Not a diagnosis.
+
+exit codes: 0 at least one image was scored (results.json lists the files that were not used), 1 none was, or the
+output cannot be written, 2 wrong usage, 130 stopped.
+"""
+OBJECTS = ("overlay", "report", "segmentation", "parametric_map")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the application.
+
+    Args:
+        arguments: of the command line; None takes the program's.
+
+    Returns:
+        exit code, see :data:`DESCRIPTION`.
+    """
+    options = _parser().parse_args(arguments)
+    logging.basicConfig(level=options.log_level, format="%(message)s")
+    if not options.input.is_dir():
+        return _fail("the input folder does not exist.")
+    rules = None
+    try:
+        if options.rules is not None:
+            rules = options.rules.read_text(encoding="utf-8")
+        options.output.mkdir(parents=True, exist_ok=True)
+        if not os.access(options.output, os.W_OK | os.X_OK):
+            return _fail("the output folder cannot be written to.")
+
+        from monai_ddad.deploy.application import DDADApplication
+        from monai_ddad.deploy.findings import Model
+
+        settings = {name: getattr(options, name) for name in ("alpha", "score") if getattr(options, name) is not None}
+        model = Model(options.model, options.models_dir, options.percentile, precision=options.precision, **settings)
+        application = DDADApplication(options.input, options.output, model, options.objects, rules, options.identifiers)
+        application.run()
+    except (CheckpointError, ValueError) as error:
+        return _fail(str(error))
+    except OSError as error:
+        return _fail(f"a file or folder cannot be read or written: {error.strerror or type(error).__name__}.")
+    except KeyboardInterrupt:
+        return _fail("stopped.", 130)
+    return 0 if application.results else _fail("no image could be scored: results.json says why.")
+
+
+def _fail(message: str, code: int = 1) -> int:
+    sys.stderr.write(f"monai_ddad.deploy: {message}\n")
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    layout = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(
+        prog="python -m monai_ddad.deploy", description=DESCRIPTION, formatter_class=layout
+    )
+    folders = {"input": "HOLOSCAN_INPUT_PATH", "output": "HOLOSCAN_OUTPUT_PATH", "model": "HOLOSCAN_MODEL_PATH"}
+    for name, variable in folders.items():
+        default = os.environ.get(variable)
+        what = "folder of the bundle" if name == "model" else f"{name} folder"
+        parser.add_argument(
+            f"-{name[0]}",
+            f"--{name}",
+            type=Path,
+            default=Path(default) if default else None,
+            required=not default,
+            help=f"{what} (default: {variable})",
+        )
+    parser.add_argument("-l", "--log-level", default="INFO", choices=("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"))
+    parser.add_argument(
+        "--models_dir", type=Path, help="folder of model.pt and run.json (default: the bundle's models)"
+    )
+    parser.add_argument(
+        "--objects", nargs="+", choices=OBJECTS, default=OBJECTS[:3], help="what to write of each DICOM image"
+    )
+    parser.add_argument("--percentile", type=float, default=99.0, help="of normal pixels, where the region begins")
+    parser.add_argument("--alpha", type=float, help="rate of false alarms (default: the model's)")
+    parser.add_argument("--score", help="the deciding score (default: the model's)")
+    parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32")
+    parser.add_argument("--rules", type=Path, help="JSON file of series selection rules (default: by modality)")
+    parser.add_argument("--identifiers", action="store_true", help="also write UIDs to results.json")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

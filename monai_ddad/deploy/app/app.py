@@ -1,0 +1,5 @@
+"""The application as ``monai-deploy package`` takes it."""
+
+from monai_ddad.deploy.application import DDADApplication
+
+__all__ = ["DDADApplication"]

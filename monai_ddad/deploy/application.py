@@ -1,0 +1,107 @@
+"""The application: a folder of DICOM studies and pictures in, DICOM objects and a JSON file out."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from holoscan.logger import LogLevel, set_log_level
+from monai.deploy.conditions import CountCondition
+from monai.deploy.core import Application
+
+from monai_ddad.deploy.findings import Model
+from monai_ddad.deploy.operators import (
+    AnomalyOperator,
+    DicomWriterOperator,
+    JsonWriterOperator,
+    SeriesSelectorOperator,
+    StudyLoaderOperator,
+)
+from monai_ddad.deploy.studies import Unusable
+
+__all__ = ["DDADApplication", "default_rules"]
+
+
+def default_rules(modalities: Sequence[str] | None) -> str:
+    """Return rules that select every series of the modalities, as the SDK's selector takes them.
+
+    Args:
+        modalities: DICOM modalities; None selects every series.
+
+    Example:
+        >>> default_rules(["CR", "DX"])
+        '{"selections": [{"name": "CR, DX", "conditions": {"Modality": "^(CR|DX)$"}}]}'
+    """
+    if not modalities:
+        return ""
+    condition = {"Modality": f"^({'|'.join(modalities)})$"}
+    return json.dumps({"selections": [{"name": ", ".join(modalities), "conditions": condition}]})
+
+
+class DDADApplication(Application):
+    """Score the studies of one folder.
+
+    Args:
+        input_folder: folder of DICOM and picture files.
+        output_folder: folder to write to; it must exist.
+        model: the bundle.
+        objects: what to write of DICOM images, see :class:`~monai_ddad.deploy.operators.DicomWriterOperator`.
+        rules: JSON in the SDK's format; None selects the modalities that the bundle takes.
+        identifiers: whether ``results.json`` holds UIDs.
+
+    Attributes:
+        unusable: after a run, what could not be used.
+        results: after a run, the rows of ``results.json``, one an image that was scored.
+    """
+
+    def __init__(
+        self,
+        input_folder: Path,
+        output_folder: Path,
+        model: Model,
+        objects: Sequence[str] = ("overlay", "report", "segmentation"),
+        rules: str | None = None,
+        identifiers: bool = False,
+    ) -> None:
+        self.input_folder = input_folder
+        self.output_folder = output_folder
+        self.model = model
+        self.objects = objects
+        self.rules = default_rules(model.predictor.modalities) if rules is None else rules
+        self.identifiers = identifiers
+        self.unusable: list[Unusable] = []
+        self.results: list[dict[str, Any]] = []
+        super().__init__([sys.executable])
+
+    def compose(self) -> None:
+        """Connect the operators."""
+        unusable: Any = self.unusable
+        once = CountCondition(self, 1)
+        loader = StudyLoaderOperator(self, once, input_folder=self.input_folder, unusable=unusable, name="study_loader")
+        selector = SeriesSelectorOperator(self, rules=self.rules, unusable=unusable, name="series_selector")
+        anomaly = AnomalyOperator(
+            self,
+            model=self.model,
+            ports=("study_selected_series_list", "pictures"),
+            unusable=unusable,
+            name="anomaly",
+        )
+        folder = {"model": self.model, "output_folder": self.output_folder}
+        dicom = DicomWriterOperator(self, **folder, objects=self.objects, unusable=unusable, name="dicom_writer")
+        table = JsonWriterOperator(
+            self, **folder, unusable=unusable, results=self.results, identifiers=self.identifiers, name="json_writer"
+        )
+        self.add_flow(loader, selector, {("dicom_study_list", "dicom_study_list")})
+        self.add_flow(loader, anomaly, {("pictures", "pictures")})
+        self.add_flow(selector, anomaly, {("study_selected_series_list", "study_selected_series_list")})
+        self.add_flow(anomaly, dicom, {("findings", "findings")})
+        self.add_flow(anomaly, table, {("findings", "findings")})
+        self.add_flow(dicom, table, {("written", "written")})
+
+    def run(self) -> None:
+        """Run once; holoscan's own log is kept silent, since it quotes errors and with them paths."""
+        set_log_level(LogLevel.OFF)
+        super().run()

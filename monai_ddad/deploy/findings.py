@@ -1,0 +1,106 @@
+"""What a model finds of images: the one step between what comes in and what goes out."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import monai_ddad
+from monai_ddad.deploy.studies import ScoredImage, Unusable
+from monai_ddad.inference import Predictor, Result, weights_file
+from monai_ddad.outputs import HeatMap
+
+__all__ = ["EYE", "Finding", "Model", "find_bundle"]
+
+BATCH = 64  # images that are read and scored at a time
+EYE = "EYE"  # body part of a bundle whose images name none
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What is found of one image.
+
+    Attributes:
+        image: the film, photograph or volume.
+        result: scores and decision.
+        heat: the map of the deciding score on the image's grid.
+        percentiles: of the shape of ``heat.values``, the share of normal pixels that lie lower, in [0, 100].
+        picture_percentiles: of the shape of ``heat.picture_values``.
+        region: bool of the shape of ``heat.values``, where the map lies above the chosen percentile.
+    """
+
+    image: ScoredImage
+    result: Result
+    heat: HeatMap
+    percentiles: np.ndarray
+    picture_percentiles: np.ndarray
+    region: np.ndarray
+
+
+class Model:
+    """A trained bundle, loaded once; any number of threads may call it.
+
+    Args:
+        bundle: folder of the bundle, or one that holds nothing but it.
+        models_dir: folder of ``model.pt`` (or ``model.ts``) and ``run.json``; None takes the bundle's ``models``.
+        percentile: of normal pixels, above which a pixel belongs to the region, in [0, 100).
+        settings: further settings of the bundle's ``inference.json``, such as ``alpha``, ``score`` and ``precision``.
+
+    Raises:
+        CheckpointError: nothing is trained there, or a file is damaged.
+        ValueError: the percentile is outside its range, or there is no bundle.
+    """
+
+    def __init__(self, bundle: Path, models_dir: Path | None = None, percentile: float = 99.0, **settings: Any) -> None:
+        if not 0 <= percentile < 100:
+            raise ValueError(f"percentile must be in [0, 100), got {percentile:g}.")
+        folder = find_bundle(bundle)
+        models = models_dir or folder / "models"
+        metadata = json.loads((folder / "configs/metadata.json").read_text(encoding="utf-8"))
+        self.predictor = Predictor(folder, models, **settings)
+        self.percentile = percentile
+        self.alpha = self.predictor.alpha
+        self.name = folder.name
+        digest = hashlib.sha256(weights_file(models).read_bytes()).hexdigest()[:8]
+        self.version = f"{metadata['version']}+{digest}"
+        self.software = monai_ddad.__version__
+        self.body_part = (self.predictor.body_parts or (EYE,))[0]
+
+    def find(self, images: Sequence[ScoredImage]) -> tuple[list[Finding], list[Unusable]]:
+        """Score images in batches.
+
+        Returns:
+            what is found, in their order, and the images that cannot be read.
+        """
+        found: list[Finding] = []
+        unusable: list[Unusable] = []
+        for start in range(0, len(images), BATCH):
+            part = images[start : start + BATCH]
+            dataset = self.predictor.read([image.source for image in part])
+            unusable += [Unusable(part[place].positions, reason) for place, reason in dataset.errors.items()]
+            for place, result in self.predictor.predict(dataset).items():
+                heat = self.predictor.heat_map(dataset, place)
+                percentiles = self.predictor.percentiles(heat.values)
+                picture = percentiles if heat.affine is None else self.predictor.percentiles(heat.picture_values)
+                region = percentiles > self.percentile
+                found.append(Finding(part[place], result, heat, percentiles, picture, region))
+        return found, unusable
+
+
+def find_bundle(folder: Path) -> Path:
+    """Return the bundle: the folder itself, or the one bundle in it, as MONAI Deploy puts models.
+
+    Raises:
+        ValueError: there is none, or several.
+    """
+    config = Path("configs/inference.json")
+    found = [path for path in (folder, *sorted(folder.glob("*"))) if (path / config).is_file()]
+    if len(found) == 0 or (len(found) > 1 and found[0] != folder):
+        raise ValueError(f"the model folder holds {len(found)} bundles, one is expected (with {config}).")
+    return found[0]

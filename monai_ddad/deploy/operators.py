@@ -1,0 +1,363 @@
+"""Operators of the MONAI Deploy App SDK around a DDAD bundle."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from monai.deploy.core import ConditionType, Fragment, Operator, OperatorSpec
+from monai.deploy.core.domain.dicom_series import DICOMSeries
+from monai.deploy.core.domain.dicom_series_selection import StudySelectedSeries
+from monai.deploy.core.domain.dicom_study import DICOMStudy
+from monai.deploy.operators import DICOMDataLoaderOperator, DICOMSeriesSelectorOperator
+from pydicom.dataset import Dataset
+
+from monai_ddad.checkpoints import atomic_file
+from monai_ddad.deploy.dicom_objects import OBJECTS, draw_overlay
+from monai_ddad.deploy.findings import Finding, Model
+from monai_ddad.deploy.studies import Instance, ScoredImage, Unusable, group_instances, read_folder
+from monai_ddad.transforms.formats.quiet import quiet
+
+__all__ = [
+    "AnomalyOperator",
+    "DicomWriterOperator",
+    "JsonWriterOperator",
+    "PictureLoaderOperator",
+    "SeriesSelectorOperator",
+    "StudyLoaderOperator",
+]
+
+logger = logging.getLogger(__name__)
+
+POSITION = "ddad_position"  # attribute of a data set: the position of its file
+NOT_SELECTED = "a series that the selection rules leave out, as of another modality"
+
+
+class StudyLoaderOperator(DICOMDataLoaderOperator):
+    """Load the DICOM studies and the pictures of a folder; a file that cannot be read does not stop the others.
+
+    Unlike the SDK's own loader, it bounds what it reads, keeps images at the same place in the patient, which a reader
+    has to refuse rather than choose from, and writes neither paths nor values to the log.
+
+    Named output:
+        dicom_study_list: list of ``DICOMStudy``.
+        pictures: list of :class:`monai_ddad.deploy.studies.ScoredImage`, of PNG, JPEG, TIFF, BMP and NIfTI files.
+
+    Args:
+        fragment: the application.
+        input_folder: the folder.
+        unusable: list to which files are added that cannot be used.
+    """
+
+    def __init__(
+        self, fragment: Fragment, *args: Any, input_folder: Path, unusable: list[Unusable] | None = None, **kwargs: Any
+    ) -> None:
+        self.unusable = [] if unusable is None else unusable
+        super().__init__(fragment, *args, input_folder=input_folder, must_load=False, **kwargs)
+
+    def setup(self, spec: OperatorSpec) -> None:
+        """Name the ports."""
+        super().setup(spec)
+        spec.output("pictures").condition(ConditionType.NONE)
+
+    def compute(self, op_input: Any, op_output: Any, context: Any) -> None:
+        """Load the folder."""
+        instances, pictures, unusable = read_folder(Path(self.input_path))
+        self.unusable += unusable
+        op_output.emit(self.to_studies(instances), self.output_name)
+        op_output.emit(pictures, "pictures")
+
+    def to_studies(self, instances: Sequence[Instance]) -> list[DICOMStudy]:
+        """Sort instances by study and series."""
+        studies: dict[str, DICOMStudy] = {}
+        series: dict[tuple[str, str], DICOMSeries] = {}
+        with quiet:
+            for instance in instances:
+                dataset = instance.dataset
+                setattr(dataset, POSITION, instance.position)
+                study, of_series = str(dataset.StudyInstanceUID), str(dataset.SeriesInstanceUID)
+                if study not in studies:
+                    studies[study] = DICOMStudy(study)
+                    self.populate_study_attributes(studies[study], dataset)
+                if (study, of_series) not in series:
+                    made = series[study, of_series] = DICOMSeries(of_series)
+                    for keyword in ("SeriesDate", "SeriesTime", "Modality", "SeriesDescription", "BodyPartExamined"):
+                        setattr(made, keyword, dataset.get(keyword))
+                    made.SeriesNumber = dataset.get("SeriesNumber")
+                    studies[study].add_series(made)
+                series[study, of_series].add_sop_instance(dataset)
+        return list(studies.values())
+
+
+class PictureLoaderOperator(Operator):
+    """List the PNG, JPEG, TIFF, BMP and NIfTI files of a folder.
+
+    Named output:
+        pictures: list of :class:`monai_ddad.deploy.studies.ScoredImage`.
+
+    Args:
+        fragment: the application.
+        input_folder: the folder.
+    """
+
+    def __init__(self, fragment: Fragment, *args: Any, input_folder: Path, **kwargs: Any) -> None:
+        self.input_folder = input_folder
+        super().__init__(fragment, *args, **kwargs)
+
+    def setup(self, spec: OperatorSpec) -> None:
+        """Name the port."""
+        spec.output("pictures")
+
+    def compute(self, op_input: Any, op_output: Any, context: Any) -> None:
+        """List the folder."""
+        op_output.emit(read_folder(self.input_folder)[1], "pictures")
+
+
+class SeriesSelectorOperator(DICOMSeriesSelectorOperator):
+    """Select every series that the rules match, and say of the others that they were not selected.
+
+    Args:
+        fragment: the application.
+        rules: JSON in the SDK's format; empty selects every series.
+        unusable: list to which the files of other series are added.
+    """
+
+    def __init__(
+        self, fragment: Fragment, *args: Any, rules: str = "", unusable: list[Unusable] | None = None, **kwargs: Any
+    ) -> None:
+        self.unusable = [] if unusable is None else unusable
+        super().__init__(fragment, *args, rules=rules, all_matched=True, **kwargs)
+
+    def compute(self, op_input: Any, op_output: Any, context: Any) -> None:
+        """Select what arrived; what the SDK's operator logs through the root logger, values of headers, is dropped."""
+        logging.root.disabled = True
+        try:
+            super().compute(op_input, op_output, context)
+        finally:
+            logging.root.disabled = False
+
+    def filter(
+        self,
+        selection_rules: Any,
+        dicom_study_list: list[DICOMStudy],
+        all_matched: bool = False,
+        sort_by_sop_instance_count: bool = False,
+    ) -> list[StudySelectedSeries]:
+        """Select; see the SDK's operator."""
+        chosen = super().filter(selection_rules, dicom_study_list, all_matched, sort_by_sop_instance_count)
+        kept = {id(one.series) for study in chosen for one in study.selected_series}
+        left_out = [series for study in dicom_study_list for series in study.get_all_series() if id(series) not in kept]
+        for series in left_out:
+            positions = [_position(sop.get_native_sop_instance(), -1) for sop in series.get_sop_instances()]
+            self.unusable.append(Unusable(tuple(positions), NOT_SELECTED))
+        return chosen
+
+
+class AnomalyOperator(Operator):
+    """Score films, photographs and series, in batches.
+
+    Named input:
+        study_selected_series_list: list of ``StudySelectedSeries``, of this module's loader or the SDK's; may be
+            missing.
+        pictures: list of :class:`monai_ddad.deploy.studies.ScoredImage`; may be missing.
+
+    Named output:
+        findings: list of :class:`monai_ddad.deploy.findings.Finding`.
+
+    The images are read from the DICOM data sets by the bundle's own transforms, so the score is that of the bundle.
+
+    Args:
+        fragment: the application.
+        model: the bundle, loaded once.
+        ports: the inputs that are connected.
+        unusable: list to which images are added that cannot be read.
+    """
+
+    def __init__(
+        self,
+        fragment: Fragment,
+        *args: Any,
+        model: Model,
+        ports: Sequence[str] = ("study_selected_series_list",),
+        unusable: list[Unusable] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        self.model = model
+        self.ports = tuple(ports)
+        self.unusable = [] if unusable is None else unusable
+        super().__init__(fragment, *args, **kwargs)
+
+    def setup(self, spec: OperatorSpec) -> None:
+        """Name the ports."""
+        for port in self.ports:
+            spec.input(port)
+        spec.output("findings")
+
+    def compute(self, op_input: Any, op_output: Any, context: Any) -> None:
+        """Score what arrived."""
+        images: list[ScoredImage] = []
+        for port in self.ports:
+            arrived = op_input.receive(port)
+            images += arrived if port == "pictures" else _selected_images(arrived)
+        findings, unusable = self.model.find(images)
+        self.unusable += unusable
+        op_output.emit(findings, "findings")
+
+
+def _selected_images(studies: Sequence[StudySelectedSeries]) -> list[ScoredImage]:
+    datasets: dict[int, Dataset] = {}  # a series may be selected twice
+    for study in studies:
+        for selected in study.selected_series:
+            for sop in selected.series.get_sop_instances():
+                datasets[id(sop)] = sop.get_native_sop_instance()
+    return group_instances(Instance(_position(data, number), data) for number, data in enumerate(datasets.values()))
+
+
+def _position(dataset: Dataset, otherwise: int) -> int:
+    return int(getattr(dataset, POSITION, otherwise))
+
+
+class DicomWriterOperator(Operator):
+    """Write what is found of DICOM images as DICOM objects, and overlays of pictures as PNG.
+
+    Files are named after the position of the image's first file, such as ``000000_overlay.dcm``. Each appears when it
+    is complete.
+
+    Named input:
+        findings: list of :class:`monai_ddad.deploy.findings.Finding`.
+
+    Named output:
+        written: list of the names of each finding's files; no receiver is needed.
+
+    Args:
+        fragment: the application.
+        model: the model that found it.
+        output_folder: folder to write to.
+        objects: what to write, names of :data:`monai_ddad.deploy.dicom_objects.OBJECTS`.
+        unusable: list to which images are added of which an object cannot be made.
+    """
+
+    def __init__(
+        self,
+        fragment: Fragment,
+        *args: Any,
+        model: Model,
+        output_folder: Path,
+        objects: Sequence[str] = ("overlay", "report", "segmentation"),
+        unusable: list[Unusable] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        unknown = set(objects) - set(OBJECTS)
+        if unknown:
+            raise ValueError(f"objects must be among {', '.join(OBJECTS)}.")
+        self.model = model
+        self.output_folder = output_folder
+        self.objects = tuple(objects)
+        self.unusable = [] if unusable is None else unusable
+        super().__init__(fragment, *args, **kwargs)
+
+    def setup(self, spec: OperatorSpec) -> None:
+        """Name the ports."""
+        spec.input("findings")
+        spec.output("written").condition(ConditionType.NONE)
+
+    def compute(self, op_input: Any, op_output: Any, context: Any) -> None:
+        """Write the files."""
+        op_output.emit([self._write(finding) for finding in op_input.receive("findings")], "written")
+
+    def _write(self, finding: Finding) -> list[str]:
+        stem = f"{finding.image.positions[0]:06d}"
+        if not finding.image.datasets:
+            with atomic_file(self.output_folder / f"{stem}_overlay.png") as file:
+                draw_overlay(finding, self.model).save(file, format="PNG")
+            return [f"{stem}_overlay.png"]
+        names = []
+        for kind in self.objects:
+            try:
+                with quiet:  # highdicom's warnings quote what they object to
+                    made = OBJECTS[kind](finding, self.model)
+                    with atomic_file(self.output_folder / f"{stem}_{kind}.dcm") as file:
+                        made.save_as(file, enforce_file_format=True)
+            except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:  # an odd header
+                reason = f"its {kind} cannot be made of such a header ({type(error).__name__})"
+                self.unusable.append(Unusable(finding.image.positions, reason))
+            else:
+                names.append(f"{stem}_{kind}.dcm")
+        return names
+
+
+class JsonWriterOperator(Operator):
+    """Write ``results.json``: what was found of each image, by the positions of its files, and what cannot be used.
+
+    Named input:
+        findings: list of :class:`monai_ddad.deploy.findings.Finding`.
+        written: names of the files written of each.
+
+    Args:
+        fragment: the application.
+        model: the model that found it.
+        output_folder: folder to write to.
+        unusable: what cannot be used.
+        results: list to which the rows of the images are added.
+        identifiers: also write the UIDs of study, series and SOP instances, by which a patient can be found.
+    """
+
+    def __init__(
+        self,
+        fragment: Fragment,
+        *args: Any,
+        model: Model,
+        output_folder: Path,
+        unusable: list[Unusable],
+        results: list[dict[str, Any]] | None = None,
+        identifiers: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        self.model = model
+        self.output_folder = output_folder
+        self.unusable = unusable
+        self.results = [] if results is None else results
+        self.identifiers = identifiers
+        super().__init__(fragment, *args, **kwargs)
+
+    def setup(self, spec: OperatorSpec) -> None:
+        """Name the ports."""
+        spec.input("findings")
+        spec.input("written")
+
+    def compute(self, op_input: Any, op_output: Any, context: Any) -> None:
+        """Write the file."""
+        findings, written = op_input.receive("findings"), op_input.receive("written")
+        self.results += [self._row(finding, names) for finding, names in zip(findings, written, strict=True)]
+        unusable = [
+            {"files": list(one.positions), "reason": one.reason}
+            for one in sorted(self.unusable, key=lambda one: one.positions)
+        ]
+        content = {
+            "model": {"name": self.model.name, "version": self.model.version, "software": self.model.software},
+            "alpha": self.model.alpha,
+            "percentile": self.model.percentile,
+            "notice": "research use, not a diagnosis",
+            "images": self.results,
+            "unusable": unusable,
+        }
+        with atomic_file(self.output_folder / "results.json") as file:
+            file.write(json.dumps(content, indent=2).encode() + os.linesep.encode())
+        for one in self.unusable:
+            several = f" and {len(one.positions) - 1} more" if len(one.positions) > 1 else ""
+            logger.warning(f"file {one.positions[0]}{several} not used: {one.reason}")
+        logger.info(
+            f"{len(findings)} images are scored, {sum(len(one.positions) for one in self.unusable)} files are not"
+        )
+
+    def _row(self, finding: Finding, names: list[str]) -> dict[str, Any]:
+        row = {"files": list(finding.image.positions), **finding.result.summary(), "written": names}
+        if self.identifiers and finding.image.datasets:
+            first = finding.image.datasets[0]
+            row["study"], row["series"] = str(first.StudyInstanceUID), str(first.SeriesInstanceUID)
+            row["instances"] = [str(dataset.SOPInstanceUID) for dataset in finding.image.datasets]
+        return row

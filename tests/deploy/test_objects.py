@@ -1,0 +1,108 @@
+"""DICOM objects of real films, a series and a photograph: valid, of the right study, true to what was found."""
+
+from __future__ import annotations
+
+import shutil
+
+import highdicom as hd
+import nibabel as nib
+import numpy as np
+import pydicom
+import pytest
+
+pytest.importorskip("monai.deploy", reason="needs the MONAI Deploy App SDK: make test-deploy builds its environment")
+
+from monai_ddad.deploy.dicom_objects import PATIENT
+from monai_ddad.deploy.findings import Model
+from monai_ddad.deploy.studies import group_instances, read_folder
+from tests.deploy.conftest import ALL, photograph, validate
+from tests.small_models import BUNDLES
+
+IMAGES = {"ddad_cxr": 2, "ddad_brain": 1, "ddad_fundus": 1}  # of the three films two share their SOP instance
+
+
+@pytest.fixture
+def folder(request, real_data, tmp_path):
+    """The bundle's images as DICOM files."""
+    bundle = request.getfixturevalue("bundle")
+    if bundle == "ddad_fundus":
+        (tmp_path / "in").mkdir()
+        photograph(sorted((real_data / "fundus/images").iterdir())[0]).save_as(tmp_path / "in/0.dcm")
+    else:
+        name = "chest_cr" if bundle == "ddad_cxr" else "mr_brain_series"
+        shutil.copytree(real_data / "dicom" / name, tmp_path / "in")
+    return tmp_path / "in"
+
+
+@pytest.mark.real_data
+@pytest.mark.parametrize("bundle", list(IMAGES))
+def test_what_is_written_is_valid_and_says_what_was_found(bundle, folder, run, trained):
+    done = run(bundle, folder, "--objects", *ALL)
+    assert done.code == 0
+    rows = done.results["images"]
+    assert len(rows) == IMAGES[bundle]
+    assert [row["reason"] for row in done.results["unusable"]] == ["a second file of the same SOP instance"] * (
+        len(list(folder.iterdir())) - sum(len(row["files"]) for row in rows)
+    )
+    model = Model(BUNDLES / bundle, trained(bundle) / "models")
+    found, _ = model.find(group_instances(read_folder(folder)[0]))
+    uids: list[str] = []
+    for row, finding in zip(rows, found, strict=True):
+        assert row["files"] == list(finding.image.positions)
+        assert row["score"] == pytest.approx(finding.result.scores[finding.result.score], rel=1e-5)
+        sources = finding.image.datasets
+        objects = {}
+        for name in row["written"]:
+            assert validate(done.output / name) == []
+            made = objects[name.partition("_")[2].removesuffix(".dcm")] = pydicom.dcmread(done.output / name)
+            assert made.StudyInstanceUID == sources[0].StudyInstanceUID
+            assert made.SeriesInstanceUID not in {source.SeriesInstanceUID for source in sources}
+            uids += [made.SeriesInstanceUID, made.SOPInstanceUID]
+            for keyword in PATIENT:
+                assert made.get(keyword) == (sources[0].get(keyword) or made.get(keyword)), keyword
+                if keyword not in ("PatientID", "PatientName", "PatientBirthDate", "PatientSex"):
+                    assert (keyword in made) == (keyword in sources[0])
+            assert _referred(made) == {str(source.SOPInstanceUID) for source in sources}
+        assert set(objects) == set(ALL)
+
+        saved = objects["parametric_map"].pixel_array.reshape(-1, sources[0].Rows, sources[0].Columns)
+        segments = objects["segmentation"].pixel_array.reshape(-1, sources[0].Rows, sources[0].Columns)
+        assert saved.shape[0] == len(sources)
+        if finding.heat.affine is None:
+            np.testing.assert_allclose(saved[0], finding.heat.values, rtol=1e-4, atol=1e-6)
+            np.testing.assert_array_equal(segments[0], finding.region)
+        else:
+            places = _slice_numbers(objects["parametric_map"], finding.heat)
+            np.testing.assert_allclose(
+                saved, np.stack([finding.heat.values[:, :, k].T for k in places]), rtol=1e-4, atol=1e-6
+            )
+            kept = _slice_numbers(objects["segmentation"], finding.heat)
+            region = finding.region
+            assert segments.sum() == region.sum() and len(kept) == len(segments)
+            np.testing.assert_array_equal(segments, np.stack([region[:, :, k].T for k in kept]))
+
+        report = hd.sr.ComprehensiveSR.from_dataset(objects["report"])
+        (group,) = report.content.get_image_measurement_groups()
+        measured = {one.name.meaning: one.value for one in group.get_measurements()}
+        for name, score in finding.result.scores.items():
+            assert measured[f"Anomaly score {name}"] == pytest.approx(score, rel=1e-5)
+        if finding.result.p_value is not None:
+            assert measured["P-value"] == pytest.approx(finding.result.p_value)
+        assert objects["overlay"].pixel_array.shape[2] == 3
+        assert objects["overlay"].Columns > finding.heat.picture_values.shape[1]
+    assert len(set(uids)) == len(uids)
+
+
+def _referred(made: pydicom.Dataset) -> set[str]:
+    """SOP instances of the images that an object refers to anywhere."""
+    found = {str(element.value) for element in made.iterall() if element.keyword == "ReferencedSOPInstanceUID"}
+    return found - {str(made.SOPInstanceUID)}
+
+
+def _slice_numbers(made: pydicom.Dataset, heat) -> list[int]:
+    """Number of the map's slice that each frame lies in, from where the frame says that it is."""
+    places = [frame.PlanePositionSequence[0].ImagePositionPatient for frame in made.PerFrameFunctionalGroupsSequence]
+    affine = nib.Nifti1Image(heat.values, heat.affine).affine
+    voxels = [np.linalg.solve(affine, [-float(x), -float(y), float(z), 1]) for x, y, z in places]
+    np.testing.assert_allclose([voxel[:2] for voxel in voxels], 0, atol=1e-3)
+    return [round(float(voxel[2])) for voxel in voxels]

@@ -2,6 +2,8 @@
 PYTHON ?= python3
 TORCH = torch==2.13.0
 PIP = pip install --quiet --disable-pip-version-check
+# the packages that the settings in pyproject.toml leave out can be imported in environments of their own
+WITHOUT_IGNORES = -o addopts="--import-mode=importlib --doctest-modules -ra --strict-markers"
 PIP_INSTALL = $(PIP) --constraint .ci/constraints.txt
 
 .PHONY: demo test test-label test-deploy lint clean
@@ -16,12 +18,12 @@ test: .venv-test/installed lint
 
 # MONAI Label needs other versions than the rest, so its tests run in an environment of their own
 test-label: .venv-label/installed
-	OMP_WAIT_POLICY=PASSIVE .venv-label/bin/python -m pytest tests/label
+	OMP_WAIT_POLICY=PASSIVE .venv-label/bin/python -m pytest $(WITHOUT_IGNORES) monai_ddad/label tests/label
 
 # so do those of MONAI Deploy; holoscan finds CUDA's runtime, which it needs without a GPU too, by this path only
 test-deploy: .venv-deploy/installed
 	LD_LIBRARY_PATH="$$(echo $(CURDIR)/.venv-deploy/lib/python*/site-packages/nvidia/cu13/lib)$${LD_LIBRARY_PATH:+:$$LD_LIBRARY_PATH}" \
-	OMP_WAIT_POLICY=PASSIVE .venv-deploy/bin/python -m pytest tests/deploy
+	OMP_WAIT_POLICY=PASSIVE .venv-deploy/bin/python -m pytest $(WITHOUT_IGNORES) monai_ddad/deploy tests/deploy
 
 lint: .venv-test/installed
 	.venv-test/bin/ruff check .

@@ -126,6 +126,8 @@ def load_weights(network: nn.Module, path: str | os.PathLike[str], parts: Sequen
     ):
         raise CheckpointError("the checkpoint holds no state dict (names with tensors).")
     expected = network.state_dict()
+    unsaved = dict(network.named_buffers()).keys() - expected.keys()  # but TorchScript saves them
+    weights = {name: value for name, value in weights.items() if name not in unsaved}
     if parts:
         prefixes = tuple(f"{part}." for part in parts)
         weights, expected = (

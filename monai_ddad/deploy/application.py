@@ -89,7 +89,7 @@ class DDADApplication(Application):
             unusable=unusable,
             name="anomaly",
         )
-        folder = {"model": self.model, "output_folder": self.output_folder}
+        folder: dict[str, Any] = {"model": self.model, "output_folder": self.output_folder}
         dicom = DicomWriterOperator(self, **folder, objects=self.objects, unusable=unusable, name="dicom_writer")
         table = JsonWriterOperator(
             self, **folder, unusable=unusable, results=self.results, identifiers=self.identifiers, name="json_writer"

@@ -91,8 +91,17 @@ KEPT = (  # UIDs, times and geometry, which hold no free text
 )
 MACROS = ("PixelMeasuresSequence", "PlanePositionSequence", "PlaneOrientationSequence")
 MULTIFRAME_IMAGES = (OphthalmicPhotography8BitImageStorage, OphthalmicPhotography16BitImageStorage)
-EMPTY = ("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID", "StudyDate")
-EMPTY += ("StudyTime", "ReferringPhysicianName", "Laterality")
+EMPTY = (  # what highdicom reads of an image, present or not
+    "PatientID",
+    "PatientName",
+    "PatientBirthDate",
+    "PatientSex",
+    "AccessionNumber",
+    "StudyID",
+    "StudyDate",
+    "StudyTime",
+    "ReferringPhysicianName",
+)
 MAKER = "monai_ddad"
 NOTICE = "RESEARCH USE, NOT A DIAGNOSIS"
 SCHEME = "99DDAD"
@@ -146,7 +155,7 @@ def overlay(finding: Finding, model: Model) -> Dataset:
         transfer_syntax_uid=ExplicitVRLittleEndian,
         **_uids(901),
     )
-    made.PatientOrientation = None  # that of the source would also have to hold for the caption
+    made["PatientOrientation"].value = None  # that of the source would also have to hold for the caption
     made.ManufacturerModelName, made.SoftwareVersions = model.name, model.software
     made.ImageType = ["DERIVED", "SECONDARY"]
     made.BurnedInAnnotation = "YES"
@@ -395,7 +404,7 @@ def _finish(made: Dataset, finding: Finding, model: Model, description: str) -> 
     source = finding.image.datasets[0]
     made.SeriesDescription = description
     made.BodyPartExamined = model.body_part
-    if model.body_part == EYE:
+    if model.body_part == EYE and made.Modality != "SEG":  # where it may not be present
         side = source.get("ImageLaterality") or source.get("Laterality")
         made.Laterality = side if side in ("L", "R", "B") else None
     made.SpecificCharacterSet = "ISO_IR 192"

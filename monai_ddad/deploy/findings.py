@@ -5,20 +5,24 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from monai.data import MetaTensor
 
 import monai_ddad
 from monai_ddad.deploy.studies import ScoredImage, Unusable
 from monai_ddad.inference import Predictor, Result, weights_file
 from monai_ddad.outputs import HeatMap
+from monai_ddad.transforms import ImageReadError
+from monai_ddad.transforms.formats.quiet import quiet
 
 __all__ = ["EYE", "Finding", "Model", "find_bundle"]
 
-BATCH = 64  # images that are read and scored at a time
+BATCH = 16  # images that are held in memory and scored at a time
 EYE = "EYE"  # body part of a bundle whose images name none
 
 
@@ -82,7 +86,11 @@ class Model:
         unusable: list[Unusable] = []
         for start in range(0, len(images), BATCH):
             part = images[start : start + BATCH]
-            dataset = self.predictor.read([image.source for image in part])
+            with quiet, ThreadPoolExecutor() as pool:
+                read = list(pool.map(self._read, part))
+            unusable += [Unusable(part[i].positions, one) for i, one in enumerate(read) if isinstance(one, str)]
+            part = [image for image, one in zip(part, read) if not isinstance(one, str)]
+            dataset = self.predictor.read([one for one in read if not isinstance(one, str)])
             unusable += [Unusable(part[place].positions, reason) for place, reason in dataset.errors.items()]
             for place, result in self.predictor.predict(dataset).items():
                 heat = self.predictor.heat_map(dataset, place)
@@ -91,6 +99,13 @@ class Model:
                 region = percentiles > self.percentile
                 found.append(Finding(part[place], result, heat, percentiles, picture, region))
         return found, unusable
+
+    def _read(self, image: ScoredImage) -> MetaTensor | str:
+        """Decode an image once, for its score and its map; or return why it cannot be."""
+        try:
+            return self.predictor.reading({"image": image.source})["image"]
+        except ImageReadError as error:
+            return str(error)
 
 
 def find_bundle(folder: Path) -> Path:

@@ -1,0 +1,120 @@
+"""From PACS to PACS: a study sent to Orthanc gets its results into the same study, once."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from io import BytesIO
+
+import pydicom
+import pytest
+import requests
+
+pytest.importorskip("monai.deploy", reason="needs the MONAI Deploy App SDK: make test-deploy builds its environment")
+if shutil.which("Orthanc") is None:
+    pytest.skip("needs Debian's package orthanc", allow_module_level=True)
+
+from pynetdicom import AE
+from pynetdicom.sop_class import ComputedRadiographyImageStorage
+
+from monai_ddad.deploy.findings import Model
+from monai_ddad.deploy.orthanc import OrthancWatcher
+from tests.deploy.conftest import film
+from tests.small_models import BUNDLES
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+@pytest.fixture
+def orthanc(tmp_path) -> Iterator[tuple[str, int]]:
+    """Address of the REST interface of an Orthanc, and port of its DICOM server."""
+    http, dicom = free_port(), free_port()
+    settings = {
+        "HttpPort": http,
+        "DicomPort": dicom,
+        "DicomCheckCalledAet": False,
+        "RemoteAccessAllowed": False,
+        "AuthenticationEnabled": True,
+        "RegisteredUsers": {"watcher": "secret"},
+        "StableAge": 1,
+        "StorageDirectory": str(tmp_path / "storage"),
+        "IndexDirectory": str(tmp_path / "storage"),
+    }
+    (tmp_path / "orthanc.json").write_text(json.dumps(settings))
+    with (tmp_path / "log").open("w") as log:
+        process = subprocess.Popen(["Orthanc", str(tmp_path / "orthanc.json")], stdout=log, stderr=log)
+        url = f"http://127.0.0.1:{http}"
+        for _ in range(120):
+            try:
+                requests.get(f"{url}/system", timeout=2, auth=LOGIN).raise_for_status()
+                break
+            except requests.RequestException:
+                time.sleep(0.25)
+        yield url, dicom
+        process.terminate()
+        process.wait(20)
+
+
+LOGIN = ("watcher", "secret")
+
+
+def poll_until(watcher: OrthancWatcher, wanted: int) -> None:
+    limit = time.monotonic() + 60
+    done = 0
+    while done < wanted and time.monotonic() < limit:
+        done += watcher.poll()
+        time.sleep(0.3)
+    assert done == wanted
+
+
+def test_results_are_found_under_the_same_study_and_made_once(orthanc, trained):
+    url, dicom = orthanc
+    study = film(0)
+    entity = AE()
+    entity.add_requested_context(ComputedRadiographyImageStorage)
+    association = entity.associate("127.0.0.1", dicom)
+    assert association.is_established and association.send_c_store(study).Status == 0
+    association.release()
+    other = BytesIO()
+    film(1, Modality="CT", BodyPartExamined="ABDOMEN").save_as(other)
+    requests.post(f"{url}/instances", data=other.getvalue(), auth=LOGIN, timeout=10).raise_for_status()
+
+    model = Model(BUNDLES / "ddad_cxr", trained("ddad_cxr") / "models")
+    watcher = OrthancWatcher(url, model, login=LOGIN)
+    poll_until(watcher, 1)
+
+    def objects() -> list[pydicom.Dataset]:
+        query = {"Level": "Instance", "Query": {"StudyInstanceUID": study.StudyInstanceUID}}
+        found = requests.post(f"{url}/tools/find", json=query, auth=LOGIN, timeout=10).json()
+        files = [requests.get(f"{url}/instances/{one}/file", auth=LOGIN, timeout=10).content for one in found]
+        return [pydicom.dcmread(BytesIO(file)) for file in files]
+
+    stored = objects()
+    assert sorted(one.Modality for one in stored) == ["CR", "OT", "SEG", "SR"]
+    assert {one.PatientID for one in stored} == {study.PatientID}
+    assert len({one.SeriesInstanceUID for one in stored}) == 4
+
+    time.sleep(2.5)  # the study is stable again, with the results in it
+    assert watcher.poll() == 0
+    again = OrthancWatcher(url, model, login=LOGIN)  # as after a restart
+    assert again.poll() == 0 and len(objects()) == 4
+    later = film(2, StudyInstanceUID=study.StudyInstanceUID)  # a second film of the study
+    content = BytesIO()
+    later.save_as(content)
+    requests.post(f"{url}/instances", data=content.getvalue(), auth=LOGIN, timeout=10).raise_for_status()
+    poll_until(again, 1)
+    assert sorted(one.Modality for one in objects()) == sorted(["CR", "OT", "SEG", "SR"] * 2)
+
+
+def test_an_orthanc_that_is_not_there_is_said_without_an_end(trained, capfd):
+    model = Model(BUNDLES / "ddad_cxr", trained("ddad_cxr") / "models")
+    with pytest.raises(requests.ConnectionError):
+        OrthancWatcher(f"http://127.0.0.1:{free_port()}", model).poll()

@@ -1,4 +1,4 @@
-"""The command line: ``python -m monai_ddad {datalist,audit,prepare,report,label}``."""
+"""The command line: ``python -m monai_ddad {datalist,audit,prepare,report,label,deploy}``."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 import logging
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NoReturn
 
 BENCHMARKS = ("rsna", "vindr_cxr", "cxad", "brain_tumor", "lag")  # of data.prepare.benchmarks, too slow to import
@@ -58,8 +59,6 @@ examples:
   python -m monai_ddad report runs/mine
   python -m monai_ddad report --compare runs/first runs/second --output comparison.html
 """
-
-
 LABEL = """\
 Prints where the app is installed. It serves one trained bundle; copy the folder, since MONAI Label writes into it.
 
@@ -67,6 +66,13 @@ example:
   cp -r "$(python -m monai_ddad label)" app
   monailabel start_server --app app --studies films --host 127.0.0.1 --conf bundle bundles/ddad_cxr \\
     --conf models runs/mine/models
+"""
+DEPLOY = """\
+Prints where the application is that "monai-deploy package" takes. Without a container it is
+"python -m monai_ddad.deploy", which --help explains.
+
+example:
+  cp -r "$(python -m monai_ddad deploy)" ddad_app
 """
 
 
@@ -106,7 +112,7 @@ def _fail(message: str, code: int = 1) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="python -m monai_ddad", description="Prepare and check data for DDAD, and report on runs.")
-    commands = parser.add_subparsers(required=True, metavar="{datalist,audit,prepare,report,label}")
+    commands = parser.add_subparsers(required=True, metavar="{datalist,audit,prepare,report,label,deploy}")
 
     def add(name: str, summary: str, text: str) -> argparse.ArgumentParser:
         layout = argparse.RawDescriptionHelpFormatter
@@ -150,6 +156,9 @@ def _parser() -> argparse.ArgumentParser:
 
     command = add("label", "print the folder of the MONAI Label app", LABEL)
     command.set_defaults(run=_label)
+
+    command = add("deploy", "print the folder that monai-deploy packages", DEPLOY)
+    command.set_defaults(run=_deploy)
     return parser
 
 
@@ -232,6 +241,11 @@ def _label(options: argparse.Namespace) -> int:
     from monai_ddad.label import APP
 
     sys.stdout.write(f"{APP}\n")
+    return 0
+
+
+def _deploy(options: argparse.Namespace) -> int:
+    sys.stdout.write(f"{Path(__file__).parent / 'deploy' / 'app'}\n")
     return 0
 
 

@@ -22,6 +22,7 @@ import pydicom
 import torch
 from pydicom.uid import generate_uid
 
+from monai_ddad.checkpoints import atomic_file
 from monai_ddad.deploy.dicom_objects import OBJECTS
 from monai_ddad.deploy.findings import Model
 from monai_ddad.deploy.studies import group_instances, read_folder
@@ -38,6 +39,12 @@ def copies(film: Path, folder: Path, number: int) -> Path:
         image.StudyInstanceUID, image.SeriesInstanceUID = generate_uid(), generate_uid()
         image.save_as(folder / f"{k:04d}.dcm")
     return folder
+
+
+def write(made: pydicom.Dataset, path: Path) -> None:
+    """Write as the application does: synchronised with the disk, then renamed."""
+    with atomic_file(path) as file:
+        made.save_as(file, enforce_file_format=True)
 
 
 def timed(function: Callable[[], Any]) -> tuple[float, Any]:
@@ -75,12 +82,13 @@ def parts(film: Path, bundle: Path, models: Path, number: int, root: Path) -> di
         decoded = note("decode", lambda: [predictor.reading({"image": one})["image"] for one in sources])  # noqa: B023
         dataset = note("prepare", lambda: predictor.read(decoded))  # noqa: B023
         note("score", lambda: predictor.predict(dataset))  # noqa: B023
-        note("map on the film's grid", lambda: [predictor.heat_map(dataset, k) for k in range(number)])  # noqa: B023
+        heats = note("map on the film's grid", lambda: [predictor.heat_map(dataset, k) for k in range(number)])  # noqa: B023
+        note("percentiles of the map", lambda: [predictor.percentiles(heat.values) for heat in heats])  # noqa: B023
         findings = model.find(images)[0]
         for kind in WRITTEN:
             objects = note(f"make {kind}", lambda: [OBJECTS[kind](one, model) for one in findings])  # noqa: B023
             for k, made in enumerate(objects):
-                note("write", lambda: made.save_as(root / f"{k}.dcm", enforce_file_format=True))  # noqa: B023
+                note("write", lambda: write(made, root / f"{k}.dcm"))  # noqa: B023
     medians = {name: statistics.median(values[len(values) // 4 :]) for name, values in found.items()}
     medians["write"] *= number * len(WRITTEN)  # of one file to all of a film
     return medians

@@ -74,7 +74,7 @@ def save_file(content: Any, path: str | os.PathLike[str]) -> None:
 
 
 def load_file(path: str | os.PathLike[str]) -> Any:
-    """Load what :func:`save_file` wrote, on the CPU, without running any code of the file.
+    """Load what :func:`save_file` wrote, on the CPU, without running any Python code of the file.
 
     Args:
         path: the file, or a TorchScript module (``.ts``), of which the weights are returned.

@@ -25,7 +25,7 @@ from monai_ddad.outputs import restore_map
 __all__ = ["AnomalyResultd", "ReadItemd"]
 
 ITEM = "item"  # key of the item as it was read
-INTEGERS = (".png", ".jpg", ".jpeg", ".bmp", ".dcm")  # formats that hold no fractions
+FORMATS = (".nii", ".nii.gz", ".nrrd")  # of maps; regions may be PNG too
 
 
 class ReadItemd(MapTransform):
@@ -101,14 +101,8 @@ class AnomalyResultd(MapTransform):
             channel = self.names.index(name)
             maps = found["maps"][:, channel : channel + 1]
             heat = restore_map(item, self.reading, 0, list(maps))
-            floating = np.issubdtype(np.dtype(result.get("result_dtype") or np.uint8), np.floating)
             volume = heat.affine is not None
-            if not result.get("result_extension"):
-                result["result_extension"] = ".nii.gz" if volume or floating else ".png"
-            if floating and str(result["result_extension"]).lower() in INTEGERS:
-                raise HTTPException(
-                    status_code=400, detail="a float result_dtype needs a result_extension such as .nii.gz."
-                )
+            floating = self._choose_format(result, volume)
             values = heat.values
             if not floating:
                 levels = found["quantiles"][channel].numpy()
@@ -119,6 +113,19 @@ class AnomalyResultd(MapTransform):
             result["image_meta_dict"] = {"spatial_shape": heat.values.shape[:: 1 if volume else -1]}
             result["image_meta_dict"]["original_affine"] = heat.affine
         return result
+
+    def _choose_format(self, result: dict[Hashable, Any], volume: bool) -> bool:
+        """Set the format of the reply's file where the request does not; tell whether it holds the map itself."""
+        try:
+            floating = np.issubdtype(np.dtype(result.get("result_dtype") or np.uint8), np.floating)
+        except TypeError:
+            raise HTTPException(status_code=400, detail="result_dtype must be float32 or uint8.") from None
+        if not result.get("result_extension"):
+            result["result_extension"] = ".nii.gz" if volume or floating else ".png"
+        formats = FORMATS if volume or floating else (*FORMATS, ".png")
+        if result["result_extension"] not in formats:
+            raise HTTPException(status_code=400, detail=f"result_extension must be one of {', '.join(formats)}.")
+        return bool(floating)
 
     def _decide(self, found: dict[str, Any], volume: bool) -> dict[str, Any]:
         chosen = self.names.index(self.score)

@@ -24,6 +24,7 @@ __all__ = ["AnomalyTrain"]
 
 logger = logging.getLogger(__name__)
 
+CALIBRATION = 0.1  # share of the normals that is set aside, whatever the model was trained with before
 LEAST = 2  # images of each kind
 SETTINGS: dict[str, Any] = {"epochs": 50, "refine_epochs": 10}
 
@@ -110,6 +111,7 @@ class AnomalyTrain(TrainTask):
 
     def _run(self, folder: Path, request: dict[str, Any]) -> None:
         settings: dict[str, Any] = {"audit#skip_unreadable": True}  # a pile holds such things
+        settings |= {"unlabeled_size": None, "abnormal_rate": None, "calibration_share": CALIBRATION}
         settings |= SETTINGS | self.settings | {name: request[name] for name in SETTINGS if name in request}
         _, models = self.versions.current
         if request.get("pretrained", True) and self.versions.trained:

@@ -162,9 +162,10 @@ class DDADNet(nn.Module):
                             reset()
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
-        """Load all weights or raise, also where ``strict`` is False, as MONAI Label has it: half a model is none."""
+        """Load all weights, or raise also where ``strict`` is False, as MONAI Label has it: half a model is none."""
+        found = super().load_state_dict(state_dict, True, assign)
         self.loaded = True
-        return super().load_state_dict(state_dict, True, assign)
+        return found
 
     def discrepancy_maps(self, image: torch.Tensor) -> torch.Tensor:
         """Compute the maps before refinement.

@@ -213,6 +213,7 @@ def test_a_training_on_submitted_normals_makes_a_new_version(server, trained):
     assert [folder.name for folder in versions.iterdir() if folder.is_dir()] == ["0001"]
     record = json.loads((versions / "0001/models/run.json").read_text())
     assert record["settings"]["started_from_weights"] and record["network"]["members"] == 2
+    assert record["data"]["unlabeled"] > 10  # all of the pile, though the model before had a pool of 10
     after = server.infer(names(server)[0]).json()
     assert (before["version"], after["version"]) == (0, 1) and after["score"] != before["score"]
     assert (trained("ddad_brain") / "models/model.pt").is_file()

@@ -53,7 +53,7 @@ def test_the_app_offers_the_bundles_and_its_strategies(server):
     info = server.request("GET", "/info/").json()
     assert set(info["models"]) == set(info["trainers"]) == set(KINDS)
     assert {model["type"] for model in info["models"].values()} == {"segmentation"}
-    assert info["models"]["ddad_cxr"]["labels"]
+    assert info["models"]["ddad_cxr"]["labels"] == {"r_dual": 0, "inter": 1, "intra": 2, "rec": 3}  # it has no others
     for strategy in info["strategies"]:
         answer = server.request("POST", f"/activelearning/{strategy}")
         assert answer.ok and answer.json()["id"].removesuffix("broken") in ["", *chain(*map(names, KINDS))]
@@ -92,6 +92,8 @@ def test_bad_requests_get_a_clear_reply_and_the_server_stays_up(server):
         ("ddad_cxr_00", {"percentile": "many"}, 400, "percentile"),
         ("ddad_cxr_00", {"percentile": 100}, 400, "percentile"),
         ("ddad_cxr_00", {"result_dtype": "float32", "result_extension": ".png"}, 400, "result_extension"),
+        ("ddad_cxr_00", {"result_extension": ".tiff"}, 400, "result_extension"),
+        ("ddad_cxr_00", {"result_dtype": "nonsense"}, 400, "result_dtype"),
     ):
         answer = server.infer(name, "ddad_cxr", **parameters)
         assert answer.status_code == status and reason in answer.json()["detail"], answer.text
@@ -117,9 +119,16 @@ def test_training_makes_a_better_informed_model_and_a_failed_one_changes_nothing
     assert state["status"] == "ERROR" and any("normal images" in line for line in state["details"]), state["details"]
     assert model.joinpath("model.pt").read_bytes() == before
 
+    for name in names(bundle)[:4]:
+        assert server.submit(name, label(marked=False)).ok
+    assert server.request("POST", f"/train/{bundle}", json={"max_epochs": 2, "val_split": 0}).ok
+    state = wait(server)  # nothing is marked
+    assert state["status"] == "ERROR" and any("unlabelled images" in line for line in state["details"])
+    assert model.joinpath("model.pt").read_bytes() == before
+
     for number, name in enumerate(names(bundle)):
         assert server.submit(name, label(marked=number % 3 == 2)).ok
-    request = {"max_epochs": 3, "val_split": 0}
+    request = {"max_epochs": 3}
     assert server.request("POST", f"/train/{bundle}", json=request).ok
     while server.request("GET", "/train/").json()["status"] == "SUBMITTED":
         time.sleep(0.1)
@@ -133,3 +142,7 @@ def test_training_makes_a_better_informed_model_and_a_failed_one_changes_nothing
     assert run["settings"]["preset"] == "trained" and not run["settings"]["synthetic_data"]
     for name in names(bundle):
         server.request("DELETE", f"/datastore/label?id={name}&tag=final")
+    model.joinpath("model.pt").rename(model / "away.pt")
+    answer = server.infer(f"{bundle}_00", bundle, model_filename="model.pt")
+    assert answer.status_code == 409 and "no weights" in answer.json()["detail"]
+    model.joinpath("away.pt").rename(model / "model.pt")

@@ -95,12 +95,13 @@ def test_wrong_settings_are_named(tiny, wrong, message):
         DDADNet(**tiny | wrong)
 
 
-def test_half_a_model_is_never_loaded(make_net):
+def test_half_a_model_never_counts_as_loaded(make_net):
     network, other = make_net("AE"), make_net("AE", seed=1)
     assert not network.loaded
     weights = other.state_dict()
     with pytest.raises(RuntimeError, match="Missing key"):
         network.load_state_dict(dict(list(weights.items())[:-1]), strict=False)
+    assert not network.loaded
     network.load_state_dict(weights)
     assert network.loaded and all(torch.equal(value, weights[name]) for name, value in network.state_dict().items())
 

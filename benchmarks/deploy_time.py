@@ -25,9 +25,8 @@ from pydicom.uid import generate_uid
 from monai_ddad.checkpoints import atomic_file
 from monai_ddad.deploy.dicom_objects import OBJECTS
 from monai_ddad.deploy.findings import Model
+from monai_ddad.deploy.kinds import DEFAULT_KINDS
 from monai_ddad.deploy.studies import group_instances, read_folder
-
-WRITTEN = ("overlay", "report", "segmentation")
 
 
 def copies(film: Path, folder: Path, number: int) -> Path:
@@ -84,13 +83,13 @@ def parts(film: Path, bundle: Path, models: Path, number: int, root: Path) -> di
         note("score", lambda: predictor.predict(dataset))  # noqa: B023
         heats = note("map on the film's grid", lambda: [predictor.heat_map(dataset, k) for k in range(number)])  # noqa: B023
         note("percentiles of the map", lambda: [predictor.percentiles(heat.values) for heat in heats])  # noqa: B023
-        findings = model.find(images)[0]
-        for kind in WRITTEN:
+        findings = [model.locate(one) for one in model.score(images)[0]]
+        for kind in DEFAULT_KINDS:
             objects = note(f"make {kind}", lambda: [OBJECTS[kind](one, model) for one in findings])  # noqa: B023
             for k, made in enumerate(objects):
                 note("write", lambda: write(made, root / f"{k}.dcm"))  # noqa: B023
     medians = {name: statistics.median(values[len(values) // 4 :]) for name, values in found.items()}
-    medians["write"] *= number * len(WRITTEN)  # of one file to all of a film
+    medians["write"] *= number * len(DEFAULT_KINDS)  # of one file to all of a film
     return medians
 
 

@@ -19,7 +19,7 @@ from monai_ddad.engines.placement import autocast
 from monai_ddad.networks import DDADNet
 from monai_ddad.outputs import HeatMap, decide, restore_map, volume_scores
 from monai_ddad.protocol import reason
-from monai_ddad.transforms.read import File, Source
+from monai_ddad.transforms.read import File
 
 __all__ = ["Predictor", "Result", "most_common_reason", "weights_file"]
 
@@ -101,8 +101,8 @@ class Predictor:
         alpha = parser.get_parsed_content("alpha")
         self.alpha = self.network.calibration.rate if alpha is None else float(alpha)
 
-    def read(self, images: Sequence[Source | Sequence[File]], num_workers: int | None = None) -> ResidentDataset:
-        """Read items, each a path, a ``pydicom.Dataset``, the list of those of a DICOM series, or what was read before.
+    def read(self, images: Sequence[File | Sequence[File]], num_workers: int | None = None) -> ResidentDataset:
+        """Read items, each a path, a ``pydicom.Dataset``, or the list of those of a DICOM series.
 
         Returns:
             what could be read; failures are in its ``errors``.

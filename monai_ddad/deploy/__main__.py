@@ -10,15 +10,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from monai_ddad.checkpoints import CheckpointError
+from monai_ddad.deploy.kinds import DEFAULT_KINDS, KINDS
 
 DESCRIPTION = """\
 DDAD (dual-distribution discrepancy for anomaly detection): scores the DICOM studies and pictures of a folder, and
 writes an overlay, a structured report and a segmentation of each DICOM image, and results.json. Not a diagnosis.
 
-exit codes: 0 at least one image was scored (results.json lists the files that were not used), 1 none was, or the
+exit codes: 0 something was written of at least one image (results.json lists what was not used), 1 of none, or the
 output cannot be written, 2 wrong usage, 130 stopped.
 """
-OBJECTS = ("overlay", "report", "segmentation", "parametric_map")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -34,6 +34,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=options.log_level, format="%(message)s")
     if not options.input.is_dir():
         return _fail("the input folder does not exist.")
+    if options.output.resolve().is_relative_to(options.input.resolve()):
+        return _fail("the output folder must not be the input folder or in it.")
     rules = None
     try:
         if options.rules is not None:
@@ -41,6 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.output.mkdir(parents=True, exist_ok=True)
         if not os.access(options.output, os.W_OK | os.X_OK):
             return _fail("the output folder cannot be written to.")
+        if any(options.output.iterdir()):  # objects of other patients might be taken for those of this run
+            return _fail("the output folder is not empty: give another one.")
 
         from monai_ddad.deploy.application import DDADApplication
         from monai_ddad.deploy.findings import Model
@@ -55,7 +59,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(f"a file or folder cannot be read or written: {error.strerror or type(error).__name__}.")
     except KeyboardInterrupt:
         return _fail("stopped.", 130)
-    return 0 if application.results else _fail("no image could be scored: results.json says why.")
+    if not any(row["written"] for row in application.results):
+        return _fail("no image could be scored, or nothing written of it: results.json says why.")
+    return 0
 
 
 def _fail(message: str, code: int = 1) -> int:
@@ -85,7 +91,7 @@ def _parser() -> argparse.ArgumentParser:
         "--models_dir", type=Path, help="folder of model.pt and run.json (default: the bundle's models)"
     )
     parser.add_argument(
-        "--objects", nargs="+", choices=OBJECTS, default=OBJECTS[:3], help="what to write of each DICOM image"
+        "--objects", nargs="+", choices=KINDS, default=DEFAULT_KINDS, help="what to write of each DICOM image"
     )
     parser.add_argument("--percentile", type=float, default=99.0, help="of normal pixels, where the region begins")
     parser.add_argument("--alpha", type=float, help="rate of false alarms (default: the model's)")

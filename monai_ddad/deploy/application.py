@@ -13,6 +13,7 @@ from monai.deploy.conditions import CountCondition
 from monai.deploy.core import Application
 
 from monai_ddad.deploy.findings import Model
+from monai_ddad.deploy.kinds import DEFAULT_KINDS
 from monai_ddad.deploy.operators import (
     AnomalyOperator,
     DicomWriterOperator,
@@ -22,7 +23,7 @@ from monai_ddad.deploy.operators import (
 )
 from monai_ddad.deploy.studies import Unusable
 
-__all__ = ["DDADApplication", "default_rules"]
+__all__ = ["DDADApplication", "check_rules", "default_rules"]
 
 
 def default_rules(modalities: Sequence[str] | None) -> str:
@@ -41,6 +42,24 @@ def default_rules(modalities: Sequence[str] | None) -> str:
     return json.dumps({"selections": [{"name": ", ".join(modalities), "conditions": condition}]})
 
 
+def check_rules(rules: str) -> str:
+    """Return rules that have the form of the SDK's.
+
+    Raises:
+        ValueError: they do not.
+    """
+    try:
+        selections = json.loads(rules)["selections"]
+        right = bool(selections) and all(
+            isinstance(one["conditions"], dict) and one["conditions"] for one in selections
+        )
+    except (KeyError, TypeError, ValueError):
+        right = False
+    if not right:
+        raise ValueError('rules must have the form {"selections": [{"name": "", "conditions": {"Modality": "^MR$"}}]}.')
+    return rules
+
+
 class DDADApplication(Application):
     """Score the studies of one folder.
 
@@ -52,6 +71,9 @@ class DDADApplication(Application):
         rules: JSON in the SDK's format; None selects the modalities that the bundle takes.
         identifiers: whether ``results.json`` holds UIDs.
 
+    Raises:
+        ValueError: the rules have another form.
+
     Attributes:
         unusable: after a run, what could not be used.
         results: after a run, the rows of ``results.json``, one an image that was scored.
@@ -62,19 +84,19 @@ class DDADApplication(Application):
         input_folder: Path,
         output_folder: Path,
         model: Model,
-        objects: Sequence[str] = ("overlay", "report", "segmentation"),
+        objects: Sequence[str] = DEFAULT_KINDS,
         rules: str | None = None,
         identifiers: bool = False,
     ) -> None:
+        super().__init__([sys.executable])
         self.input_folder = input_folder
         self.output_folder = output_folder
         self.model = model
         self.objects = objects
-        self.rules = default_rules(model.predictor.modalities) if rules is None else rules
+        self.rules = default_rules(model.predictor.modalities) if rules is None else check_rules(rules)
         self.identifiers = identifiers
         self.unusable: list[Unusable] = []
         self.results: list[dict[str, Any]] = []
-        super().__init__([sys.executable])
 
     def compose(self) -> None:
         """Connect the operators."""
@@ -90,15 +112,15 @@ class DDADApplication(Application):
             name="anomaly",
         )
         folder: dict[str, Any] = {"model": self.model, "output_folder": self.output_folder}
-        dicom = DicomWriterOperator(self, **folder, objects=self.objects, unusable=unusable, name="dicom_writer")
+        dicom = DicomWriterOperator(self, **folder, objects=self.objects, name="dicom_writer")
         table = JsonWriterOperator(
             self, **folder, unusable=unusable, results=self.results, identifiers=self.identifiers, name="json_writer"
         )
         self.add_flow(loader, selector, {("dicom_study_list", "dicom_study_list")})
         self.add_flow(loader, anomaly, {("pictures", "pictures")})
         self.add_flow(selector, anomaly, {("study_selected_series_list", "study_selected_series_list")})
-        self.add_flow(anomaly, dicom, {("findings", "findings")})
-        self.add_flow(anomaly, table, {("findings", "findings")})
+        self.add_flow(anomaly, dicom, {("scored", "scored")})
+        self.add_flow(anomaly, table, {("scored", "scored")})
         self.add_flow(dicom, table, {("written", "written")})
 
     def run(self) -> None:

@@ -6,6 +6,7 @@ the images as it is, and of the rest of their headers nothing but UIDs, the stud
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import textwrap
 from collections.abc import Callable
@@ -23,6 +24,7 @@ from pydicom.uid import (
     OphthalmicPhotography16BitImageStorage,
     generate_uid,
 )
+from pydicom.valuerep import DA, TM
 
 from monai_ddad.deploy.findings import EYE, Finding, Model
 from monai_ddad.outputs import add_colour_bar, overlay_heat_map
@@ -89,6 +91,7 @@ KEPT = (  # UIDs, times and geometry, which hold no free text
     "SliceThickness",
     "SpacingBetweenSlices",
 )
+PLACE = ("FrameOfReferenceUID", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness")
 MACROS = ("PixelMeasuresSequence", "PlanePositionSequence", "PlaneOrientationSequence")
 MULTIFRAME_IMAGES = (OphthalmicPhotography8BitImageStorage, OphthalmicPhotography16BitImageStorage)
 EMPTY = (  # what highdicom reads of an image, present or not
@@ -119,7 +122,7 @@ def draw_overlay(finding: Finding, model: Model) -> Image.Image:
     picture = add_colour_bar(overlay_heat_map(finding.heat.image(), finding.picture_percentiles))
     lines = [f"{result.score} {result.scores[result.score]:.4g}   {_decision(finding, model)}"]
     if finding.heat.slice is not None:
-        lines.append(f"mean of {result.slices} slices, shown is slice {finding.heat.slice}")
+        lines.append(f"mean of {result.slices} slices, shown is slice {finding.heat.slice} of the volume, from 0")
     if result.out_of_protocol:
         lines.append(f"OUT OF PROTOCOL: {result.out_of_protocol}")
     lines += [f"DDAD {model.name} {model.version}", NOTICE]
@@ -138,7 +141,8 @@ def _decision(finding: Finding, model: Model) -> str:
     result = finding.result
     if result.p_value is None:
         return "not calibrated"
-    return f"p {result.p_value:.3g}   alpha {model.alpha:g}   {'FLAGGED' if result.flagged else 'not flagged'}"
+    decision = "FLAGGED" if result.flagged else "not flagged"
+    return f"percentile {result.percentile:.1f}   p {result.p_value:.3g}   alpha {model.alpha:g}   {decision}"
 
 
 def overlay(finding: Finding, model: Model) -> Dataset:
@@ -153,7 +157,7 @@ def overlay(finding: Finding, model: Model) -> Dataset:
         patient_orientation=("L", "F"),
         manufacturer=MAKER,
         transfer_syntax_uid=ExplicitVRLittleEndian,
-        **_uids(901),
+        **_uids(finding, model, 901),
     )
     made["PatientOrientation"].value = None  # that of the source would also have to hold for the caption
     made.ManufacturerModelName, made.SoftwareVersions = model.name, model.software
@@ -197,7 +201,7 @@ def segmentation(finding: Finding, model: Model) -> Dataset:
         content_label="DDAD",
         content_description=f"Anomaly map above {finding_level(model)}",
         **_equipment(model),
-        **_uids(902),
+        **_uids(finding, model, 902),
     )
     if "FrameOfReferenceUID" not in made:
         made.PatientOrientation = None
@@ -234,7 +238,7 @@ def parametric_map(finding: Finding, model: Model) -> Dataset:
         content_label="DDAD",
         content_description=f"Anomaly map {finding.result.score}",
         **_equipment(model),
-        **_uids(903),
+        **_uids(finding, model, 903),
     )
     return _finish(made, finding, model, "DDAD anomaly map")
 
@@ -289,7 +293,7 @@ def report(finding: Finding, model: Model) -> Dataset:
         is_final=False,
         is_verified=False,
         manufacturer=MAKER,
-        **_uids(904),
+        **_uids(finding, model, 904),
     )
     made.ManufacturerModelName, made.SoftwareVersions = model.name, model.software
     return _finish(made, finding, model, "DDAD report")
@@ -307,11 +311,14 @@ def _code(value: str, meaning: str) -> CodedConcept:
     return CodedConcept(value, SCHEME, meaning)
 
 
-def _uids(series_number: int) -> dict[str, Any]:
+def _uids(finding: Finding, model: Model, series_number: int) -> dict[str, Any]:
+    """Return UIDs that are the same whenever the same model finds the same of the same images, so nothing doubles."""
+    known = [str(dataset.SOPInstanceUID) for dataset in finding.image.datasets]
+    known += [model.name, model.version, finding.result.score, f"{model.percentile:g} {model.alpha:g} {series_number}"]
     return {
-        "series_instance_uid": generate_uid(),
+        "series_instance_uid": generate_uid(entropy_srcs=["series", *known]),
         "series_number": series_number,
-        "sop_instance_uid": generate_uid(),
+        "sop_instance_uid": generate_uid(entropy_srcs=["instance", *known]),
         "instance_number": 1,
     }
 
@@ -344,6 +351,20 @@ def _references(finding: Finding, model: Model) -> list[Dataset]:
                 del stand_in[keyword]
         stand_in.Modality = dataset.get("Modality") or "OT"
         stand_in.BodyPartExamined = model.body_part
+        for keyword, parse in (("StudyDate", DA), ("StudyTime", TM)):
+            with contextlib.suppress(ValueError, OverflowError):
+                parse(stand_in[keyword].value)
+                continue
+            stand_in[keyword].value = None
+        if finding.heat.affine is not None:
+            if "FrameOfReferenceUID" not in stand_in:
+                stand_in.FrameOfReferenceUID = generate_uid(entropy_srcs=["frame", str(dataset.SeriesInstanceUID)])
+            if not stand_in.get("SliceThickness"):
+                stand_in.SliceThickness = f"{np.linalg.norm(finding.heat.affine[:3, 2]):.6g}"
+        elif not all(keyword in stand_in for keyword in PLACE):
+            for keyword in (*PLACE[:3], "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"):
+                if keyword in stand_in:
+                    del stand_in[keyword]
         if stand_in.SOPClassUID in MULTIFRAME_IMAGES and "NumberOfFrames" not in stand_in:
             stand_in.NumberOfFrames = 1
         stand_in.file_meta = dataset.file_meta

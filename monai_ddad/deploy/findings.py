@@ -5,44 +5,48 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from monai.data import MetaTensor
 
 import monai_ddad
 from monai_ddad.deploy.studies import ScoredImage, Unusable
 from monai_ddad.inference import Predictor, Result, weights_file
 from monai_ddad.outputs import HeatMap
-from monai_ddad.transforms import ImageReadError
-from monai_ddad.transforms.formats.quiet import quiet
 
-__all__ = ["EYE", "Finding", "Model", "find_bundle"]
+__all__ = ["EYE", "Finding", "Model", "Scored", "find_bundle"]
 
-BATCH = 16  # images that are held in memory and scored at a time
+BATCH = 64  # images that are read and scored at a time
 EYE = "EYE"  # body part of a bundle whose images name none
 
 
 @dataclass(frozen=True)
-class Finding:
-    """What is found of one image.
+class Scored:
+    """An image that was scored.
 
     Attributes:
         image: the film, photograph or volume.
         result: scores and decision.
-        heat: the map of the deciding score on the image's grid.
-        percentiles: of the shape of ``heat.values``, the share of normal pixels that lie lower, in [0, 100].
-        picture_percentiles: of the shape of ``heat.picture_values``.
-        region: bool of the shape of ``heat.values``, where the map lies above the chosen percentile.
     """
 
     image: ScoredImage
     result: Result
+
+
+@dataclass(frozen=True)
+class Finding(Scored):
+    """A scored image with its map.
+
+    Attributes:
+        heat: the map of the deciding score on the image's grid.
+        picture_percentiles: of the shape of ``heat.picture_values``, the share of normal pixels that lie lower, in
+            [0, 100].
+        region: bool of the shape of ``heat.values``, where the map lies above the chosen percentile.
+    """
+
     heat: HeatMap
-    percentiles: np.ndarray
     picture_percentiles: np.ndarray
     region: np.ndarray
 
@@ -76,36 +80,28 @@ class Model:
         self.software = monai_ddad.__version__
         self.body_part = (self.predictor.body_parts or (EYE,))[0]
 
-    def find(self, images: Sequence[ScoredImage]) -> tuple[list[Finding], list[Unusable]]:
+    def score(self, images: Sequence[ScoredImage]) -> tuple[list[Scored], list[Unusable]]:
         """Score images in batches.
 
         Returns:
             what is found, in their order, and the images that cannot be read.
         """
-        found: list[Finding] = []
+        scored: list[Scored] = []
         unusable: list[Unusable] = []
         for start in range(0, len(images), BATCH):
             part = images[start : start + BATCH]
-            with quiet, ThreadPoolExecutor() as pool:
-                read = list(pool.map(self._read, part))
-            unusable += [Unusable(part[i].positions, one) for i, one in enumerate(read) if isinstance(one, str)]
-            part = [image for image, one in zip(part, read) if not isinstance(one, str)]
-            dataset = self.predictor.read([one for one in read if not isinstance(one, str)])
+            dataset = self.predictor.read([image.source for image in part])
             unusable += [Unusable(part[place].positions, reason) for place, reason in dataset.errors.items()]
-            for place, result in self.predictor.predict(dataset).items():
-                heat = self.predictor.heat_map(dataset, place)
-                percentiles = self.predictor.percentiles(heat.values)
-                picture = percentiles if heat.affine is None else self.predictor.percentiles(heat.picture_values)
-                region = percentiles > self.percentile
-                found.append(Finding(part[place], result, heat, percentiles, picture, region))
-        return found, unusable
+            scored += [Scored(part[place], result) for place, result in self.predictor.predict(dataset).items()]
+        return scored, unusable
 
-    def _read(self, image: ScoredImage) -> MetaTensor | str:
-        """Decode an image once, for its score and its map; or return why it cannot be."""
-        try:
-            return self.predictor.reading({"image": image.source})["image"]
-        except ImageReadError as error:
-            return str(error)
+    def locate(self, scored: Scored) -> Finding:
+        """Compute the map of a scored image, which is read again: maps of many films would fill the memory."""
+        dataset = self.predictor.read([scored.image.source], num_workers=1)
+        heat = self.predictor.heat_map(dataset, 0)
+        percentiles = self.predictor.percentiles(heat.values)
+        picture = percentiles if heat.affine is None else self.predictor.percentiles(heat.picture_values)
+        return Finding(scored.image, scored.result, heat, picture, percentiles > self.percentile)
 
 
 def find_bundle(folder: Path) -> Path:

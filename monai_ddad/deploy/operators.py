@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -18,8 +19,9 @@ from pydicom.dataset import Dataset
 
 from monai_ddad.checkpoints import atomic_file
 from monai_ddad.deploy.dicom_objects import OBJECTS, draw_overlay
-from monai_ddad.deploy.findings import Finding, Model
-from monai_ddad.deploy.studies import Instance, ScoredImage, Unusable, group_instances, read_folder
+from monai_ddad.deploy.findings import Finding, Model, Scored
+from monai_ddad.deploy.kinds import DEFAULT_KINDS, KINDS
+from monai_ddad.deploy.studies import Instance, ScoredImage, Unusable, group_instances, list_pictures, read_folder
 from monai_ddad.transforms.formats.quiet import quiet
 
 __all__ = [
@@ -33,8 +35,17 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
+SERIES = (
+    "SeriesDate",
+    "SeriesTime",
+    "SeriesDescription",
+    "SeriesNumber",
+    "Modality",
+    "BodyPartExamined",
+    "PatientPosition",
+)
 POSITION = "ddad_position"  # attribute of a data set: the position of its file
-NOT_SELECTED = "a series that the selection rules leave out, as of another modality"
+NOT_SELECTED = "a series that the selection rules leave out, as of another modality, or cannot be applied to"
 
 
 class StudyLoaderOperator(DICOMDataLoaderOperator):
@@ -66,10 +77,11 @@ class StudyLoaderOperator(DICOMDataLoaderOperator):
 
     def compute(self, op_input: Any, op_output: Any, context: Any) -> None:
         """Load the folder."""
-        instances, pictures, unusable = read_folder(Path(self.input_path))
+        folder = Path(self.input_path)
+        instances, unusable = read_folder(folder)
         self.unusable += unusable
         op_output.emit(self.to_studies(instances), self.output_name)
-        op_output.emit(pictures, "pictures")
+        op_output.emit(list_pictures(folder), "pictures")
 
     def to_studies(self, instances: Sequence[Instance]) -> list[DICOMStudy]:
         """Sort instances by study and series."""
@@ -85,9 +97,8 @@ class StudyLoaderOperator(DICOMDataLoaderOperator):
                     self.populate_study_attributes(studies[study], dataset)
                 if (study, of_series) not in series:
                     made = series[study, of_series] = DICOMSeries(of_series)
-                    for keyword in ("SeriesDate", "SeriesTime", "Modality", "SeriesDescription", "BodyPartExamined"):
+                    for keyword in SERIES:
                         setattr(made, keyword, dataset.get(keyword))
-                    made.SeriesNumber = dataset.get("SeriesNumber")
                     studies[study].add_series(made)
                 series[study, of_series].add_sop_instance(dataset)
         return list(studies.values())
@@ -114,7 +125,7 @@ class PictureLoaderOperator(Operator):
 
     def compute(self, op_input: Any, op_output: Any, context: Any) -> None:
         """List the folder."""
-        op_output.emit(read_folder(self.input_folder)[1], "pictures")
+        op_output.emit(list_pictures(self.input_folder), "pictures")
 
 
 class SeriesSelectorOperator(DICOMSeriesSelectorOperator):
@@ -148,7 +159,10 @@ class SeriesSelectorOperator(DICOMSeriesSelectorOperator):
         sort_by_sop_instance_count: bool = False,
     ) -> list[StudySelectedSeries]:
         """Select; see the SDK's operator."""
-        chosen = super().filter(selection_rules, dicom_study_list, all_matched, sort_by_sop_instance_count)
+        chosen: list[StudySelectedSeries] = []
+        for study in dicom_study_list:
+            with contextlib.suppress(AttributeError, NotImplementedError, TypeError, ValueError):  # its headers are odd
+                chosen += super().filter(selection_rules, [study], all_matched, sort_by_sop_instance_count)
         kept = {id(one.series) for study in chosen for one in study.selected_series}
         left_out = [series for study in dicom_study_list for series in study.get_all_series() if id(series) not in kept]
         for series in left_out:
@@ -166,7 +180,7 @@ class AnomalyOperator(Operator):
         pictures: list of :class:`monai_ddad.deploy.studies.ScoredImage`; may be missing.
 
     Named output:
-        findings: list of :class:`monai_ddad.deploy.findings.Finding`.
+        scored: list of :class:`monai_ddad.deploy.findings.Scored`.
 
     The images are read from the DICOM data sets by the bundle's own transforms, so the score is that of the bundle.
 
@@ -195,7 +209,7 @@ class AnomalyOperator(Operator):
         """Name the ports."""
         for port in self.ports:
             spec.input(port)
-        spec.output("findings")
+        spec.output("scored")
 
     def compute(self, op_input: Any, op_output: Any, context: Any) -> None:
         """Score what arrived."""
@@ -203,9 +217,9 @@ class AnomalyOperator(Operator):
         for port in self.ports:
             arrived = op_input.receive(port)
             images += arrived if port == "pictures" else _selected_images(arrived)
-        findings, unusable = self.model.find(images)
+        scored, unusable = self.model.score(images)
         self.unusable += unusable
-        op_output.emit(findings, "findings")
+        op_output.emit(scored, "scored")
 
 
 def _selected_images(studies: Sequence[StudySelectedSeries]) -> list[ScoredImage]:
@@ -225,20 +239,20 @@ class DicomWriterOperator(Operator):
     """Write what is found of DICOM images as DICOM objects, and overlays of pictures as PNG.
 
     Files are named after the position of the image's first file, such as ``000000_overlay.dcm``. Each appears when it
-    is complete.
+    is complete. Maps are computed here, one after the other.
 
     Named input:
-        findings: list of :class:`monai_ddad.deploy.findings.Finding`.
+        scored: list of :class:`monai_ddad.deploy.findings.Scored`.
 
     Named output:
-        written: list of the names of each finding's files; no receiver is needed.
+        written: for each image ``{"written": names of the files, "not_written": reasons by kind}``; no receiver is
+            needed.
 
     Args:
         fragment: the application.
-        model: the model that found it.
+        model: the model that scored them.
         output_folder: folder to write to.
-        objects: what to write, names of :data:`monai_ddad.deploy.dicom_objects.OBJECTS`.
-        unusable: list to which images are added of which an object cannot be made.
+        objects: what to write, names of :data:`monai_ddad.deploy.kinds.KINDS`.
     """
 
     def __init__(
@@ -247,55 +261,53 @@ class DicomWriterOperator(Operator):
         *args: Any,
         model: Model,
         output_folder: Path,
-        objects: Sequence[str] = ("overlay", "report", "segmentation"),
-        unusable: list[Unusable] | None = None,
+        objects: Sequence[str] = DEFAULT_KINDS,
         **kwargs: Any,
     ) -> None:
-        unknown = set(objects) - set(OBJECTS)
-        if unknown:
-            raise ValueError(f"objects must be among {', '.join(OBJECTS)}.")
+        if set(objects) - set(KINDS):
+            raise ValueError(f"objects must be among {', '.join(KINDS)}.")
         self.model = model
         self.output_folder = output_folder
         self.objects = tuple(objects)
-        self.unusable = [] if unusable is None else unusable
         super().__init__(fragment, *args, **kwargs)
 
     def setup(self, spec: OperatorSpec) -> None:
         """Name the ports."""
-        spec.input("findings")
+        spec.input("scored")
         spec.output("written").condition(ConditionType.NONE)
 
     def compute(self, op_input: Any, op_output: Any, context: Any) -> None:
         """Write the files."""
-        op_output.emit([self._write(finding) for finding in op_input.receive("findings")], "written")
+        op_output.emit([self._write(self.model.locate(one)) for one in op_input.receive("scored")], "written")
 
-    def _write(self, finding: Finding) -> list[str]:
+    def _write(self, finding: Finding) -> dict[str, Any]:
         stem = f"{finding.image.positions[0]:06d}"
         if not finding.image.datasets:
             with atomic_file(self.output_folder / f"{stem}_overlay.png") as file:
                 draw_overlay(finding, self.model).save(file, format="PNG")
-            return [f"{stem}_overlay.png"]
-        names = []
+            return {"written": [f"{stem}_overlay.png"], "not_written": {}}
+        names, failed = [], {}
         for kind in self.objects:
             try:
                 with quiet:  # highdicom's warnings quote what they object to
                     made = OBJECTS[kind](finding, self.model)
                     with atomic_file(self.output_folder / f"{stem}_{kind}.dcm") as file:
                         made.save_as(file, enforce_file_format=True)
-            except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:  # an odd header
-                reason = f"its {kind} cannot be made of such a header ({type(error).__name__})"
-                self.unusable.append(Unusable(finding.image.positions, reason))
+            except OSError:
+                raise
+            except Exception as error:  # odd headers end in almost any error
+                failed[kind] = f"it cannot be made of such a header ({type(error).__name__})"
             else:
                 names.append(f"{stem}_{kind}.dcm")
-        return names
+        return {"written": names, "not_written": failed}
 
 
 class JsonWriterOperator(Operator):
     """Write ``results.json``: what was found of each image, by the positions of its files, and what cannot be used.
 
     Named input:
-        findings: list of :class:`monai_ddad.deploy.findings.Finding`.
-        written: names of the files written of each.
+        scored: list of :class:`monai_ddad.deploy.findings.Scored`.
+        written: what :class:`DicomWriterOperator` gives.
 
     Args:
         fragment: the application.
@@ -326,13 +338,13 @@ class JsonWriterOperator(Operator):
 
     def setup(self, spec: OperatorSpec) -> None:
         """Name the ports."""
-        spec.input("findings")
+        spec.input("scored")
         spec.input("written")
 
     def compute(self, op_input: Any, op_output: Any, context: Any) -> None:
         """Write the file."""
-        findings, written = op_input.receive("findings"), op_input.receive("written")
-        self.results += [self._row(finding, names) for finding, names in zip(findings, written, strict=True)]
+        scored, written = op_input.receive("scored"), op_input.receive("written")
+        self.results += [self._row(one, files) for one, files in zip(scored, written, strict=True)]
         unusable = [
             {"files": list(one.positions), "reason": one.reason}
             for one in sorted(self.unusable, key=lambda one: one.positions)
@@ -350,14 +362,16 @@ class JsonWriterOperator(Operator):
         for one in self.unusable:
             several = f" and {len(one.positions) - 1} more" if len(one.positions) > 1 else ""
             logger.warning(f"file {one.positions[0]}{several} not used: {one.reason}")
-        logger.info(
-            f"{len(findings)} images are scored, {sum(len(one.positions) for one in self.unusable)} files are not"
-        )
+        for row in self.results:
+            for kind, reason in row["not_written"].items():
+                logger.warning(f"the {kind} of file {row['files'][0]} is not written: {reason}")
+        left_out = sum(len(one.positions) for one in self.unusable)
+        logger.info(f"{len(self.results)} images are scored, {left_out} files are not used")
 
-    def _row(self, finding: Finding, names: list[str]) -> dict[str, Any]:
-        row = {"files": list(finding.image.positions), **finding.result.summary(), "written": names}
-        if self.identifiers and finding.image.datasets:
-            first = finding.image.datasets[0]
+    def _row(self, scored: Scored, files: dict[str, Any]) -> dict[str, Any]:
+        row = {"files": list(scored.image.positions), **scored.result.summary(), **files}
+        if self.identifiers and scored.image.datasets:
+            first = scored.image.datasets[0]
             row["study"], row["series"] = str(first.StudyInstanceUID), str(first.SeriesInstanceUID)
-            row["instances"] = [str(dataset.SOPInstanceUID) for dataset in finding.image.datasets]
+            row["instances"] = [str(dataset.SOPInstanceUID) for dataset in scored.image.datasets]
         return row

@@ -1,8 +1,7 @@
 """From PACS to PACS: what arrives in Orthanc is scored, and the results go back into the same study.
 
 ``python -m monai_ddad.deploy.orthanc -m BUNDLE --url http://127.0.0.1:8042`` asks Orthanc for what changed, fetches
-each study that has been stable for Orthanc's ``StableAge``, and stores the objects that are made of it. A series is
-marked when it is done (metadata 4660), so that after a restart nothing is done twice.
+each XX
 """
 
 from __future__ import annotations
@@ -21,6 +20,7 @@ import requests
 from monai_ddad.checkpoints import CheckpointError
 from monai_ddad.deploy.application import DDADApplication
 from monai_ddad.deploy.findings import Model
+from monai_ddad.deploy.kinds import DEFAULT_KINDS
 
 __all__ = ["OrthancWatcher"]
 
@@ -47,7 +47,7 @@ class OrthancWatcher:
         self,
         url: str,
         model: Model,
-        objects: Sequence[str] = ("overlay", "report", "segmentation"),
+        objects: Sequence[str] = DEFAULT_KINDS,
         login: tuple[str, str] | None = None,
     ) -> None:
         self.url = url.rstrip("/")
@@ -79,31 +79,44 @@ class OrthancWatcher:
         if found.status_code == 404:  # deleted meanwhile
             return False
         found.raise_for_status()
-        new = [one["ID"] for one in found.json() if not self._is_marked(one["ID"])]
+        new = {one["ID"]: one["Instances"] for one in found.json() if not self._is_marked(one["ID"], one["Instances"])}
+        if not new:
+            return False
+        try:
+            scored = self._run([instance for instances in new.values() for instance in instances])
+        except requests.RequestException:
+            raise
+        except Exception as error:  # of one study, which must not stop the others
+            logger.warning(f"a study could not be scored ({type(error).__name__})")
+            scored = False
+        for series, instances in new.items():
+            self._mark(series, len(instances))
+        return scored
+
+    def _run(self, instances: Sequence[str]) -> bool:
         with tempfile.TemporaryDirectory() as folder:
             incoming, outgoing = Path(folder, "in"), Path(folder, "out")
             for path in (incoming, outgoing):
                 path.mkdir()
-            for series in new:
-                for instance in self._get(f"series/{series}/instances").json():
-                    file = incoming / f"{instance['ID']}.dcm"
-                    file.write_bytes(self._get(f"instances/{instance['ID']}/file").content)
+            for instance in instances:
+                (incoming / f"{instance}.dcm").write_bytes(self._get(f"instances/{instance}/file").content)
             application = DDADApplication(incoming, outgoing, self.model, self.objects)
-            if new:
-                application.run()
+            application.run()
             for path in sorted(outgoing.glob("*.dcm")):
                 answer = self.session.post(f"{self.url}/instances", data=path.read_bytes(), timeout=TIMEOUT)
                 answer.raise_for_status()
-                self._mark(answer.json()["ParentSeries"])
-        for series in new:
-            self._mark(series)
+                self._mark(answer.json()["ParentSeries"], 1)
         return bool(application.results)
 
-    def _is_marked(self, series: str) -> bool:
-        return self.session.get(f"{self.url}/series/{series}/{MARK}", timeout=TIMEOUT).ok
+    def _is_marked(self, series: str, instances: Sequence[str]) -> bool:
+        answer = self.session.get(f"{self.url}/series/{series}/{MARK}", timeout=TIMEOUT)
+        if answer.status_code == 404:
+            return False
+        answer.raise_for_status()
+        return answer.text == str(len(instances))
 
-    def _mark(self, series: str) -> None:
-        answer = self.session.put(f"{self.url}/series/{series}/{MARK}", data=self.model.version, timeout=TIMEOUT)
+    def _mark(self, series: str, instances: int) -> None:
+        answer = self.session.put(f"{self.url}/series/{series}/{MARK}", data=str(instances), timeout=TIMEOUT)
         answer.raise_for_status()
 
     def _get(self, path: str) -> requests.Response:

@@ -14,10 +14,33 @@ from monai_ddad.data.series import series_key
 from monai_ddad.transforms import ImageReadError
 from monai_ddad.transforms.formats.dicom_file import looks_like_dicom, parse_dicom
 from monai_ddad.transforms.formats.quiet import quiet
+from monai_ddad.transforms.read import MAX_BYTES
 
-__all__ = ["Instance", "ScoredImage", "Unusable", "group_instances", "read_folder", "read_instance"]
+__all__ = [
+    "Instance",
+    "ScoredImage",
+    "Unusable",
+    "group_instances",
+    "list_files",
+    "list_pictures",
+    "read_folder",
+    "read_instance",
+]
 
 NEEDED = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID")  # to refer to an image
+DESCRIBING = (  # by which studies and series are told apart and selected
+    "StudyID",
+    "StudyDate",
+    "StudyTime",
+    "StudyDescription",
+    "AccessionNumber",
+    "SeriesDate",
+    "SeriesTime",
+    "SeriesDescription",
+    "SeriesNumber",
+    "BodyPartExamined",
+    "PatientPosition",
+)
 
 
 @dataclass(frozen=True)
@@ -74,6 +97,8 @@ def read_instance(path: Path) -> Dataset:
         ImageReadError: it cannot be read, or lacks what a result needs to refer to it.
     """
     try:
+        if path.stat().st_size > MAX_BYTES:
+            raise ImageReadError(f"the file is larger than {MAX_BYTES} bytes")
         content = path.read_bytes()
     except OSError as error:
         raise ImageReadError(f"the file cannot be read ({error.strerror})") from None
@@ -83,28 +108,46 @@ def read_instance(path: Path) -> Dataset:
         raise ImageReadError("neither a DICOM file nor a picture")
     with quiet:
         file = parse_dicom(content)
-        for keyword in NEEDED:
-            if not file.dataset.get(keyword):
+        for keyword in (*NEEDED, "Modality", *DESCRIBING):
+            try:
+                value = file.dataset.get(keyword)
+            except Exception:  # an element of a damaged file raises almost anything
+                raise ImageReadError(f"{keyword} of the header is damaged") from None
+            if keyword in NEEDED and not value:
                 raise ImageReadError(f"{keyword} is missing from the header")
-    file.dataset.file_meta = FileMetaDataset()
-    file.dataset.file_meta.TransferSyntaxUID = UID(file.syntax)
+            if keyword not in DESCRIBING and not isinstance(value or "", str):
+                raise ImageReadError(f"{keyword} of the header is not one value")
+        file.dataset.file_meta = FileMetaDataset()
+        file.dataset.file_meta.TransferSyntaxUID = UID(file.syntax)
     return file.dataset
 
 
-def read_folder(folder: Path) -> tuple[list[Instance], list[ScoredImage], list[Unusable]]:
-    """Read all files of a folder and its subfolders, sorted by path; hidden ones and DICOMDIR are left out.
+def list_files(folder: Path) -> list[Path]:
+    """Return all files of a folder and its subfolders, sorted by path; hidden ones and DICOMDIR are left out."""
+    paths = (path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
+    return sorted(path for path in paths if path.name.upper() != "DICOMDIR")
+
+
+def list_pictures(folder: Path) -> list[ScoredImage]:
+    """Return the PNG, JPEG, TIFF, BMP and NIfTI files of a folder, by their positions among all files."""
+    return [
+        ScoredImage((position,), path)
+        for position, path in enumerate(list_files(folder))
+        if path.name.lower().endswith(PICTURE_SUFFIXES)
+    ]
+
+
+def read_folder(folder: Path) -> tuple[list[Instance], list[Unusable]]:
+    """Read the files of a folder that are no pictures; see :func:`list_files`.
 
     Returns:
-        DICOM files, picture files, and what is neither or a copy of a DICOM file.
+        DICOM files, and what is none or a copy of one.
     """
-    paths = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
     instances: list[Instance] = []
-    pictures: list[ScoredImage] = []
     unusable: list[Unusable] = []
     known: set[str] = set()
-    for position, path in enumerate(path for path in paths if path.name.upper() != "DICOMDIR"):
-        if path.suffix.lower() in PICTURE_SUFFIXES:
-            pictures.append(ScoredImage((position,), path))
+    for position, path in enumerate(list_files(folder)):
+        if path.name.lower().endswith(PICTURE_SUFFIXES):
             continue
         try:
             dataset = read_instance(path)
@@ -116,7 +159,7 @@ def read_folder(folder: Path) -> tuple[list[Instance], list[ScoredImage], list[U
             continue
         known.add(dataset.SOPInstanceUID)
         instances.append(Instance(position, dataset))
-    return instances, pictures, unusable
+    return instances, unusable
 
 
 def group_instances(instances: Iterable[Instance]) -> list[ScoredImage]:

@@ -102,7 +102,9 @@ def photograph(path: Path) -> Dataset:
     return dataset(np.asarray(Image.open(path).convert("RGB")), **values)
 
 
-def slices(number: int = 6, orientation: tuple[int, ...] = (1, 0, 0, 0, 1, 0), **header: Any) -> list[Dataset]:
+def slices(
+    number: int = 6, orientation: tuple[float, ...] = (1, 0, 0, 0, 1, 0), gap: float = 20, **header: Any
+) -> list[Dataset]:
     """Axial slices of one series, from the feet up."""
     common = {
         "SOPClassUID": MRImageStorage,
@@ -112,7 +114,7 @@ def slices(number: int = 6, orientation: tuple[int, ...] = (1, 0, 0, 0, 1, 0), *
         "Modality": "MR",
         "ImageOrientationPatient": list(orientation),
         "PixelSpacing": [3, 3],
-        "SliceThickness": 20,
+        "SliceThickness": gap,
         "PatientName": "Muster^Erika",
         "PatientID": "4711",
     }
@@ -122,7 +124,7 @@ def slices(number: int = 6, orientation: tuple[int, ...] = (1, 0, 0, 0, 1, 0), *
             picture(k),
             **common,
             SOPInstanceUID=generate_uid(),
-            ImagePositionPatient=[float(v) for v in (-96, -96, 0) + 20 * k * normal],
+            ImagePositionPatient=[float(v) for v in (-96, -96, 0) + gap * k * normal],
             **header,
         )
         for k in range(number)

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 
+import nibabel as nib
 import numpy as np
 import pydicom
 import pytest
@@ -34,8 +35,11 @@ CASES = {
         "transfer syntax",
     ),
     "no study": (lambda: film(9, StudyInstanceUID=None), "StudyInstanceUID is missing"),
-    "a report": (lambda: film(9, Modality="SR", SOPClassUID="1.2.840.10008.5.1.4.1.1.88.33", PixelData=None), ""),
-    "damaged pixels": (lambda: dataset(encapsulate([bytes(9)]), JPEG2000, **_header(), Rows=64, Columns=64), ""),
+    "a report": (lambda: film(9, Modality="SR", SOPClassUID="1.2.840.10008.5.1.4.1.1.88.33", PixelData=None), "rules"),
+    "damaged pixels": (
+        lambda: dataset(encapsulate([bytes(9)]), JPEG2000, **_header(), Rows=64, Columns=64),
+        "truncated",
+    ),
 }
 
 
@@ -93,8 +97,8 @@ def test_several_films_and_studies_are_each_scored(run, tmp_path):
 @pytest.mark.parametrize(
     "change, reason",
     [
-        (lambda images: [*images[:2], *images[3:]], "gap"),
-        (lambda images: [*images, _again(images[2])], "same"),
+        (lambda images: [*images[:2], *images[3:]], "missing"),
+        (lambda images: [*images, _again(images[2])], "lie where another one does"),
     ],
 )
 def test_a_series_with_missing_or_doubled_slices_is_refused_and_the_other_one_done(change, reason, run, tmp_path):
@@ -102,7 +106,7 @@ def test_a_series_with_missing_or_doubled_slices_is_refused_and_the_other_one_do
     done = run("ddad_brain", save(tmp_path / "in", *good, *bad))
     assert done.code == 0 and [row["files"] for row in done.results["images"]] == [list(range(6))]
     (one,) = done.results["unusable"]
-    assert one["files"] == list(range(6, 6 + len(bad))), one
+    assert one["files"] == list(range(6, 6 + len(bad))) and reason in one["reason"], one
 
 
 def _again(image):
@@ -132,6 +136,51 @@ def test_nothing_to_score_ends_with_one_and_says_so(run, tmp_path):
     assert done.code == 1 and "the input folder does not exist" in done.errors
     done = run("ddad_cxr", save(tmp_path / "in", film(0, Modality="MR")))
     assert done.code == 1 and len(done.results["unusable"]) == 1
+
+
+def test_headers_that_cannot_be_decoded_do_not_stop_the_others(run, tmp_path):
+    folder = save(tmp_path / "in", film(0), film(1), film(2, Modality=["CR", "DX"]), film(3, StudyDescription="lung"))
+    content = (folder / "003.dcm").read_bytes()
+    place = content.index(b"\x08\x00\x30\x10LO")
+    (folder / "003.dcm").write_bytes(content[: place + 4] + b"QQ" + content[place + 6 :])
+    content = (folder / "001.dcm").read_bytes()
+    place = content.index(b"\x08\x00\x18\x00UI") + 8
+    (folder / "001.dcm").write_bytes(content[: place + 5] + b"\\" + content[place + 6 :])
+    done = run("ddad_cxr", folder)
+    assert done.code == 0 and [row["files"] for row in done.results["images"]] == [[0]]
+    reasons = {one["files"][0]: one["reason"] for one in done.results["unusable"]}
+    assert list(reasons) == [1, 2, 3] and all("header" in reason for reason in reasons.values()), reasons
+
+
+def test_damaged_headers_never_stop_a_run(run, tmp_path):
+    rng = np.random.default_rng(0)
+    folder = save(tmp_path / "in", film(0), *(film(1) for _ in range(60)))
+    for path in sorted(folder.iterdir())[1:]:
+        content = bytearray(path.read_bytes())
+        for place in rng.integers(132, len(content) - 64 * 64, 3):
+            content[place] = rng.integers(256)
+        path.write_bytes(content)
+    done = run("ddad_cxr", folder)
+    assert done.code == 0 and [0] in [row["files"] for row in done.results["images"]]
+    files = [n for row in done.results["images"] + done.results["unusable"] for n in row["files"]]
+    assert sorted(files) == list(range(61))
+
+
+def test_an_output_that_holds_something_or_lies_in_the_input_is_refused(run, trained, tmp_path, capfd):
+    from monai_ddad.deploy.__main__ import main
+
+    folder = save(tmp_path / "in", film(0))
+    done = run("ddad_cxr", folder)
+    arguments = ["-i", str(folder), "-m", str(BUNDLES / "ddad_cxr"), "-o"]
+    assert main([*arguments, str(done.output)]) == 1 and "not empty" in capfd.readouterr().err
+    assert main([*arguments, str(folder / "out")]) == 1 and "in it" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("rules", ["[1]", "[]", "{}", "", '{"selections": []}', '{"selections": [{"name": "a"}]}'])
+def test_rules_of_another_form_are_refused(rules, run, tmp_path):
+    (tmp_path / "rules.json").write_text(rules)
+    done = run("ddad_cxr", save(tmp_path / "in", film(0)), "--rules", str(tmp_path / "rules.json"))
+    assert done.code == 1 and "rules must have the form" in done.errors
 
 
 @pytest.mark.parametrize("options", [("--percentile", "100"), ("--alpha", "2"), ("--rules", "absent.json")])
@@ -182,7 +231,10 @@ def test_pictures_get_an_overlay_and_a_row(run, tmp_path):
     folder = save(tmp_path / "in", film(0))
     for name in ("a.png", "b.jpg"):
         Image.fromarray(picture(3)).save(folder / name)
+    nib.Nifti1Image(picture(4), np.eye(4)).to_filename(folder / "c.nii.gz")
     done = run("ddad_cxr", folder)
     assert [row["files"] for row in done.results["images"]] == [[0], [1], [2]]
+    (volume,) = done.results["unusable"]
+    assert volume["files"] == [3] and "a volume" in volume["reason"]
     with Image.open(done.output / "000001_overlay.png") as overlay:
         assert np.asarray(overlay).std() > 0 and overlay.width > 64

@@ -22,7 +22,7 @@ from pynetdicom import AE
 from pynetdicom.sop_class import ComputedRadiographyImageStorage
 
 from monai_ddad.deploy.findings import Model
-from monai_ddad.deploy.orthanc import OrthancWatcher
+from monai_ddad.deploy.orthanc import OrthancWatcher, main
 from tests.deploy.conftest import film
 from tests.small_models import BUNDLES
 
@@ -106,15 +106,36 @@ def test_results_are_found_under_the_same_study_and_made_once(orthanc, trained):
     assert watcher.poll() == 0
     again = OrthancWatcher(url, model, login=LOGIN)  # as after a restart
     assert again.poll() == 0 and len(objects()) == 4
-    later = film(2, StudyInstanceUID=study.StudyInstanceUID)  # a second film of the study
+    later = film(2, StudyInstanceUID=study.StudyInstanceUID, SeriesInstanceUID=study.SeriesInstanceUID)
     content = BytesIO()
-    later.save_as(content)
+    later.save_as(content)  # a second film of the same series
     requests.post(f"{url}/instances", data=content.getvalue(), auth=LOGIN, timeout=10).raise_for_status()
-    poll_until(again, 1)
+    poll_until(again, 1)  # the results of the first film have the UIDs that they had
     assert sorted(one.Modality for one in objects()) == sorted(["CR", "OT", "SEG", "SR"] * 2)
 
 
-def test_an_orthanc_that_is_not_there_is_said_without_an_end(trained, capfd):
-    model = Model(BUNDLES / "ddad_cxr", trained("ddad_cxr") / "models")
-    with pytest.raises(requests.ConnectionError):
-        OrthancWatcher(f"http://127.0.0.1:{free_port()}", model).poll()
+def test_a_study_that_cannot_be_scored_does_not_stop_the_watcher(orthanc, trained, monkeypatch, caplog):
+    url, _ = orthanc
+    watcher = OrthancWatcher(url, Model(BUNDLES / "ddad_cxr", trained("ddad_cxr") / "models"), login=LOGIN)
+    works = watcher._run
+
+    def fails_once(instances):
+        monkeypatch.setattr(watcher, "_run", works)
+        raise NotImplementedError("a value of a header")
+
+    monkeypatch.setattr(watcher, "_run", fails_once)
+    for number in range(2):
+        content = BytesIO()
+        film(number).save_as(content)
+        requests.post(f"{url}/instances", data=content.getvalue(), auth=LOGIN, timeout=10).raise_for_status()
+    poll_until(watcher, 1)
+    assert "a study could not be scored (NotImplementedError)" in caplog.text and "a value" not in caplog.text
+
+
+def test_an_orthanc_that_is_not_there_or_lets_nobody_in_is_said(orthanc, trained, caplog, monkeypatch):
+    arguments = ["-m", str(BUNDLES / "ddad_cxr"), "--models_dir", str(trained("ddad_cxr") / "models"), "--once"]
+    for url in (f"http://127.0.0.1:{free_port()}", orthanc[0]):
+        caplog.clear()
+        assert main([*arguments, "--url", url]) == 1 and "Orthanc does not answer" in caplog.text
+    monkeypatch.setenv("ORTHANC_LOGIN", ":".join(LOGIN))
+    assert main([*arguments, "--url", orthanc[0]]) == 0

@@ -1,8 +1,8 @@
-"""Entry point of the packaged application; folders come from the environment or the command line."""
+"""Entry point of the packaged application."""
 
 import sys
 
-from monai_ddad.deploy.__main__ import main
+from app import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -1,5 +1,8 @@
-"""The application as ``monai-deploy package`` takes it."""
+"""The application as ``monai-deploy package`` takes it; folders come from the environment or the command line."""
 
-from monai_ddad.deploy.application import DDADApplication
+import sys
 
-__all__ = ["DDADApplication"]
+from monai_ddad.deploy.__main__ import main
+
+if __name__ == "__main__":
+    sys.exit(main())

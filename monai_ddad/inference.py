@@ -94,8 +94,6 @@ class Predictor:
         load_weights(self.network, weights_file(models))
         self.network.eval().to(self.device)
         self.autocast = autocast(self.device, precision)
-        self.modalities: list[str] | None = parser.get_parsed_content("modalities")
-        self.body_parts: list[str] | None = parser.get_parsed_content("body_parts")
         self.reading = parser.get_parsed_content("reading")
         self.transform = parser.get_parsed_content("preprocessing")
         alpha = parser.get_parsed_content("alpha")

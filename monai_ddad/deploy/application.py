@@ -93,7 +93,7 @@ class DDADApplication(Application):
         self.output_folder = output_folder
         self.model = model
         self.objects = objects
-        self.rules = default_rules(model.predictor.modalities) if rules is None else check_rules(rules)
+        self.rules = default_rules(model.modalities) if rules is None else check_rules(rules)
         self.identifiers = identifiers
         self.unusable: list[Unusable] = []
         self.results: list[dict[str, Any]] = []

@@ -184,7 +184,7 @@ def segmentation(finding: Finding, model: Model) -> Dataset:
     )
     segment = hd.seg.SegmentDescription(
         segment_number=1,
-        segment_label=f"Anomaly > {finding_level(model)}",
+        segment_label=f"Anomaly > {_level(model)}",
         segmented_property_category=codes.SCT.MorphologicallyAbnormalStructure,
         segmented_property_type=codes.SCT.Lesion,
         algorithm_type="AUTOMATIC",
@@ -199,7 +199,7 @@ def segmentation(finding: Finding, model: Model) -> Dataset:
         segment_descriptions=[segment],
         omit_empty_frames=len(_order(finding)) > 1,
         content_label="DDAD",
-        content_description=f"Anomaly map above {finding_level(model)}",
+        content_description=f"Anomaly map above {_level(model)}",
         **_equipment(model),
         **_uids(finding, model, 902),
     )
@@ -208,7 +208,7 @@ def segmentation(finding: Finding, model: Model) -> Dataset:
     return _finish(made, finding, model, "DDAD anomalous region")
 
 
-def finding_level(model: Model) -> str:
+def _level(model: Model) -> str:
     """Name the level above which a pixel belongs to the region."""
     return f"{model.percentile:g} % of normal pixels"
 
@@ -382,7 +382,8 @@ def _geometry(group: Dataset) -> Dataset:
 
 def _placed(stand_in: Dataset) -> Dataset:
     placed = copy.deepcopy(stand_in)
-    placed.FrameOfReferenceUID, placed.PositionReferenceIndicator = generate_uid(), None
+    placed.FrameOfReferenceUID = generate_uid(entropy_srcs=["frame", str(stand_in.SOPInstanceUID)])
+    placed.PositionReferenceIndicator = None
     placed.ImagePositionPatient, placed.ImageOrientationPatient = [0, 0, 0], [1, 0, 0, 0, 1, 0]
     placed.PixelSpacing = placed.get("PixelSpacing") or placed.get("ImagerPixelSpacing") or [1, 1]
     placed.SliceThickness = placed.get("SliceThickness") or 1

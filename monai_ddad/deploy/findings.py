@@ -78,7 +78,9 @@ class Model:
         digest = hashlib.sha256(weights_file(models).read_bytes()).hexdigest()[:8]
         self.version = f"{metadata['version']}+{digest}"
         self.software = monai_ddad.__version__
-        self.body_part = (self.predictor.body_parts or (EYE,))[0]
+        self.modalities = self.predictor.reading.read.modalities  # None where all are taken
+        untrained = json.loads((folder / "configs/inference.json").read_text(encoding="utf-8"))["untrained"]
+        self.body_part = (untrained["body_parts"] or (EYE,))[0]  # of the bundle, whatever a training took
 
     def score(self, images: Sequence[ScoredImage]) -> tuple[list[Scored], list[Unusable]]:
         """Score images in batches.

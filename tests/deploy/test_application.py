@@ -181,6 +181,21 @@ def test_the_operators_work_behind_the_sdks_own_loader_and_selector(films, train
     assert scores(tmp_path / "own") == scores(run("ddad_cxr", films).output) != []
 
 
+@pytest.mark.parametrize("bundle, part", [("ddad_brain", "HEAD"), ("ddad_cxr", "CHEST"), ("ddad_fundus", "EYE")])
+def test_a_model_that_takes_every_modality_selects_every_series_and_knows_its_body_part(bundle, part, trained):
+    model = Model(BUNDLES / bundle, trained(bundle) / "models", modalities="any", body_parts="any")
+    assert model.body_part == part and default_rules(model.modalities) == ""
+
+
+def test_the_same_model_makes_the_same_uids_of_the_same_images(run, tmp_path):
+    folder = save(tmp_path / "in", film(0))
+    first, second = (run("ddad_cxr", folder, "--objects", *ALL) for _ in range(2))
+    for kind in ALL:
+        one, two = first.read(0, kind), second.read(0, kind)
+        for keyword in ("SOPInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID"):
+            assert one.get(keyword) == two.get(keyword)
+
+
 def test_pictures_have_a_loader_of_their_own(trained, tmp_path):
     from PIL import Image
 

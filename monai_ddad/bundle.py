@@ -7,6 +7,7 @@ import inspect
 import itertools
 import json
 import logging
+import os
 import re
 import sys
 import traceback
@@ -15,7 +16,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import ignite.distributed as idist
 import monai.bundle
+import torch
 
 from monai_ddad.checkpoints import CheckpointError
 from monai_ddad.data.resident import DataError
@@ -35,7 +38,9 @@ __all__ = [
     "network_settings",
     "preparation_settings",
     "report_errors_plainly",
+    "require_one_process",
     "run_record",
+    "start_processes",
 ]
 
 
@@ -226,6 +231,40 @@ def choose_preset(presets: dict[str, dict[str, Any]], preset: str, models_dir: s
         raise ValueError(f"preset must be one of {', '.join(presets)}, got {preset!r}.")
     chosen = presets[preset]
     return presets.get(chosen.get("like", ""), {}) | chosen
+
+
+def require_one_process() -> None:
+    """Refuse several processes that know nothing of each other.
+
+    Raises:
+        ValueError: ``torchrun`` has started them.
+    """
+    number = int(os.environ.get("WORLD_SIZE", "1"))
+    if number > 1:
+        raise ValueError(
+            f"torchrun has started {number} processes, which would all train the same: add the bundle's "
+            "multi_gpu_train.json to --config_file."
+        )
+
+
+def start_processes() -> None:
+    """Let the processes that ``torchrun`` has started find each other; one alone has nothing to find.
+
+    With GPUs there is one for each process of a machine. Only the first process logs more than errors.
+
+    Raises:
+        ValueError: a machine has more processes than GPUs.
+    """
+    if "WORLD_SIZE" not in os.environ:
+        return
+    if torch.cuda.is_available():
+        local, gpus = int(os.environ["LOCAL_WORLD_SIZE"]), torch.cuda.device_count()
+        if local > gpus:
+            raise ValueError(f"{local} processes are started on a machine with {gpus} GPUs: --nproc_per_node={gpus}.")
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    idist.initialize("nccl" if torch.cuda.is_available() else "gloo")
+    if idist.get_rank() > 0:
+        logging.disable(logging.WARNING)
 
 
 def report_errors_plainly() -> None:

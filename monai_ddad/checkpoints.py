@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 import secrets
@@ -14,7 +15,7 @@ from typing import IO, Any
 import torch
 from torch import nn
 
-__all__ = ["CheckpointError", "atomic_file", "load_file", "load_weights", "save_file"]
+__all__ = ["CheckpointError", "atomic_file", "load_file", "load_weights", "save_file", "weights_digest"]
 
 
 class CheckpointError(ValueError):
@@ -150,3 +151,25 @@ def load_weights(network: nn.Module, path: str | os.PathLike[str], parts: Sequen
             raise CheckpointError(f"the checkpoint's weight {name} holds NaN or infinite values.")
     network.load_state_dict({**network.state_dict(), **weights} if parts else weights)
     return network.eval()
+
+
+def weights_digest(module: nn.Module) -> str:
+    """Return the SHA-256 of a module's weights and buffers, by which models are told apart.
+
+    Args:
+        module: a module; the device that it is on and the memory layout of its weights do not matter.
+
+    Returns:
+        64 hexadecimal digits, of the state dict's values in its order.
+
+    Example:
+        >>> layer = nn.Linear(2, 1)
+        >>> before = weights_digest(layer)
+        >>> layer.weight.data += 1
+        >>> len(before), weights_digest(layer) == before
+        (64, False)
+    """
+    digest = hashlib.sha256()
+    for value in module.state_dict().values():
+        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()

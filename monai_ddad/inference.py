@@ -15,10 +15,11 @@ from monai.bundle import ConfigParser
 
 from monai_ddad.checkpoints import load_weights
 from monai_ddad.data.resident import ResidentDataset, normalise
-from monai_ddad.engines.placement import autocast
 from monai_ddad.networks import DDADNet
 from monai_ddad.outputs import HeatMap, decide, restore_map, volume_scores
 from monai_ddad.protocol import reason
+from monai_ddad.runtimes import Runtime
+from monai_ddad.scores import image_scores
 from monai_ddad.transforms.read import File
 
 __all__ = ["Predictor", "Result", "most_common_reason", "weights_file"]
@@ -71,10 +72,13 @@ class Predictor:
             ``models``.
         device: None takes a GPU if there is one.
         precision: ``"float32"``, or ``"bfloat16"`` for half precision.
+        runtime: ``"torch"``, ``"torchscript"`` or ``"onnx"``, see :class:`monai_ddad.runtimes.Runtime`.
         settings: further settings of ``inference.json`` by name, such as ``alpha`` or ``score``.
 
     Raises:
         CheckpointError: nothing is trained there, or a file is damaged.
+        ValueError: an unknown runtime or precision, or a runtime that cannot be used with the device or precision.
+        ImportError: a package that the runtime needs is not installed.
     """
 
     def __init__(
@@ -83,6 +87,7 @@ class Predictor:
         models_dir: str | os.PathLike[str] | None = None,
         device: torch.device | None = None,
         precision: str = "float32",
+        runtime: str = "torch",
         **settings: Any,
     ) -> None:
         models = Path(bundle) / "models" if models_dir is None else Path(models_dir)
@@ -92,8 +97,7 @@ class Predictor:
         self.device = parser.get_parsed_content("device") if device is None else device
         self.network: DDADNet = parser.get_parsed_content("network_def")
         load_weights(self.network, weights_file(models))
-        self.network.eval().to(self.device)
-        self.autocast = autocast(self.device, precision)
+        self.runtime = Runtime(self.network.eval(), runtime, precision, self.device, models)
         self.reading = parser.get_parsed_content("reading")
         self.transform = parser.get_parsed_content("preprocessing")
         alpha = parser.get_parsed_content("alpha")
@@ -122,9 +126,8 @@ class Predictor:
         parts = []
         for images in dataset.images.split(BATCH):
             batch = normalise(images).to(self.device)
-            with self.autocast():
-                scores = self.network.image_scores(batch)
-            parts.append((scores.float().cpu(), self.network.protocol(batch).cpu()))
+            scores = image_scores(self.runtime(batch), self.network.field(batch))
+            parts.append((scores.cpu(), self.network.protocol(batch).cpu()))
         values, ratios = (torch.cat(part).numpy() for part in zip(*parts))
         names, count = self.network.map_names, len(dataset)
         table = {"index": np.arange(count), "label": np.full(count, -1)}
@@ -183,12 +186,11 @@ class Predictor:
             raise ValueError(f"the map must be one of {', '.join(self.network.map_names)}, got {name!r}.")
         channel = self.network.map_names.index(name)
         rows = [row for row, place in enumerate(dataset.positions) if place == position]
-        with self.autocast():
-            maps = [
-                values
-                for images in dataset.images[rows].split(BATCH)
-                for values in self.network(normalise(images).to(self.device))[:, channel : channel + 1].float().cpu()
-            ]
+        maps = [
+            values
+            for images in dataset.images[rows].split(BATCH)
+            for values in self.runtime(normalise(images).to(self.device))[:, channel : channel + 1].cpu()
+        ]
         return restore_map(dataset, self.reading, position, maps)
 
     def percentiles(self, values: np.ndarray, name: str | None = None) -> np.ndarray:

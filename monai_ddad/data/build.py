@@ -18,6 +18,7 @@ from monai_ddad.checkpoints import atomic_file
 from monai_ddad.data.datalist import Item, list_images, load_datalist
 from monai_ddad.data.resident import DataError
 from monai_ddad.data.series import read_headers
+from monai_ddad.machine import available_cores
 from monai_ddad.transforms import ImageReadError, ReadImage
 from monai_ddad.transforms.formats.quiet import quiet
 
@@ -165,7 +166,7 @@ def find_unreadable(items: Sequence[Item], num_workers: int | None = None) -> di
             return str(error)
         return None
 
-    with quiet, ThreadPoolExecutor(num_workers or os.cpu_count()) as pool:
+    with quiet, ThreadPoolExecutor(num_workers or available_cores()) as pool:
         reasons = list(tqdm(pool.map(reason, items), total=len(items), desc="reading", unit="image", disable=None))
     return {position: found for position, found in enumerate(reasons) if found is not None}
 

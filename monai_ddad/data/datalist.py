@@ -9,6 +9,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import ignite.distributed as idist
+
 from monai_ddad.data.files import IMAGE_SUFFIXES, find_files
 from monai_ddad.data.phantom import PhantomKind, write_phantom_dataset
 from monai_ddad.data.resident import DataError
@@ -99,7 +101,8 @@ def dataset_or_phantom(
         ValueError: another kind.
     """
     if dataset_dir is None:
-        return str(write_phantom_dataset(phantom_dir, kind))
+        with idist.one_rank_first():
+            return str(write_phantom_dataset(phantom_dir, kind))
     if not dataset_dir:
         raise DataError("dataset_dir is empty: give a folder, or leave it out to use the built-in synthetic images.")
     return [str(path) for path in dataset_dir] if isinstance(dataset_dir, (list, tuple)) else str(dataset_dir)

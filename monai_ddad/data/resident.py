@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -16,6 +15,7 @@ from monai.utils import convert_to_tensor
 from torch.utils.data import Dataset
 
 from monai_ddad.data.empty_label import is_empty_label
+from monai_ddad.machine import available_cores
 from monai_ddad.transforms.formats.quiet import quiet
 from monai_ddad.transforms.read import ImageReadError
 
@@ -89,7 +89,7 @@ class ResidentDataset(Dataset):
         self.transform = transform
         self.errors: dict[int, str] = {}
 
-        with quiet, ThreadPoolExecutor(num_workers or os.cpu_count()) as pool:  # once, as it takes longer than a PNG
+        with quiet, ThreadPoolExecutor(num_workers or available_cores()) as pool:  # once, as it takes longer than a PNG
             prepared = list(pool.map(self._prepare, range(len(self.data))))
         self.positions = [position for position, images in enumerate(prepared) for _ in images]
         self.labels: list[int | None] = [self.data[position].get("label") for position in self.positions]

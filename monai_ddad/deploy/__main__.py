@@ -50,10 +50,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from monai_ddad.deploy.findings import Model
 
         settings = {name: getattr(options, name) for name in ("alpha", "score") if getattr(options, name) is not None}
-        model = Model(options.model, options.models_dir, options.percentile, precision=options.precision, **settings)
+        settings |= {"precision": options.precision, "runtime": options.runtime}
+        model = Model(options.model, options.models_dir, options.percentile, **settings)
         application = DDADApplication(options.input, options.output, model, options.objects, rules, options.identifiers)
         application.run()
-    except (CheckpointError, ValueError) as error:
+    except (CheckpointError, ImportError, ValueError) as error:
         return _fail(str(error))
     except OSError as error:
         return _fail(f"a file or folder cannot be read or written: {error.strerror or type(error).__name__}.")
@@ -97,6 +98,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--alpha", type=float, help="rate of false alarms (default: the model's)")
     parser.add_argument("--score", help="the deciding score (default: the model's)")
     parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32")
+    parser.add_argument("--runtime", choices=("torch", "torchscript", "onnx"), default="torch", help="what computes")
     parser.add_argument("--rules", type=Path, help="JSON file of series selection rules (default: by modality)")
     parser.add_argument("--identifiers", action="store_true", help="also write UIDs to results.json")
     return parser

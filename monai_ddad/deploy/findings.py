@@ -58,11 +58,13 @@ class Model:
         bundle: folder of the bundle, or one that holds nothing but it.
         models_dir: folder of ``model.pt`` (or ``model.ts``) and ``run.json``; None takes the bundle's ``models``.
         percentile: of normal pixels, above which a pixel belongs to the region, in [0, 100).
-        settings: further settings of the bundle's ``inference.json``, such as ``alpha``, ``score`` and ``precision``.
+        settings: further settings of the bundle's ``inference.json``, such as ``alpha``, ``score``, ``precision`` and
+            ``runtime``.
 
     Raises:
         CheckpointError: nothing is trained there, or a file is damaged.
-        ValueError: the percentile is outside its range, or there is no bundle.
+        ValueError: the percentile is outside its range, there is no bundle, or the runtime cannot be used.
+        ImportError: a package that the runtime needs is not installed.
     """
 
     def __init__(self, bundle: Path, models_dir: Path | None = None, percentile: float = 99.0, **settings: Any) -> None:

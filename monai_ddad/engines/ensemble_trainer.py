@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
+import ignite.distributed as idist
 import torch
 from monai.engines.utils import IterationEvents
 from monai.utils.enums import CommonKeys
 from torch import nn
 
-from monai_ddad.data.resident import DataError, ResidentDataset, normalise
-from monai_ddad.engines.placement import autocast, place
+from monai_ddad.data.resident import DataError, ResidentDataset
+from monai_ddad.engines.members import FusedMembers, MakeOptimizer, Member
+from monai_ddad.engines.placement import autocast, choose_precision, place
+from monai_ddad.engines.ranks import assign, broadcast, gather
 from monai_ddad.engines.resumable import ResumableTrainer, hyperparameters
+from monai_ddad.machine import available_cores
 from monai_ddad.networks import AE, DDADNet
 from monai_ddad.seeding import derive_seed, epoch_order
 
@@ -24,16 +27,29 @@ __all__ = ["EnsembleTrainer"]
 MODULES = ("ndm", "udm")
 
 
-@dataclass
-class _Member:
-    """One network in training, with the images that its module may see."""
+@dataclass(frozen=True)
+class _Entry:
+    """A member of a module: where it stands and what it costs."""
 
     module: str
     index: int
     network: AE
-    optimizer: torch.optim.Optimizer
-    images: torch.Tensor  # positions in the data set
-    order: torch.Tensor  # (steps, batch) of this epoch
+    steps: int  # an epoch
+    rank: int  # of the process that trains it
+
+    @property
+    def name(self) -> str:
+        return f"{self.module}[{self.index}]"
+
+
+@dataclass
+class _Unit:
+    """What steps at once: a member, or all those of a module that this process trains."""
+
+    entries: list[_Entry]
+    trained: Member | FusedMembers
+    positions: torch.Tensor  # in the data set, of the module's images
+    order: torch.Tensor  # (steps, K, batch) of this epoch
 
 
 class EnsembleTrainer(ResumableTrainer):
@@ -41,7 +57,8 @@ class EnsembleTrainer(ResumableTrainer):
 
     An Ignite epoch is an epoch of every member: the NDM's members pass over the known normals, the UDM's over all
     training images. Members share nothing, so each is trained as if it were alone; on a CPU they run on
-    ``num_workers`` threads with one core each. A member's weights depend on ``seed``, its module and its index only.
+    ``num_workers`` threads with one core each, on a GPU those of a module as one network. Under ``torchrun`` each
+    process trains some of the members. A member's weights depend on ``seed``, its module and its index only.
 
     Args:
         device: where to train.
@@ -53,8 +70,12 @@ class EnsembleTrainer(ResumableTrainer):
             make one batch.
         seed: seed of the data order.
         modules: which of ``"ndm"`` and ``"udm"`` to train; the others keep the weights that they have.
-        precision: ``"float32"`` or ``"bfloat16"`` (autocast).
+        precision: see :func:`~monai_ddad.engines.choose_precision`.
         num_workers: members trained at the same time on a CPU; None takes one a core.
+        fused: train the members of a module as one network; None does on a GPU, where it is faster.
+        graph: record the steps of fused members as CUDA graphs.
+        gather_interval: epochs after which all processes get all weights, for handlers that use them; they always do
+            at the end.
         train_handlers: handlers to attach, among them a :class:`~monai_ddad.handlers.ResumeCheckpoint`.
 
     Attributes:
@@ -64,8 +85,9 @@ class EnsembleTrainer(ResumableTrainer):
         DataError: fewer than 2 known normal or 2 unlabelled images, or images of other channels than the network's.
         ValueError: an unknown module, or a batch of one image.
 
-    After each step ``state.output[0]`` holds the mean ``loss`` of the members that stepped and ``losses``, theirs by
-    name; after each epoch ``state.metrics`` holds the mean ``ndm_loss`` and ``udm_loss``.
+    An iteration is a step of as many members as run side by side. After it ``state.output[0]`` holds the mean ``loss``
+    of the members that stepped and ``losses``, theirs by name; after each epoch ``state.metrics`` holds the mean
+    ``ndm_loss`` and ``udm_loss``.
 
     Source: MedIA 2023, section 3.2; method.md sections 1 and 2 (losses and optimiser).
 
@@ -87,12 +109,15 @@ class EnsembleTrainer(ResumableTrainer):
         max_epochs: int,
         network: DDADNet,
         dataset: ResidentDataset,
-        optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer],
+        optimizer: MakeOptimizer,
         batch_size: int = 64,
         seed: int = 0,
         modules: Sequence[str] = MODULES,
         precision: str = "float32",
         num_workers: int | None = None,
+        fused: bool | None = None,
+        graph: bool = True,
+        gather_interval: int | None = None,
         train_handlers: Sequence[Any] | None = None,
     ) -> None:
         if batch_size < 2:
@@ -105,13 +130,18 @@ class EnsembleTrainer(ResumableTrainer):
         trained = [module for module in MODULES if module in modules]
         self.batch_size = batch_size
         self.seed = seed
-        self.precision = precision
-        self.autocast = autocast(device, precision)
-        self.num_workers = (num_workers or os.cpu_count() or 1) if device.type == "cpu" else 1
-        self.images, self.members = self._prepare(dataset, device, optimizer)
+        self.precision = choose_precision(precision, device)
+        self.autocast = autocast(device, self.precision)
+        self.num_workers = (num_workers or available_cores()) if device.type == "cpu" else 1
+        self.gather_interval = gather_interval
+        self.fused = device.type == "cuda" if fused is None else fused
+        self.optimizer = hyperparameters(optimizer([nn.Parameter(torch.zeros(1, device=device))]))
         self.data_hash = dataset.sha256
-        steps = max((len(member.order) for member in self.members if member.module in trained), default=1)
-        super().__init__(device, max_epochs, steps, train_handlers, train=bool(trained))
+        self.images = dataset.images.to(device)
+        self.entries, self.units = self._prepare(dataset, trained, optimizer, graph)
+        self._turns = self._plan()
+        self._resumed: dict[str, dict[str, Any]] = {}  # optimizers of the modules that this run does not train
+        super().__init__(device, max_epochs, max(1, len(self._turns)), train_handlers, train=bool(trained))
         self.epochs = dict.fromkeys(MODULES, 0)
         self.trained = trained
 
@@ -123,16 +153,14 @@ class EnsembleTrainer(ResumableTrainer):
             "seed": self.seed,
             "batch_size": self.batch_size,
             "precision": self.precision,
-            "optimizer": hyperparameters(self.members[0].optimizer),
+            "optimizer": self.optimizer,
             "training images": self.data_hash,
         }
 
     def _prepare(
-        self,
-        dataset: ResidentDataset,
-        device: torch.device,
-        optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer],
-    ) -> tuple[torch.Tensor, list[_Member]]:
+        self, dataset: ResidentDataset, modules: Sequence[str], optimizer: MakeOptimizer, graph: bool
+    ) -> tuple[list[_Entry], list[_Unit]]:
+        """Return all members, and what this process trains of them."""
         normal = torch.tensor([i for i, label in enumerate(dataset.labels) if label == 0])
         positions = {"ndm": normal, "udm": torch.arange(len(dataset))}
         if len(normal) < 2 or len(dataset) - len(normal) < 2:
@@ -145,12 +173,44 @@ class EnsembleTrainer(ResumableTrainer):
                 f"the prepared images have {dataset.images.shape[1]} channels and the network expects "
                 f"{self.network.in_channels}: set in_channels to the former."
             )
-        members = []
-        for module in MODULES:
-            for index, member in enumerate(getattr(self.network, module).members):
-                order = epoch_order(len(positions[module]), self.batch_size, seed=0)
-                members.append(_Member(module, index, member, optimizer(member.parameters()), positions[module], order))
-        return dataset.images.to(device), members
+        orders = {module: epoch_order(len(positions[module]), self.batch_size, seed=0)[:, None] for module in MODULES}
+        found = [
+            (module, index, member, len(orders[module]))
+            for module in MODULES
+            for index, member in enumerate(getattr(self.network, module).members)
+        ]
+        ranks = assign([steps for *_, steps in found], idist.get_world_size())
+        entries = [_Entry(*entry, rank=rank) for entry, rank in zip(found, ranks)]
+        own = [entry for entry in entries if entry.rank == idist.get_rank() and entry.module in modules]
+        together = [[entry for entry in own if entry.module == module] for module in MODULES]
+        units = []
+        for group in together if self.fused else [[entry] for entry in own]:
+            if not group:
+                continue
+            networks = [entry.network for entry in group]
+            trained = (
+                FusedMembers(networks, optimizer, self.images, self.autocast, graph)
+                if self.fused
+                else Member(networks[0], optimizer, self.images, self.autocast)
+            )
+            module = group[0].module
+            units.append(_Unit(group, trained, positions[module], orders[module]))
+        return entries, units
+
+    def _plan(self) -> list[list[tuple[int, int]]]:
+        """Return the turns of an epoch: which units step side by side, and which of its steps each takes.
+
+        Those with the most steps left go first, so that all cores have work until the end.
+        """
+        left = [len(unit.order) for unit in self.units]
+        side_by_side = len(self.units) if self.fused else self.num_workers
+        turns = []
+        while any(left):
+            chosen = sorted((i for i, steps in enumerate(left) if steps), key=lambda i: -left[i])[:side_by_side]
+            turns.append([(i, len(self.units[i].order) - left[i]) for i in chosen])
+            for i in chosen:
+                left[i] -= 1
+        return turns
 
     def run(self) -> None:
         """Train to ``max_epochs``; see :class:`~monai_ddad.engines.ResumableTrainer`."""
@@ -160,6 +220,7 @@ class EnsembleTrainer(ResumableTrainer):
                 super().run()
         finally:
             torch.set_num_threads(threads)
+        self._share_weights()
         self.network.eval()
 
     def _start_thread(self) -> None:
@@ -168,49 +229,66 @@ class EnsembleTrainer(ResumableTrainer):
 
     def start_epoch(self, epoch: int) -> None:
         """Shuffle each member's images."""
-        for member in self.members:
-            seed = derive_seed(self.seed, MODULES.index(member.module), member.index, epoch)
-            member.order = member.images[epoch_order(len(member.images), self.batch_size, seed)]
+        for unit in self.units:
+            orders = []
+            for entry in unit.entries:
+                seed = derive_seed(self.seed, MODULES.index(entry.module), entry.index, epoch)
+                orders.append(unit.positions[epoch_order(len(unit.positions), self.batch_size, seed)])
+            unit.order = torch.stack(orders, dim=1).to(self.images.device)
 
     def _iteration(self, engine: Any, batchdata: int) -> list[dict[str, Any]]:
+        turn = self._turns[batchdata] if self._turns else []
         stepping = [
-            member
-            for member in self.members
-            if member.module in self.trained
-            and batchdata < len(member.order)
-            and self.epochs[member.module] < self.state.epoch
+            (unit, unit.order[step])
+            for unit, step in ((self.units[i], step) for i, step in turn)
+            if self.epochs[unit.entries[0].module] < self.state.epoch
         ]
-        losses = list(self._pool.map(lambda member: self._step(member, member.order[batchdata]), stepping))
+        if self.fused:
+            found = [unit.trained.step(positions) for unit, positions in stepping]
+            for unit, _ in stepping:
+                assert isinstance(unit.trained, FusedMembers)
+                unit.trained.wait()
+        else:
+            found = list(self._pool.map(lambda job: job[0].trained.step(job[1]), stepping))
+        last = self.state.iteration % self.state.epoch_length == 0
+        if last and self.gather_interval and self.state.epoch % self.gather_interval == 0:
+            self._share_weights()
         engine.fire_event(IterationEvents.MODEL_COMPLETED)
-        names = [f"{member.module}[{member.index}]" for member in stepping]
-        mean = torch.stack(losses).mean() if losses else torch.zeros(())
+        losses = torch.cat(found) if found else torch.zeros(0)
+        names = [entry.name for unit, _ in stepping for entry in unit.entries]
+        mean = losses.mean() if found else torch.zeros(())
         return [{CommonKeys.LOSS: mean, "losses": dict(zip(names, losses))}]
 
-    def _step(self, member: _Member, positions: torch.Tensor) -> torch.Tensor:
-        images = normalise(self.images[positions.to(self.images.device)])
-        member.network.train()
-        member.optimizer.zero_grad(set_to_none=True)
-        with self.autocast():
-            loss = member.network.training_loss(images)
-        loss.backward()
-        member.optimizer.step()
-        return loss.detach()
+    def _share_weights(self) -> None:
+        for entry in self.entries:
+            broadcast(entry.network.state_dict().values(), entry.rank)
 
     def training_state(self) -> dict[str, Any]:
-        """Return all that a later run needs to go on after this epoch."""
+        """Return all that a later run needs to go on after this epoch; all processes have to call."""
+        self._share_weights()
+        own = [(entry.name, state) for unit in self.units for entry, state in zip(unit.entries, unit.trained.states())]
+        states = {**self._resumed, **dict(gather(own))}
         return {
             "epochs": dict(self.epochs),
             "seconds": self.seconds,
-            "weights": [member.network.state_dict() for member in self.members],
-            "optimizers": [member.optimizer.state_dict() for member in self.members],
+            "weights": {entry.name: entry.network.state_dict() for entry in self.entries},
+            "optimizers": {entry.name: states[entry.name] for entry in self.entries if entry.name in states},
         }
 
     def load_training_state(self, state: dict[str, Any]) -> None:
-        """Go on from what :meth:`training_state` returned."""
+        """Go on from what :meth:`training_state` returned, with any number of processes."""
         self.epochs = dict(state["epochs"])
         self.seconds = state["seconds"]
-        for member, weights, optimizer in zip(self.members, state["weights"], state["optimizers"]):
-            member.network.load_state_dict(weights)
-            member.optimizer.load_state_dict(optimizer)
+        for entry in self.entries:
+            entry.network.load_state_dict(state["weights"][entry.name])
+        optimizers = state["optimizers"]
+        self._resumed = {
+            entry.name: optimizers[entry.name]
+            for entry in self.entries
+            if entry.module not in self.trained and entry.name in optimizers
+        }
+        for unit in self.units:
+            if all(entry.name in optimizers for entry in unit.entries):
+                unit.trained.load_states([optimizers[entry.name] for entry in unit.entries])
         # the modules that are not trained do not hold back the others
         self.continue_after(min((self.epochs[module] for module in self.trained), default=0))

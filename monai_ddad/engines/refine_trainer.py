@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -12,20 +13,29 @@ from monai.utils.enums import CommonKeys
 from torch import nn
 
 from monai_ddad.data.resident import DataError, ResidentDataset, normalise
-from monai_ddad.engines.placement import autocast, place
+from monai_ddad.engines.graphed import GraphedStep
+from monai_ddad.engines.placement import autocast, choose_precision, place
 from monai_ddad.engines.resumable import ResumableTrainer, hyperparameters
+from monai_ddad.engines.shards import SHARDS, Shards, apply_sharded
 from monai_ddad.losses import focal_loss
-from monai_ddad.networks import DDADNet
+from monai_ddad.networks import DDADNet, fold
 from monai_ddad.seeding import derive_seed, epoch_order
-from monai_ddad.transforms.synthetic import RandBlendPatch
+from monai_ddad.transforms.synthetic import BlendBox, RandBlendPatch, blend_boxes
 
 __all__ = ["RefineTrainer"]
 
 STREAM = 2  # beside the NDM's 0 and the UDM's 1
+AHEAD = 32  # steps whose maps are computed at once
+BATCH = {"cpu": 64, "cuda": 256}  # images that the frozen ensembles take at once
+KEPT = 2**30  # bytes of maps of unchanged images, at most
 
 
 class RefineTrainer(ResumableTrainer):
     """Train ``asr`` to find synthetic anomalies in the maps of the frozen ensembles.
+
+    The maps of many steps are computed at once, those of images that stay as they are only once. On CPUs a batch is cut
+    into parts that run on a core each, in one process or several under ``torchrun``, without changing the result; on
+    GPUs each process has a part.
 
     Args:
         device: where to train.
@@ -36,8 +46,10 @@ class RefineTrainer(ResumableTrainer):
         batch_size: images a step; the last incomplete batch of an epoch is dropped.
         seed: seed of the data order and of the anomalies.
         anomaly: draws the synthetic anomalies.
-        precision: ``"float32"`` or ``"bfloat16"`` (autocast).
+        precision: see :func:`~monai_ddad.engines.choose_precision`.
         train: False only loads what an earlier run left.
+        graph: record the step as a CUDA graph, on a single GPU.
+        shards: parts that a batch is cut into; None for 4 on CPUs and one a process on GPUs.
         train_handlers: handlers to attach, among them a :class:`~monai_ddad.handlers.ResumeCheckpoint`.
 
     Attributes:
@@ -45,7 +57,7 @@ class RefineTrainer(ResumableTrainer):
 
     Raises:
         DataError: fewer than 2 known normal images.
-        ValueError: a batch of one image.
+        ValueError: a batch of one image, or of fewer than there are processes.
 
     After each step ``state.output[0]`` holds ``loss``; after each epoch ``state.metrics`` holds the mean
     ``asr_loss``.
@@ -76,6 +88,8 @@ class RefineTrainer(ResumableTrainer):
         anomaly: RandBlendPatch | None = None,
         precision: str = "float32",
         train: bool = True,
+        graph: bool = True,
+        shards: int | None = None,
         train_handlers: Sequence[Any] | None = None,
     ) -> None:
         device = torch.device(device)
@@ -89,11 +103,23 @@ class RefineTrainer(ResumableTrainer):
         self.anomaly = RandBlendPatch() if anomaly is None else anomaly
         self.batch_size = batch_size
         self.seed = seed
-        self.precision = precision
-        self.autocast = autocast(device, precision)
+        self.precision = choose_precision(precision, device)
+        self.autocast = autocast(device, self.precision)
         self.optimizer = None if network.asr is None else optimizer(network.asr.parameters())
         self._order = epoch_order(len(normal), batch_size, seed=0)
+        parts = (SHARDS if device.type == "cpu" else 1) if shards is None else shards
+        self.shards = Shards(min(parts, self._order.shape[1]), device)
+        if self.shards.number > self._order.shape[1]:
+            raise ValueError(
+                f"refine_batch_size must be at least the number of processes, got {self._order.shape[1]} images a "
+                f"step for {self.shards.number} processes."
+            )
+        self._ahead: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
         epochs = 1 if network.asr is None else max_epochs  # without ASR-Net the number has no meaning
+        self._frozen: DDADNet | None = None
+        self._plain: torch.Tensor | None = None
+        if (asr := network.asr) is not None and self.optimizer is not None:
+            self._graphed = GraphedStep(self._whole_step, lambda: asr.state_dict().values(), self.optimizer, graph)
         super().__init__(device, epochs, len(self._order), train_handlers, train=train)
         self.epochs = {} if network.asr is None else {"asr": 0}
         self.trained = list(self.epochs)
@@ -123,39 +149,115 @@ class RefineTrainer(ResumableTrainer):
     def run(self) -> None:
         """Train to ``max_epochs``; see :class:`~monai_ddad.engines.ResumableTrainer`."""
         if self.network.asr is not None:
-            super().run()
+            with self.shards:
+                super().run()
+            self._frozen, self._plain, self._ahead = None, None, {}
         self.network.eval()
 
     def start_epoch(self, epoch: int) -> None:
         """Shuffle the images and start a stream of anomalies of the epoch's own."""
+        if self._frozen is None:
+            self._frozen = fold(self.network)
+            self._plain = self._maps_of_plain_images()
         self._order = epoch_order(len(self.images), self.batch_size, derive_seed(self.seed, STREAM, 0, epoch))
         self.anomaly.set_random_state(derive_seed(self.seed, STREAM, 1, epoch))
 
     def _iteration(self, engine: Any, batchdata: int) -> list[dict[str, Any]]:
         assert self.optimizer is not None and self.network.asr is not None
-        image, mask = self._draw(self._order[batchdata])
-        self.network.eval()
+        if batchdata % AHEAD == 0:
+            self._look_ahead(self._order[batchdata : batchdata + AHEAD])
         self.network.asr.train()
+        row = batchdata % AHEAD
+        if self.shards.number == 1:
+            maps, masks = self._ahead[0]
+            loss = self._graphed(maps[row], masks[row])
+        else:
+            totals = self.shards.run(lambda shard: self._part_of_step(shard, row))
+            loss = self._apply(totals[0])
+        engine.fire_event(IterationEvents.MODEL_COMPLETED)
+        return [{CommonKeys.LOSS: loss, "losses": {"asr": loss}}]
+
+    def _whole_step(self, maps: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
+        """Train on (B, M, H, W) maps and (B, H, W) masks; return the loss."""
+        assert self.optimizer is not None and self.network.asr is not None
         self.optimizer.zero_grad(set_to_none=True)
         with self.autocast():
-            with torch.no_grad():
-                maps = self.network.discrepancy_maps(image)
-            logits = self.network.refine_logits(maps)
-        loss = focal_loss(logits.float(), mask)
+            logits = self.network.asr(maps)
+        loss = focal_loss(logits.float(), masks)
         loss.backward()
         self.optimizer.step()
-        engine.fire_event(IterationEvents.MODEL_COMPLETED)
-        return [{CommonKeys.LOSS: loss.detach(), "losses": {"asr": loss.detach()}}]
+        return loss.detach()
 
-    def _draw(self, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Draw a batch of normal images, some with an anomaly: (B, C, H, W) in [-1, 1] and (B, H, W) masks."""
-        number = len(self.images)
-        pairs = [
-            self.anomaly(normalise(self.images[index]), index, lambda other: normalise(self.images[other]), number)
-            for index in positions.tolist()
-        ]
-        images, masks = zip(*pairs)
-        return torch.stack(images), torch.stack(masks).to(self.images.device)
+    def _part_of_step(self, shard: int, row: int) -> torch.Tensor:
+        """Return loss and gradients of the whole batch as one vector, having computed those of one part."""
+        assert self.network.asr is not None
+        maps, masks = (values[row] for values in self._ahead[shard])
+        with self.autocast():
+            logits = apply_sharded(self.network.asr.model, maps, self.shards, shard)
+        loss = focal_loss(logits.to(maps.dtype), masks) * (len(maps) / self._order.shape[1])
+        gradients = torch.autograd.grad(loss, list(self.network.asr.parameters()))
+        return self.shards.sum(shard, torch.cat([value.detach().reshape(-1) for value in (loss, *gradients)]))
+
+    def _apply(self, total: torch.Tensor) -> torch.Tensor:
+        """Let the optimizer step with loss and gradients that are one vector; return the loss."""
+        assert self.optimizer is not None and self.network.asr is not None
+        parameters = list(self.network.asr.parameters())
+        loss, *gradients = total.split([1, *(parameter.numel() for parameter in parameters)])
+        for parameter, gradient in zip(parameters, gradients):
+            parameter.grad = torch.empty_like(parameter).copy_(gradient.view(parameter.shape))  # in its memory layout
+        self.optimizer.step()
+        return loss[0]
+
+    def _look_ahead(self, order: torch.Tensor) -> None:
+        """Draw the anomalies of (steps, B) images, and compute the maps and masks of this process's parts."""
+        (_, height, width), number = self.images.shape[1:], len(self.images)
+        draws: list[tuple[BlendBox, int] | None] = []
+        for index in order.flatten().tolist():
+            self.anomaly.randomize((height, width, index, number))
+            draws.append(None if self.anomaly.box is None else (self.anomaly.box, self.anomaly.other))
+        places = torch.arange(order.numel()).view(order.shape)
+        parts = self.shards.run(lambda shard: self._maps_ahead(order, self.shards.cut(places.T, shard).T, draws))
+        self._ahead = dict(zip(self.shards.local, parts))
+
+    def _maps_ahead(
+        self, order: torch.Tensor, places: torch.Tensor, draws: Sequence[tuple[BlendBox, int] | None]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return (steps, b, M, H, W) maps and (steps, b, H, W) masks of some of the images that were drawn."""
+        device, flat = self.images.device, places.flatten()
+        indices = order.flatten()[flat]
+        drawn = [(row, draw) for row, draw in enumerate(draws[place] for place in flat.tolist()) if draw is not None]
+        rows = torch.tensor([row for row, _ in drawn], dtype=torch.long)
+        masks = torch.zeros((len(flat), *self.images.shape[2:]), dtype=torch.uint8, device=device)
+        maps = self._maps(self._normal(indices)) if self._plain is None else self._plain[indices.to(device)]
+        if drawn:
+            others = torch.tensor([other for _, (_, other) in drawn])
+            boxes = [box for _, (box, _) in drawn]
+            images, masks[rows] = blend_boxes(self._normal(indices[rows]), self._normal(others), boxes)
+            maps[rows] = self._maps(images)
+        shape = places.shape
+        return maps.view(*shape, *maps.shape[1:]), masks.view(*shape, *masks.shape[1:])
+
+    def _normal(self, indices: torch.Tensor) -> torch.Tensor:
+        return normalise(self.images[indices.to(self.images.device)])
+
+    @torch.no_grad()
+    def _maps(self, images: torch.Tensor) -> torch.Tensor:
+        """Compute the (N, M, H, W) maps that ASR-Net sees."""
+        assert self._frozen is not None
+        with self.autocast():
+            found = [self._frozen.discrepancy_maps(batch) for batch in images.split(BATCH[images.device.type])]
+        return torch.cat(found)[:, self._frozen.refine_channels]
+
+    def _maps_of_plain_images(self) -> torch.Tensor | None:
+        """Compute the maps of all images as they are; None where they would take too much memory."""
+        channels = len(self.network.refine_channels)
+        if len(self.images) * channels * self.images[0, 0].numel() * 4 > KEPT:
+            return None
+        batches, local = torch.arange(len(self.images)).split(BATCH[self.images.device.type]), self.shards.local
+        parts = self.shards.run(
+            lambda shard: [self._maps(self._normal(batch)) for batch in batches[local.index(shard) :: len(local)]]
+        )
+        return torch.cat([maps for row in itertools.zip_longest(*parts) for maps in row if maps is not None])
 
     def training_state(self) -> dict[str, Any]:
         """Return all that a later run needs to go on after this epoch."""
@@ -174,4 +276,5 @@ class RefineTrainer(ResumableTrainer):
         self.seconds = state["seconds"]
         self.network.asr.load_state_dict(state["weights"])
         self.optimizer.load_state_dict(state["optimizer"])
+        self._graphed.forget()
         self.continue_after(self.epochs["asr"])

@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
+import ignite.distributed as idist
 import torch
 from ignite.engine import Events
 from monai.engines import Trainer
@@ -103,12 +104,22 @@ class ResumableTrainer(Trainer):
         for name, loss in self.state.output[0]["losses"].items():
             self._losses.setdefault(f"{name.split('[')[0]}_loss", []).append(loss)
         if self.state.iteration % self.state.epoch_length == 0:
-            self.state.metrics.update(
-                {name: float(torch.stack(losses).mean()) for name, losses in self._losses.items()}
-            )
+            self.state.metrics.update(self._means())
             for part in self.trained:
                 self.epochs[part] = max(self.epochs[part], self.state.epoch)
             self.seconds += time.perf_counter() - self._started
+
+    def _means(self) -> dict[str, float]:
+        """Return the mean losses of the epoch, over all processes."""
+        means = {name: (float(torch.stack(losses).mean()), len(losses)) for name, losses in self._losses.items()}
+        found: list[dict[str, tuple[float, int]]] = [means]
+        if idist.get_world_size() > 1:
+            found = cast(list[Any], idist.all_gather(means))
+        joined: dict[str, tuple[float, int]] = {}
+        for name, (mean, number) in (item for part in found for item in part.items()):
+            total, count = joined.get(name, (0.0, 0))
+            joined[name] = total + mean * number, count + number
+        return {name: total / count for name, (total, count) in sorted(joined.items())}
 
 
 def hyperparameters(optimizer: torch.optim.Optimizer) -> dict[str, Any]:

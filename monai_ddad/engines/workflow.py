@@ -9,6 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import ignite.distributed as idist
 from monai.engines import Evaluator
 
 import monai_ddad
@@ -31,7 +32,7 @@ class TrainingWorkflow:
     """Run the phases of a training in order and leave ``model.pt`` and ``run.json``.
 
     Both files are written when every part of the model is trained, in this run or an earlier one with the same
-    checkpoints.
+    checkpoints. Of the processes of ``torchrun`` the first one calibrates, writes and evaluates.
 
     Args:
         network: the model.
@@ -92,6 +93,8 @@ class TrainingWorkflow:
             )
         if not self.ensembles.unfinished:
             self.refine.run()
+        if idist.get_rank() > 0:
+            return
         unfinished = self.ensembles.unfinished | self.refine.unfinished
         if unfinished:
             logger.warning(f"{_listed(unfinished)}: no model.pt is written and nothing is evaluated.")

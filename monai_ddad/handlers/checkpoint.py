@@ -6,6 +6,7 @@ import logging
 from pathlib import Path
 from typing import Any, Literal
 
+import ignite.distributed as idist
 from ignite.engine import Events
 
 from monai_ddad.checkpoints import CheckpointError, load_file, save_file
@@ -49,15 +50,18 @@ class ResumeCheckpoint:
     def save(self, engine: Any) -> None:
         """Save the trainer's state, unless the file holds this epoch already."""
         if engine.epochs != self._saved:
-            save_file({"fingerprint": self._fingerprint, "state": engine.training_state()}, self.path)
+            state = engine.training_state()
+            if idist.get_rank() == 0:
+                save_file({"fingerprint": self._fingerprint, "state": state}, self.path)
             self._saved = dict(engine.epochs)
 
     def resume(self, engine: Any) -> None:
         """Load the state that an earlier run left, if there is one."""
         self._fingerprint = engine.fingerprint
         self._saved = dict(engine.epochs)
-        for leftover in self.path.parent.glob(".*.tmp"):  # of a run that was killed while it saved
-            leftover.unlink()
+        if idist.get_rank() == 0:
+            for leftover in self.path.parent.glob(".*.tmp"):  # of a run that was killed while it saved
+                leftover.unlink()
         if not self.path.is_file():
             return
         try:

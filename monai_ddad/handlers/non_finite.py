@@ -15,10 +15,14 @@ class StopOnNonFinite:
 
     Reads ``state.output[0]["losses"]``, losses by network name, after each step, and the weights of ``engine.network``
     after each epoch, since the last step may have destroyed them. Goes before the handler that saves checkpoints.
+    Losses on a GPU are looked at when the epoch ends, as waiting for each would slow the training down.
 
     Raises:
         FloatingPointError: naming the network, epoch and step.
     """
+
+    def __init__(self) -> None:
+        self._waiting: list[tuple[int, dict[str, torch.Tensor]]] = []
 
     def attach(self, engine: Any) -> None:
         """Attach to a trainer."""
@@ -27,15 +31,30 @@ class StopOnNonFinite:
 
     def check_losses(self, engine: Any) -> None:
         """Check the losses of the step."""
-        bad = [name for name, loss in engine.state.output[0]["losses"].items() if not torch.isfinite(loss)]
+        step = (engine.state.iteration - 1) % engine.state.epoch_length + 1
+        losses = engine.state.output[0]["losses"]
+        self._waiting.append((step, losses))
+        if step == engine.state.epoch_length or not any(loss.is_cuda for loss in losses.values()):
+            self._check(engine.state.epoch)
+
+    def _check(self, epoch: int) -> None:
+        waiting, self._waiting = self._waiting, []
+        named = [(step, name, loss) for step, losses in waiting for name, loss in losses.items()]
+        if not named:
+            return
+        finite = torch.stack([loss for *_, loss in named]).isfinite().tolist()
+        bad = [(step, name) for (step, name, _), good in zip(named, finite) if not good]
         if bad:
-            step = (engine.state.iteration - 1) % engine.state.epoch_length + 1
-            self._stop(f"the loss of {', '.join(bad)} is not finite at epoch {engine.state.epoch}, step {step}")
+            first = bad[0][0]
+            names = ", ".join(name for step, name in bad if step == first)
+            self._stop(f"the loss of {names} is not finite at epoch {epoch}, step {first}")
 
     def check_weights(self, engine: Any) -> None:
         """Check the weights at the end of the epoch."""
-        for name, value in engine.network.state_dict().items():
-            if not torch.isfinite(value).all():
+        weights = {name: value for name, value in engine.network.state_dict().items() if value.is_floating_point()}
+        finite = torch.stack([value.isfinite().all() for value in weights.values()]).tolist()
+        for name, good in zip(weights, finite):
+            if not good:
                 self._stop(f"the weight {name} is not finite at the end of epoch {engine.state.epoch}")
 
     def _stop(self, finding: str) -> NoReturn:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import ignite.distributed as idist
 from ignite.engine import Events
 from tqdm.auto import tqdm
 
@@ -13,7 +14,8 @@ __all__ = ["EpochProgress"]
 class EpochProgress:
     """Show one progress bar over a trainer's epochs, with its metrics and the time left.
 
-    Epochs of an earlier run count as done but not towards the speed (Ignite's own bar mixes the two).
+    Epochs of an earlier run count as done but not towards the speed (Ignite's own bar mixes the two). Of several
+    processes the first one shows it.
 
     Args:
         description: what is being trained.
@@ -36,6 +38,7 @@ class EpochProgress:
                 desc=self.description,
                 total=engine.state.max_epochs,
                 initial=engine.state.epoch - 1,
+                disable=idist.get_rank() > 0,
                 bar_format=bar_format + "[{elapsed}, {remaining} left{postfix}]",
             )
 

@@ -3,7 +3,20 @@
 from monai_ddad.networks.autoencoder import AE, AEU
 from monai_ddad.networks.ddad import BACKBONES, REFINE_INPUTS, DDADNet, Decision
 from monai_ddad.networks.ensemble import Ensemble
+from monai_ddad.networks.folding import fold
 from monai_ddad.networks.memory import MemAE, Memory
 from monai_ddad.networks.refine import ASRNet
 
-__all__ = ["AE", "AEU", "BACKBONES", "REFINE_INPUTS", "ASRNet", "DDADNet", "Decision", "Ensemble", "MemAE", "Memory"]
+__all__ = [
+    "AE",
+    "AEU",
+    "BACKBONES",
+    "REFINE_INPUTS",
+    "ASRNet",
+    "DDADNet",
+    "Decision",
+    "Ensemble",
+    "MemAE",
+    "Memory",
+    "fold",
+]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from monai.transforms import RandomizableTransform, Transform
 
-__all__ = ["BlendBox", "BlendPatch", "RandBlendPatch"]
+__all__ = ["BlendBox", "BlendPatch", "RandBlendPatch", "blend_boxes"]
 
 
 @dataclass(frozen=True)
@@ -28,13 +28,47 @@ class BlendBox:
     alpha: float
 
 
+def blend_boxes(
+    images: torch.Tensor, sources: torch.Tensor, boxes: Sequence[BlendBox]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Blend a box of each source into the image of the same row, at the same place.
+
+    Args:
+        images, sources: (B, C, H, W) float.
+        boxes: B of them.
+
+    Returns:
+        the blended (B, C, H, W) images and their (B, H, W) uint8 masks, 1 in the whole box (all 0 if alpha is 0).
+
+    Source: MedIA 2023, section 3.4; method.md section 4.
+
+    Example:
+        >>> images, masks = blend_boxes(torch.zeros(1, 1, 8, 8), torch.ones(1, 1, 8, 8), [BlendBox(4, 4, 2, 0.5)])
+        >>> images[0, 0, 4].tolist(), int(masks.sum())
+        ([0.0, 0.0, 0.5, 0.5, 0.5, 0.5, 0.0, 0.0], 16)
+    """
+    device, (height, width) = images.device, images.shape[-2:]
+
+    def column(values: list[float]) -> torch.Tensor:
+        return torch.tensor(values, dtype=images.dtype).to(device, non_blocking=True)[:, None]
+
+    half, alpha = column([box.half_width for box in boxes]), column([box.alpha for box in boxes])
+
+    def inside(size: int, centres: list[float]) -> torch.Tensor:
+        distance = torch.arange(size, dtype=images.dtype, device=device) - column(centres)
+        return (distance >= -half) & (distance < half) & (alpha > 0)
+
+    rows, columns = inside(height, [box.row for box in boxes]), inside(width, [box.column for box in boxes])
+    masks = rows[:, :, None] & columns[:, None, :]
+    weight = alpha[:, :, None, None]
+    return torch.where(masks[:, None], (1 - weight) * images + weight * sources, images), masks.to(torch.uint8)
+
+
 class BlendPatch(Transform):
-    """Blend a box of ``source`` into an image at the same place.
+    """Blend a box of ``source`` into an image at the same place; see :func:`blend_boxes`.
 
     Args:
         box: what to blend.
-
-    Source: MedIA 2023, section 3.4; method.md section 4.
 
     Example:
         >>> image, mask = BlendPatch(BlendBox(4, 4, 2, 0.5))(torch.zeros(1, 8, 8), torch.ones(1, 8, 8))
@@ -46,23 +80,9 @@ class BlendPatch(Transform):
         self.box = box
 
     def __call__(self, image: torch.Tensor, source: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Blend.
-
-        Args:
-            image, source: (C, H, W) float of equal shape.
-
-        Returns:
-            the blended (C, H, W) image and its (H, W) uint8 mask, 1 in the whole box (all 0 if alpha is 0).
-        """
-        box, (height, width) = self.box, image.shape[-2:]
-        rows = slice(max(box.row - box.half_width, 0), min(box.row + box.half_width, height))
-        columns = slice(max(box.column - box.half_width, 0), min(box.column + box.half_width, width))
-        mask = torch.zeros((height, width), dtype=torch.uint8)
-        blended = image.clone()
-        if box.alpha > 0:
-            mask[rows, columns] = 1
-            blended[:, rows, columns] = (1 - box.alpha) * image[:, rows, columns] + box.alpha * source[:, rows, columns]
-        return blended, mask
+        """Blend (C, H, W) images; return the blended one and its (H, W) uint8 mask."""
+        images, masks = blend_boxes(image[None], source[None], [self.box])
+        return images[0], masks[0]
 
 
 class RandBlendPatch(RandomizableTransform):

@@ -194,5 +194,5 @@ def test_bfloat16_trains_with_finite_losses(make_net, make_dataset):
 
 
 def test_an_unknown_precision_is_refused(make_net, make_dataset):
-    with pytest.raises(ValueError, match="float32 or bfloat16, got 'int8'"):
+    with pytest.raises(ValueError, match="float32, tf32 or bfloat16, got 'int8'"):
         RefineTrainer("cpu", 1, make_net(), make_dataset(), ADAM, precision="int8")

@@ -56,6 +56,8 @@ def start(kind, make_net, make_dataset, tmp_path) -> Callable[..., Run]:
         net = make_net(**{"members": 2, "refine": "dual", "image_size": 16} | (network or {}))
         handler = ResumeCheckpoint(str(tmp_path / "run" / file), interval, on_mismatch)
         settings = {"batch_size": 4, "seed": 0, "optimizer": partial(torch.optim.Adam, lr=rate)} | options
+        if kind == "ensemble":
+            settings["num_workers"] = 4  # all members side by side
         data = make_dataset(seed=dataset, side=16)
         return Run(net, TRAINERS[kind]("cpu", epochs, net, data, train_handlers=[handler], **settings))
 

@@ -24,6 +24,7 @@ from monai_ddad.data.datalist import GROUPS
 from monai_ddad.data.prepare.benchmarks import BENCHMARKS, Job, plan_jobs
 from monai_ddad.data.prepare.convert import make_image
 from monai_ddad.data.resident import DataError
+from monai_ddad.machine import available_cores
 
 __all__ = ["prepare"]
 
@@ -111,7 +112,7 @@ def _record(path: Path, settings: dict[str, str]) -> None:
 def _convert(jobs: list[Job], folder: Path, conversion: str, num_workers: int | None) -> dict[Job, str]:
     sources = [str(job.originals[0]) for job in jobs]
     targets = [str(folder / job.name) for job in jobs]
-    workers = num_workers or min(os.cpu_count() or 1, 1 + len(jobs) // PER_PROCESS)
+    workers = num_workers or min(available_cores(), 1 + len(jobs) // PER_PROCESS)
     with _mapping(workers) as mapping:
         reasons = mapping(make_image, sources, targets, [conversion] * len(jobs))
         bar = tqdm(

@@ -15,6 +15,7 @@ import numpy as np
 from monai_ddad.data.datalist import Item, load_datalist, read_split
 from monai_ddad.data.report.properties import ImageProperties, read_properties
 from monai_ddad.data.resident import DataError
+from monai_ddad.machine import available_cores
 from monai_ddad.transforms import ImageReadError
 from monai_ddad.transforms.formats.quiet import quiet
 
@@ -70,7 +71,7 @@ def survey_dataset(dataset_dir: str, image_size: int, num_workers: int | None = 
         except ImageReadError as error:
             return str(error)
 
-    with quiet, ThreadPoolExecutor(num_workers or os.cpu_count()) as pool:
+    with quiet, ThreadPoolExecutor(num_workers or available_cores()) as pool:
         found = list(zip(places, pool.map(examine, items)))
     listed = {place["split"] for place in places}
     return Survey(

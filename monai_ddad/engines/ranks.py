@@ -1,0 +1,56 @@
+"""Work and weights are shared among the processes of ``torchrun``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import chain
+from typing import TypeVar
+
+import ignite.distributed as idist
+import torch
+
+__all__ = ["assign", "broadcast", "gather"]
+
+Item = TypeVar("Item")
+
+
+def assign(costs: Sequence[int], ranks: int) -> list[int]:
+    """Share out pieces of work, the largest first, each to the rank with the least so far.
+
+    Args:
+        costs: of each piece.
+        ranks: processes.
+
+    Returns:
+        the rank of each piece.
+
+    Example:
+        >>> assign([1, 1, 1, 2, 2, 2], ranks=2)
+        [1, 1, 0, 0, 1, 0]
+    """
+    loads = [0] * ranks
+    found = [0] * len(costs)
+    for piece in sorted(range(len(costs)), key=lambda piece: -costs[piece]):
+        found[piece] = loads.index(min(loads))
+        loads[found[piece]] += costs[piece]
+    return found
+
+
+@torch.no_grad()
+def broadcast(tensors: Iterable[torch.Tensor], rank: int) -> None:
+    """Give tensors the values that they have in one process; all processes have to call."""
+    if idist.get_world_size() == 1:
+        return
+    for tensor in tensors:
+        dense = tensor.contiguous()
+        torch.distributed.broadcast(dense, src=rank)
+        tensor.copy_(dense)
+
+
+def gather(items: list[Item]) -> list[Item]:
+    """Return the items of all processes in the first one, and none in the others; all have to call."""
+    if idist.get_world_size() == 1:
+        return items
+    found: list[list[Item] | None] | None = [None] * idist.get_world_size() if idist.get_rank() == 0 else None
+    torch.distributed.gather_object(items, found)
+    return list(chain.from_iterable(part for part in found or [] if part))

@@ -32,6 +32,7 @@ setup(
         "pylibjpeg-libjpeg>=2.1",
         "pylibjpeg-openjpeg>=2.1",
         "scikit-image>=0.22",
+        "pyarrow>=16",
         "matplotlib>=3.8",
         "tensorboard>=2.16",
         "tqdm>=4.66",

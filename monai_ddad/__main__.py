@@ -1,4 +1,4 @@
-"""The command line: ``python -m monai_ddad {datalist,audit,prepare,report,label,deploy}``."""
+"""The command line: ``python -m monai_ddad {datalist,audit,prepare,score,report,label,deploy}``."""
 
 from __future__ import annotations
 
@@ -50,6 +50,17 @@ originals:
 examples:
   python -m monai_ddad prepare rsna downloads/rsna RSNA --split data.json
   python -m monai_ddad prepare rsna downloads/rsna RSNA_authors --split data.json --photometry authors
+"""
+SCORE = """\
+Scores any number of images and writes a Parquet table with a row each: all scores, p-value, percentile, flag, and why
+it is not of the trained kind. An interrupted call goes on where it was when the same command is given again. Files that
+cannot be read are listed in a second table, scores_unreadable.parquet, and stop nothing; the exit code is 1 only where
+none could be read.
+
+examples:
+  python -m monai_ddad score films --output scores.parquet --bundle bundles/ddad_cxr --models runs/mine/models
+  torchrun --nproc_per_node=4 -m monai_ddad score films --output scores.parquet --bundle bundles/ddad_cxr \\
+    --models runs/mine/models
 """
 REPORT = """\
 Writes eval/report.html of a run that was evaluated, one file that any browser shows without a network, or with
@@ -111,8 +122,10 @@ def _fail(message: str, code: int = 1) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="python -m monai_ddad", description="Prepare and check data for DDAD, and report on runs.")
-    commands = parser.add_subparsers(required=True, metavar="{datalist,audit,prepare,report,label,deploy}")
+    parser = _Parser(
+        prog="python -m monai_ddad", description="Prepare and check data for DDAD, score archives, and report on runs."
+    )
+    commands = parser.add_subparsers(required=True, metavar="{datalist,audit,prepare,score,report,label,deploy}")
 
     def add(name: str, summary: str, text: str) -> argparse.ArgumentParser:
         layout = argparse.RawDescriptionHelpFormatter
@@ -148,6 +161,25 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--num_workers", type=_positive, help="processes (default: up to one a core)")
     command.set_defaults(run=_prepare)
 
+    command = add("score", "score an archive of images", SCORE)
+    command.add_argument("source", nargs="+", help="folder, image, or .txt file with a path a line")
+    command.add_argument("--output", required=True, help="Parquet file to write")
+    command.add_argument("--bundle", required=True, help="folder of the bundle, such as bundles/ddad_cxr")
+    command.add_argument("--models", help="folder of model.pt and run.json (default: models in the bundle)")
+    command.add_argument("--device", help="cpu, cuda or cuda:N (default: the GPUs if there are any)")
+    precision = "bfloat16 is faster where the hardware has it (default: float32)"
+    command.add_argument("--precision", choices=("float32", "bfloat16"), default="float32", help=precision)
+    runtime = "what computes the maps (default: torch); onnx needs the extra of that name"
+    command.add_argument("--runtime", choices=("torch", "torchscript", "onnx"), default="torch", help=runtime)
+    command.add_argument("--alpha", type=float, help="rate of false alarms on normal images (default: the model's)")
+    command.add_argument("--score", help="score that decides (default: the model's)")
+    command.add_argument("--file_names", action="store_true", help="also write paths, which may identify patients")
+    workers = "processes that read images, 0 for none of their own (default: one a core)"
+    command.add_argument("--num_workers", type=_not_negative, help=workers)
+    overwrite = "replace a finished output, and drop an unfinished one with other settings"
+    command.add_argument("--overwrite", action="store_true", help=overwrite)
+    command.set_defaults(run=_score)
+
     command = add("report", "write a report on an evaluation, or compare two", REPORT)
     command.add_argument("folder", nargs="?", metavar="RUN", help="output folder of the run")
     command.add_argument("--compare", nargs=2, metavar="RUN", help="output folders of two runs")
@@ -165,6 +197,12 @@ def _parser() -> argparse.ArgumentParser:
 def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) == 0:
         raise argparse.ArgumentTypeError("a whole number from 1 is expected")
+    return int(text)
+
+
+def _not_negative(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError("a whole number from 0 is expected")
     return int(text)
 
 
@@ -219,6 +257,32 @@ def _prepare(options: argparse.Namespace) -> int:
     logging.getLogger(__name__).info(f"{result['images']} images, {result['kept']} of them from an earlier call.")
     if result["unreadable"]:
         return _fail(f"{result['unreadable']} images are missing or cannot be read: see unreadable.csv.")
+    return 0
+
+
+def _score(options: argparse.Namespace) -> int:
+    from monai_ddad.archive import score_archive
+    from monai_ddad.checkpoints import CheckpointError
+
+    try:
+        counts = score_archive(
+            options.source,
+            options.output,
+            options.bundle,
+            options.models,
+            device=options.device,
+            precision=options.precision,
+            alpha=options.alpha,
+            score=options.score,
+            runtime=options.runtime,
+            file_names=options.file_names,
+            num_workers=options.num_workers,
+            overwrite=options.overwrite,
+        )
+    except CheckpointError as error:
+        return _fail(str(error))
+    if counts is not None and counts[0] == 0:
+        return _fail(f"none of the {counts[1]} images can be read: the table of unreadable ones says why.")
     return 0
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import runpy
 import sys
 from pathlib import Path
@@ -26,6 +28,7 @@ SMALL = {
 def table(name: str, monkeypatch, capsys, *arguments: str) -> list[list[str]]:
     """Run a benchmark and return the cells of the table that it prints."""
     monkeypatch.setattr(sys, "argv", [name, *arguments])
+    monkeypatch.syspath_prepend(str(REPOSITORY / "benchmarks"))
     runpy.run_path(str(REPOSITORY / "benchmarks" / name), run_name="__main__")
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
@@ -70,3 +73,48 @@ def test_kinds_out_of_protocol_have_a_row_each(tmp_path, monkeypatch, capsys):
     rows = {row[0]: row[1] for row in table("out_of_protocol.py", monkeypatch, capsys, *options)}
     assert rows["Share flagged, %"] == "chest plain" and len(rows) > 24
     assert rows["all white"] == rows["noise"] == "100"
+
+
+def test_speed_has_a_row_a_part_and_the_whole_job_follows_from_them(tmp_path, monkeypatch, capsys):
+    write_phantom_dataset(tmp_path, normal=70, unlabeled=70, test=2, side=64)
+    cores = os.sched_getaffinity(0)
+    try:
+        rows = table("speed.py", monkeypatch, capsys, "--data", str(tmp_path), "--rounds", "1", "--images", "128")
+    finally:
+        os.sched_setaffinity(0, cores)
+    parts = {row[0]: row for row in rows[2:]}
+    assert len(parts) == 8 and "the whole job" in parts
+    assert all(0.05 < float(row[2]) < 50 for row in parts.values())
+    step, refine = (
+        next(row for name, row in parts.items() if name.startswith(f"training step of {what}")) for what in ("a", "ASR")
+    )
+    seconds = 750 * (1 + 2) * float(step[1].split()[0]) + 100 * 8 * float(refine[1].split()[0])  # and the scoring
+    assert seconds / 1000 < float(parts["the whole job"][1].split()[0])
+
+
+def test_the_gpu_benchmark_runs_on_a_cpu(monkeypatch, capsys):
+    options = ("--normal", "8", "--unlabeled", "8", "--epochs", "2", "--refine_epochs", "2", "--few", "1")
+    rows = table("gpu.py", monkeypatch, capsys, *options, "--precisions", "float32")
+    assert [row[1] for row in rows[2:]] == ["eager", "streams", "fused, eager", "fused", "eager", "graph", "", ""]
+    assert all(float(row[3].split()[0]) > 0 for row in rows[2:])
+
+
+def test_memory_holds_at_least_the_pixels(monkeypatch, capsys):
+    rows = table("memory.py", monkeypatch, capsys, "--sizes", "64x32")
+    libraries, images, ensembles, after = (int(cell) for cell in rows[-1][2:])
+    assert 100 < libraries <= images <= ensembles <= after
+
+
+def test_precisions_are_compared_where_nothing_else_differs(trained, tmp_path, monkeypatch, capsys):
+    runs = []
+    for precision, area, seed in (("float32", 0.9, 0), ("bfloat16", 0.905, 0), ("bfloat16", 0.9, 1)):
+        figures = json.loads((trained / "eval" / "metrics.json").read_text())
+        figures["training"]["settings"] |= {"precision": precision, "seed": seed}
+        figures["splits"]["all"]["scores"]["inter"]["auroc"] = area
+        runs.append(tmp_path / str(len(runs)))
+        (runs[-1] / "eval").mkdir(parents=True)
+        (runs[-1] / "eval" / "metrics.json").write_text(json.dumps(figures))
+    rows = table("precision.py", monkeypatch, capsys, str(runs[0]), str(runs[1]))
+    assert rows[2][1:] == ["0", "inter", "float32 0.9000", "bfloat16 0.9050", "+0.0050"]
+    with pytest.raises(ValueError, match="differ in more than the precision"):
+        table("precision.py", monkeypatch, capsys, str(runs[0]), str(runs[2]))

@@ -27,7 +27,7 @@ def assert_one_line(text: str, *parts: str) -> None:
     assert all(part in text for part in parts), text
 
 
-@pytest.mark.parametrize("command", [[], ["datalist"], ["audit"], ["prepare"], ["report"]])
+@pytest.mark.parametrize("command", [[], ["datalist"], ["audit"], ["prepare"], ["score"], ["report"]])
 def test_help_has_examples_and_needs_no_heavy_library(command):
     code = (
         "import sys; from monai_ddad.__main__ import main\n"
@@ -51,6 +51,8 @@ def test_help_has_examples_and_needs_no_heavy_library(command):
         (["prepare", "mnist", "a", "b"], ["invalid choice", "brain_tumor"]),
         (["prepare", "rsna", "a", "b"], ["needs --split", "data.json that the authors"]),
         (["prepare", "lag", "a", "b", "--num_workers", "0"], ["whole number from 1"]),
+        (["score", "a", "--output", "b.parquet"], ["--bundle"]),
+        (["score", "a", "--output", "b.parquet", "--bundle", "c", "--num_workers", "some"], ["whole number from 0"]),
     ],
 )
 def test_wrong_usage_is_one_line_and_exit_code_2(arguments, parts, capsys):
@@ -106,6 +108,7 @@ def test_bad_data_is_one_line_without_paths_and_exit_code_1(tmp_path, capsys):
         ["report", "--compare", absent, absent, "--output", str(tmp_path / "report.html")],
         ["prepare", "rsna", absent, str(tmp_path / "out"), "--split", str(tmp_path / "data.json")],
         ["prepare", "rsna", str(tmp_path), str(tmp_path.parent / "out"), "--split", str(tmp_path / "data.json")],
+        ["score", absent, "--output", str(tmp_path / "scores.parquet"), "--bundle", absent],
     ):
         assert cli.main(arguments) == 1
         message = capsys.readouterr().err

@@ -72,8 +72,8 @@ class EnsembleTrainer(ResumableTrainer):
         modules: which of ``"ndm"`` and ``"udm"`` to train; the others keep the weights that they have.
         precision: see :func:`~monai_ddad.engines.choose_precision`.
         num_workers: members trained at the same time on a CPU; None takes one a core.
-        fused: train the members of a module as one network; None does on a GPU, where it is faster.
-        graph: record the steps of fused members as CUDA graphs.
+        fused: train the members of a module as one network; None does on a GPU, and not on a CPU, where it is slower.
+        graph: on a GPU, record the steps as CUDA graphs, which run side by side.
         gather_interval: epochs after which all processes get all weights, for handlers that use them; they always do
             at the end.
         train_handlers: handlers to attach, among them a :class:`~monai_ddad.handlers.ResumeCheckpoint`.
@@ -184,16 +184,14 @@ class EnsembleTrainer(ResumableTrainer):
         own = [entry for entry in entries if entry.rank == idist.get_rank() and entry.module in modules]
         together = [[entry for entry in own if entry.module == module] for module in MODULES]
         units = []
-        for group in together if self.fused else [[entry] for entry in own]:
-            if not group:
-                continue
-            networks = [entry.network for entry in group]
+        for group in filter(None, together) if self.fused else [[entry] for entry in own]:
+            networks, module = [entry.network for entry in group], group[0].module
+            recorded = graph and self.images.device.type == "cuda"
             trained = (
                 FusedMembers(networks, optimizer, self.images, self.autocast, graph)
-                if self.fused
+                if self.fused or recorded
                 else Member(networks[0], optimizer, self.images, self.autocast)
             )
-            module = group[0].module
             units.append(_Unit(group, trained, positions[module], orders[module]))
         return entries, units
 
@@ -203,7 +201,7 @@ class EnsembleTrainer(ResumableTrainer):
         Those with the most steps left go first, so that all cores have work until the end.
         """
         left = [len(unit.order) for unit in self.units]
-        side_by_side = len(self.units) if self.fused else self.num_workers
+        side_by_side = self.num_workers if self._on_threads else len(self.units)
         turns = []
         while any(left):
             chosen = sorted((i for i, steps in enumerate(left) if steps), key=lambda i: -left[i])[:side_by_side]
@@ -211,6 +209,10 @@ class EnsembleTrainer(ResumableTrainer):
             for i in chosen:
                 left[i] -= 1
         return turns
+
+    @property
+    def _on_threads(self) -> bool:
+        return self.images.device.type == "cpu" and not self.fused
 
     def run(self) -> None:
         """Train to ``max_epochs``; see :class:`~monai_ddad.engines.ResumableTrainer`."""
@@ -243,13 +245,13 @@ class EnsembleTrainer(ResumableTrainer):
             for unit, step in ((self.units[i], step) for i, step in turn)
             if self.epochs[unit.entries[0].module] < self.state.epoch
         ]
-        if self.fused:
-            found = [unit.trained.step(positions) for unit, positions in stepping]
-            for unit, _ in stepping:
-                assert isinstance(unit.trained, FusedMembers)
-                unit.trained.wait()
-        else:
+        if self._on_threads:
             found = list(self._pool.map(lambda job: job[0].trained.step(job[1]), stepping))
+        else:
+            found = [unit.trained.step(positions) for unit, positions in stepping]
+            for trained in (unit.trained for unit, _ in stepping):
+                if isinstance(trained, FusedMembers):
+                    trained.wait()
         last = self.state.iteration % self.state.epoch_length == 0
         if last and self.gather_interval and self.state.epoch % self.gather_interval == 0:
             self._share_weights()

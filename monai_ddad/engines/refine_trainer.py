@@ -12,6 +12,7 @@ from monai.engines.utils import IterationEvents
 from monai.utils.enums import CommonKeys
 from torch import nn
 
+from monai_ddad.checkpoints import weights_digest
 from monai_ddad.data.resident import DataError, ResidentDataset, normalise
 from monai_ddad.engines.graphed import GraphedStep
 from monai_ddad.engines.placement import autocast, choose_precision, place
@@ -127,12 +128,8 @@ class RefineTrainer(ResumableTrainer):
     @property
     def fingerprint(self) -> dict[str, Any]:
         """What must be equal for a checkpoint of another run to be continued by this one."""
-        ensembles = hashlib.sha256()
-        for module in (self.network.ndm, self.network.udm):
-            for weight in module.state_dict().values():
-                ensembles.update(weight.cpu().contiguous().numpy().tobytes())
         return {
-            "ensembles": ensembles.hexdigest(),
+            "ensembles": weights_digest(nn.ModuleList([self.network.ndm, self.network.udm])),
             "normal images": hashlib.sha256(self.images.cpu().numpy().tobytes()).hexdigest(),
             "refine": self.network.refine,
             "anomaly": {

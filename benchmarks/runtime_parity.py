@@ -1,0 +1,95 @@
+"""Compare the scores of DDAD (dual-distribution discrepancy) between runtimes, on the test images of trained runs.
+
+    python benchmarks/runtime_parity.py --run bundles/ddad_cxr runs/chest data/chest_xray --write
+
+Prints a Markdown table; with ``--write`` it goes into ``docs/performance.md``.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from pages import format_table, machine, publish
+
+from monai_ddad.checkpoints import CheckpointError
+from monai_ddad.data import DataError, load_datalist, normalise
+from monai_ddad.inference import Predictor
+from monai_ddad.metrics import auroc
+from monai_ddad.networks import DDADNet
+from monai_ddad.runtimes import Runtime
+from monai_ddad.scores import image_scores
+
+BATCH = 64  # images at a time
+EAGER = "eager"
+VARIANTS = {
+    "torch": ("torch", "float32"),
+    "torchscript": ("torchscript", "float32"),
+    "onnx": ("onnx", "float32"),
+    "torch, bfloat16": ("torch", "bfloat16"),
+}
+
+
+def score(maps: Callable[[torch.Tensor], torch.Tensor], network: DDADNet, images: torch.Tensor) -> np.ndarray:
+    """Score (N, C, H, W) images of 8 bits: (N, M)."""
+    parts = []
+    with torch.inference_mode():
+        for part in images.split(BATCH):
+            batch = normalise(part)
+            parts.append(image_scores(maps(batch), network.field(batch)))
+    return torch.cat(parts).double().numpy()
+
+
+def measure(bundle: Path, run: Path, data: Path) -> list[list[str]]:
+    """Return the rows of one run."""
+    predictor = Predictor(bundle, run / "models", torch.device("cpu"))
+    network = predictor.network
+    items = load_datalist(data)["test"]
+    dataset = predictor.read([item["image"] for item in items])
+    labels = np.array([items[position]["label"] for position in dataset.positions])
+    scores = {EAGER: score(network, network, dataset.images)}
+    for name, (runtime, precision) in VARIANTS.items():
+        scores[name] = score(Runtime(network, runtime, precision), network, dataset.images)
+    exact = scores[EAGER]
+    areas = {name: [float(auroc(column, labels)) for column in values.T] for name, values in scores.items()}
+    rows = []
+    for name, values in scores.items():
+        largest = "" if name == EAGER else f"{np.max(np.abs(values - exact) / np.abs(exact)):.1e}"
+        cells = [
+            f"{area:.4f}" if name == EAGER else f"{area:.4f} ({area - before:+.4f})"
+            for area, before in zip(areas[name], areas[EAGER])
+        ]
+        named = [f"`{score}` {cell}" for score, cell in zip(network.map_names, cells)]
+        rows.append([f"`{bundle.name}`, {len(labels)}", name, largest, ", ".join(named)])
+    return rows
+
+
+def main() -> None:
+    """Print or write a table of all runs."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--run",
+        nargs=3,
+        type=Path,
+        action="append",
+        required=True,
+        metavar=("BUNDLE", "RUN", "DATA"),
+        help="folders of a bundle, of a trained run and of the data set; may be given several times",
+    )
+    parser.add_argument("--write", action="store_true", help="put the table into docs/performance.md")
+    options = parser.parse_args()
+    rows = []
+    for number, (bundle, run, data) in enumerate(options.run, start=1):
+        try:
+            rows += measure(bundle, run, data)
+        except (CheckpointError, DataError, ImportError) as error:
+            parser.exit(1, f"{parser.prog}: run {number}: {error}\n")
+    header = ["test images", "runtime", "largest relative difference of a score", "AUROC (difference from eager)"]
+    publish(f"{machine()}:\n\n{format_table(header, rows)}", "performance.md", "parity", options.write)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,123 @@
+"""Chunks of an archive are read and prepared by other processes, a bounded number of them ahead."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from monai_ddad.archive.listing import Listing
+from monai_ddad.data.resident import DataError, ResidentDataset
+from monai_ddad.transforms import ImageReadError
+
+__all__ = ["PREFETCH", "ReadChunk", "explain_kill", "read_chunks", "root_cause"]
+
+PREFETCH = 2  # chunks that each process is asked for at a time
+
+
+@dataclass(frozen=True)
+class ReadChunk:
+    """A chunk that was read, in arrays: tensors would travel between processes through scarce shared memory.
+
+    Attributes:
+        number: of the chunk.
+        images, positions, slices, errors: see :class:`ResidentDataset`; positions count from the chunk's first item.
+    """
+
+    number: int
+    images: np.ndarray
+    positions: list[int]
+    slices: list[int | None]
+    errors: dict[int, str]
+
+    def dataset(self) -> ResidentDataset:
+        """Return the images as a data set."""
+        dataset = ResidentDataset([], _as_it_is, num_workers=1)
+        dataset.images = torch.from_numpy(self.images)
+        dataset.labels = [None] * len(self.images)
+        dataset.positions, dataset.slices = self.positions, self.slices
+        return dataset
+
+
+def read_chunks(
+    listing: Listing, numbers: Sequence[int], transform: Callable[[dict[str, Any]], Any], num_workers: int
+) -> Iterator[ReadChunk]:
+    """Read chunks, in any order.
+
+    At most :data:`PREFETCH` chunks a process are read ahead of what is taken.
+
+    Args:
+        listing: the archive.
+        numbers: of the chunks.
+        transform: see :class:`ResidentDataset`. Whatever error it ends in, the item is left out and the error noted.
+        num_workers: processes; 0 reads in this one.
+    """
+    workers = min(num_workers, len(numbers))
+    loader = DataLoader(
+        _Chunks(transform),
+        batch_size=None,
+        sampler=((number, listing.chunk(number)) for number in numbers),
+        collate_fn=_as_it_is,
+        num_workers=workers,
+        prefetch_factor=PREFETCH if workers else None,
+        multiprocessing_context="fork" if workers and sys.platform == "linux" else None,
+        in_order=False,
+    )
+    yield from loader
+
+
+@contextmanager
+def explain_kill() -> Iterator[None]:
+    """Say what to do where PyTorch finds that a process was killed, which it raises an error for at any moment.
+
+    Raises:
+        DataError: instead of that error.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if "DataLoader worker (pid" not in str(error):
+            raise
+        raise DataError(
+            "a process that reads images was killed, most likely for want of memory. What was scored is kept: give the "
+            "same command again with fewer processes (--num_workers)."
+        ) from None
+
+
+class _Chunks(Dataset):
+    """Numbers and items of chunks in, what is read of them out."""
+
+    def __init__(self, transform: Callable[[dict[str, Any]], Any]) -> None:
+        self.transform = transform
+
+    def __getitem__(self, work: tuple[int, list[list[str]]]) -> ReadChunk:
+        number, items = work
+        data = [{"image": files if len(files) > 1 else files[0]} for files in items]
+        dataset = ResidentDataset(data, self._prepare, num_workers=1)
+        return ReadChunk(number, dataset.images.numpy(), dataset.positions, dataset.slices, dataset.errors)
+
+    def _prepare(self, item: dict[str, Any]) -> Any:
+        try:
+            return self.transform(item)
+        except Exception as error:  # of any kind: one odd image does not stop an archive
+            reason = root_cause(error)
+            if isinstance(reason, ImageReadError):
+                raise reason from None
+            raise ImageReadError(f"the image cannot be prepared ({type(reason).__name__})") from None
+
+
+def root_cause(error: BaseException) -> BaseException:
+    """Return the error that one was raised from in the end; MONAI wraps errors."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
+
+
+def _as_it_is(content: Any) -> Any:
+    return content

@@ -1,0 +1,38 @@
+"""Precisions are chosen by what the device has."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from monai_ddad.engines import EnsembleTrainer, choose_precision
+from monai_ddad.engines.placement import autocast
+
+
+@pytest.mark.parametrize("ability", ["avx512_bf16", "amx_bf16", "bf16", "avx512_f", None])
+def test_auto_is_bfloat16_where_a_processor_has_instructions_for_it(monkeypatch, ability):
+    monkeypatch.setattr(
+        torch.cpu, "get_capabilities", lambda: {"avx512_bf16": False} | ({ability: True} if ability else {})
+    )
+    assert choose_precision("auto", "cpu") == (
+        "bfloat16" if ability in ("avx512_bf16", "amx_bf16", "bf16") else "float32"
+    )
+
+
+@pytest.mark.parametrize("precision", ["float32", "tf32", "bfloat16"])
+def test_what_is_asked_for_is_taken(precision):
+    assert choose_precision(precision, "cpu") == precision
+
+
+def test_a_trainer_says_what_it_chose(make_net, make_dataset, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
+    trainer = EnsembleTrainer("cpu", 1, make_net(), make_dataset(), torch.optim.Adam, precision="auto")
+    assert trainer.precision == trainer.fingerprint["precision"] == "float32"
+
+
+def test_tf32_is_for_its_context_alone():
+    flags = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = [flag.allow_tf32 for flag in flags]
+    with autocast(torch.device("cpu"), "tf32")():
+        assert all(flag.allow_tf32 for flag in flags)
+    assert [flag.allow_tf32 for flag in flags] == before

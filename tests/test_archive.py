@@ -1,0 +1,529 @@
+"""An archive is scored as its files are one by one, whatever happens on the way, and nothing of it leaks."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import multiprocessing
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from PIL import Image
+from pydicom.dataset import FileDataset, FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian, generate_uid
+
+from monai_ddad import __main__ as cli
+from monai_ddad import archive
+from monai_ddad.archive import listing as listing_module
+from monai_ddad.archive import score_archive
+from monai_ddad.archive.listing import Listing, list_archive
+from monai_ddad.archive.parts import Parts, make_part
+from monai_ddad.archive.reading import PREFETCH, explain_kill, read_chunks
+from monai_ddad.data import DataError, list_images
+from monai_ddad.inference import Predictor, Result
+from tests.small_models import BUNDLES
+
+CHEST = BUNDLES / "ddad_cxr"
+CHUNK = 4
+FORK = multiprocessing.get_context("fork")
+
+
+@pytest.fixture(autouse=True)
+def small_chunks(monkeypatch) -> None:
+    """Put few files in a chunk, so that few files are many chunks."""
+    monkeypatch.setattr(listing_module, "CHUNK", CHUNK)
+
+
+@pytest.fixture
+def models(trained) -> Path:
+    return trained("ddad_cxr") / "models"
+
+
+def write_picture(path: Path, seed: int) -> None:
+    random = np.random.default_rng(seed)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = random.integers(0, 256, random.integers(20, 60, 2)).astype(np.uint8)
+    Image.fromarray(pixels).resize((64, 48), Image.Resampling.BICUBIC).save(path)
+
+
+def write_slice(path: Path, modality: str, series: str = "1.2", z: float = 0, **elements: object) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = "1.2.840.10008.5.1.4.1.1.4", generate_uid()
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    image = FileDataset(str(path), {}, file_meta=meta, preamble=bytes(128))
+    image.Modality, image.SeriesInstanceUID = modality, series
+    image.ImagePositionPatient, image.ImageOrientationPatient = [0, 0, z], [1, 0, 0, 0, 1, 0]
+    image.Rows = image.Columns = 40
+    image.SamplesPerPixel, image.PhotometricInterpretation, image.PixelRepresentation = 1, "MONOCHROME2", 0
+    image.PixelSpacing = [1, 1]
+    for keyword, value in elements.items():
+        setattr(image, keyword, value)
+    image.BitsAllocated = image.BitsStored = 8
+    image.HighBit = 7
+    y, x = np.mgrid[-1:1:40j, -1:1:40j]
+    noise = np.random.default_rng(int(10 * z)).integers(0, 40, (40, 40))
+    image.PixelData = np.where(x**2 + y**2 < 0.7, 120 + noise, 0).astype(np.uint8).tobytes()
+    image.save_as(path, enforce_file_format=True)
+
+
+@pytest.fixture
+def films(tmp_path) -> Path:
+    """A folder of a patient's name with 30 pictures, of which 3 cannot be read, and 2 DICOM files, of which 1 can."""
+    folder = tmp_path / "canary_doe"
+    for i in range(30):
+        write_picture(folder / f"{i % 3}" / f"canary_{i:02}.png", i)
+    (folder / "0" / "canary_03.png").write_bytes(b"")
+    (folder / "1" / "canary_04.png").write_bytes(b"canary")
+    whole = (folder / "2" / "canary_05.png").read_bytes()
+    (folder / "2" / "canary_05.png").write_bytes(whole[: len(whole) // 2])
+    write_slice(folder / "film", "CR", PatientName="canary^x")
+    write_slice(folder / "scan", "MR", PatientName="canary^y")
+    return folder
+
+
+UNREADABLE = [1, 11, 21, 31]  # positions of the four: after ten pictures each of 0/, 1/ and 2/ come film and scan
+
+
+def run(films: Path, models: Path, output: Path, **options: object) -> tuple[int, int] | None:
+    settings = {"device": "cpu", "num_workers": 0} | options
+    return score_archive([films], output, CHEST, models, **settings)
+
+
+def tables(output: Path) -> tuple[bytes, bytes]:
+    return output.read_bytes(), output.with_name(f"{output.stem}_unreadable.parquet").read_bytes()
+
+
+@pytest.fixture
+def undisturbed(films, models, tmp_path) -> tuple[bytes, bytes]:
+    assert run(films, models, tmp_path / "undisturbed.parquet") == (28, 4)
+    return tables(tmp_path / "undisturbed.parquet")
+
+
+def test_rows_are_those_of_a_plain_loop_over_single_files(films, models, tmp_path):
+    assert run(films, models, tmp_path / "scores.parquet", num_workers=2) == (28, 4)
+    rows = {row["position"]: row for row in pq.read_table(tmp_path / "scores.parquet").to_pylist()}
+    failed = pq.read_table(tmp_path / "scores_unreadable.parquet").to_pylist()
+    predictor = Predictor(CHEST, models, torch.device("cpu"))
+    paths = sorted(path for path in films.rglob("*") if path.is_file())
+    reasons = {}
+    for position, path in enumerate(paths):
+        dataset = predictor.read([path], 1)
+        if dataset.errors:
+            reasons[position] = dataset.errors[0]
+            continue
+        result, row = predictor.predict(dataset)[0], rows[position]
+        assert {name: row[name] for name in result.scores} == pytest.approx(result.scores, rel=1e-5)
+        assert (row["p_value"], row["percentile"]) == pytest.approx((result.p_value, result.percentile))
+        expected = (result.flagged, result.out_of_protocol, result.slices)
+        assert (row["flagged"], row["out_of_protocol"], row["slices"]) == expected
+    assert {row["position"]: row["reason"] for row in failed} == reasons
+    assert list(reasons) == UNREADABLE and sorted([*rows, *reasons]) == list(range(32))
+    assert "path" not in rows[0] and "path" not in failed[0]
+
+
+@pytest.mark.parametrize("after", [0, 3])
+def test_an_interrupted_run_goes_on_and_scores_nothing_twice(films, models, tmp_path, monkeypatch, undisturbed, after):
+    output, written = tmp_path / "scores.parquet", []
+    write = Parts.write
+
+    def fail(parts: Parts, number: int, table: object) -> None:
+        if len(written) == after:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        written.append(number)
+        write(parts, number, table)
+
+    monkeypatch.setattr(Parts, "write", fail)
+    with pytest.raises(OSError, match="No space"):
+        run(films, models, output)
+    assert len(written) == after and not output.exists()
+    after = -1  # never again
+    assert run(films, models, output) == (28, 4)
+    assert sorted(written) == list(range(8))
+    assert tables(output) == undisturbed
+    assert sorted(path.name for path in tmp_path.glob("*scores*")) == ["scores.parquet", "scores_unreadable.parquet"]
+
+
+def in_another_process(function: Callable[[], object], **environment: str) -> multiprocessing.process.BaseProcess:
+    def target() -> None:
+        os.environ.update(environment)
+        os._exit(0 if function() != "failed" else 1)
+
+    process = FORK.Process(target=target)
+    process.start()
+    return process
+
+
+def parts_of(output: Path) -> int:
+    return len(list(output.with_name(f"{output.name}.parts").glob("0*.parquet")))
+
+
+def test_a_run_killed_again_and_again_ends_as_one_undisturbed(films, models, tmp_path, undisturbed):
+    output = tmp_path / "scores.parquet"
+    for chunks in (1, 2, 5):
+        process = in_another_process(lambda: run(films, models, output, num_workers=1))
+        deadline = time.monotonic() + 60
+        while parts_of(output) < chunks and time.monotonic() < deadline and process.is_alive():
+            time.sleep(0.002)
+        os.kill(process.pid, signal.SIGKILL)
+        process.join()
+        assert parts_of(output) >= chunks
+    temporary = [tmp_path / f".{name}.parquet.0a.tmp" for name in ("scores", "scores_unreadable")]
+    for path in temporary:  # as a kill leaves them while the tables are written
+        path.write_bytes(b"half")
+    before = parts_of(output)
+    assert before < 8 and run(films, models, output) == (28, 4)
+    assert tables(output) == undisturbed
+    assert not any(path.exists() for path in temporary)
+
+
+def torchrun(films: Path, models: Path, output: Path, processes: int) -> list[multiprocessing.process.BaseProcess]:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "TORCHELASTIC_RUN_ID": "test"}
+    shared |= {"WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(processes)}
+    return [
+        in_another_process(lambda: run(films, models, output, num_workers=1), RANK=str(i), LOCAL_RANK=str(i), **shared)
+        for i in range(processes)
+    ]
+
+
+def test_processes_share_the_work_and_another_number_of_them_goes_on(films, models, tmp_path, undisturbed):
+    output = tmp_path / "scores.parquet"
+    processes = torchrun(films, models, output, 3)
+    deadline = time.monotonic() + 60
+    while parts_of(output) < 2 and time.monotonic() < deadline:
+        time.sleep(0.002)
+    for process in processes:
+        os.kill(process.pid, signal.SIGKILL)
+    for process in processes:
+        process.join()
+    assert 2 <= parts_of(output) < 8 and not output.exists()
+    for process in torchrun(films, models, output, 2):
+        process.join()
+        assert process.exitcode == 0
+    assert tables(output) == undisturbed
+
+
+def test_processes_end_where_the_first_one_finds_nothing_to_score(models, tmp_path):
+    (tmp_path / "empty").mkdir()
+
+    def fail(rank: str) -> str:
+        try:
+            run(tmp_path / "empty", models, tmp_path / "scores.parquet")
+        except (DataError, SystemExit) as error:
+            return "failed" if isinstance(error, DataError) == (rank == "0") else "as it should not"
+        return "as it should not"
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "TORCHELASTIC_RUN_ID": "test", "WORLD_SIZE": "2"}
+    ranks = [in_another_process(lambda r=r: fail(r), RANK=r, LOCAL_RANK=r, **shared) for r in ("0", "1")]
+    for process in ranks:
+        process.join(60)
+    assert [process.exitcode for process in ranks] == [1, 1]
+
+
+@pytest.mark.slow
+def test_torchrun_equals_one_process(films, models, tmp_path):
+    outputs = [tmp_path / "one.parquet", tmp_path / "two.parquet"]
+    rest = ["-m", "monai_ddad", "score", str(films), "--bundle", str(CHEST), "--models", str(models)]
+    launchers = [[], ["-m", "torch.distributed.run", "--nproc_per_node=2"]]
+    for output, launcher in zip(outputs, launchers):
+        command = [sys.executable, *launcher, *rest, "--output", str(output), "--device", "cpu"]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=BUNDLES.parent)
+        assert done.returncode == 0 and "28 images scored, 4 cannot be read." in done.stderr, done.stderr
+        assert "canary" not in done.stdout + done.stderr
+    assert tables(outputs[0]) == tables(outputs[1])
+
+
+def test_another_listing_model_or_setting_is_refused_but_for_overwrite(films, models, tmp_path, monkeypatch):
+    output = tmp_path / "scores.parquet"
+    monkeypatch.setattr(archive, "_score", lambda *arguments: (_ for _ in ()).throw(KeyboardInterrupt))
+
+    def begin(**options: object) -> None:
+        with pytest.raises(KeyboardInterrupt):
+            run(films, models, output, **options)
+
+    begin()
+    begin()  # the same may go on
+    for options, named in [
+        ({"alpha": 0.2}, "in: alpha"),
+        ({"score": "rec", "precision": "bfloat16"}, "in: precision, score"),
+    ]:
+        with pytest.raises(DataError, match=named):
+            run(films, models, output, **options)
+    begin(alpha=0.2, overwrite=True)
+    write_picture(films / "0" / "canary_99.png", 99)
+    with pytest.raises(DataError, match=r"in: chunks, items, listing\.") as caught:
+        run(films, models, output, alpha=0.2)
+    assert "canary" not in str(caught.value) and str(tmp_path) not in str(caught.value)
+    (films / "0" / "canary_99.png").unlink()
+    (films / "0" / "canary_00.png").rename(films / "0" / "canary_01.png")
+    with pytest.raises(DataError, match=r"in: listing\."):
+        run(films, models, output, alpha=0.2)
+
+
+def test_overwrite_drops_the_chunks_of_another_plan(tmp_path):
+    table = make_part(0, 1, ["rec"], {}, {})
+    first = Parts(tmp_path / "a.parquet", {"chunks": 2, "alpha": 0.1})
+    assert first.begin(overwrite=False) == [0, 1]
+    first.write(0, table)
+    assert first.begin(overwrite=False) == [1]
+    second = Parts(tmp_path / "a.parquet", {"chunks": 2, "alpha": 0.2})
+    assert second.begin(overwrite=True) == [0, 1]
+    (second.folder / "plan.json").unlink()  # as where the folder was being removed
+    second.write(0, table)
+    assert second.begin(overwrite=False) == [0, 1]
+
+
+def test_a_finished_output_stays_unless_it_is_to_be_overwritten(films, models, tmp_path, undisturbed):
+    output = tmp_path / "scores.parquet"
+    output.write_bytes(b"precious")
+    with pytest.raises(DataError, match="exists already"):
+        run(films, models, output)
+    assert output.read_bytes() == b"precious"
+    assert run(films, models, output, overwrite=True) == (28, 4)
+    assert tables(output) == undisturbed
+
+
+def test_a_damaged_part_is_named_and_done_again(films, models, tmp_path, monkeypatch, undisturbed):
+    output, write = tmp_path / "scores.parquet", Parts.write
+
+    def spoil(parts: Parts, number: int, table: object) -> None:
+        write(parts, number, table)
+        if number == 2:
+            path = parts.folder / f"{number:08}.parquet"
+            path.write_bytes(path.read_bytes()[:-9])
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Parts, "write", spoil)
+        with pytest.raises(DataError, match="damaged"):
+            run(films, models, output)
+    assert not output.exists() and parts_of(output) == 7
+    assert run(films, models, output) == (28, 4)
+    assert tables(output) == undisturbed
+
+
+@pytest.mark.parametrize("file_names", [False, True])
+def test_paths_and_header_values_stay_out_unless_asked(films, models, tmp_path, monkeypatch, capfd, caplog, file_names):
+    output = tmp_path / "out" / "scores.parquet"
+    found: list[bytes] = []
+    join = Parts.join
+
+    def look(parts: Parts, *arguments: object) -> None:
+        found.extend(path.read_bytes() for path in parts.folder.iterdir())
+        join(parts, *arguments)
+
+    monkeypatch.setattr(Parts, "join", look)
+    arguments = ["score", str(films), "--output", str(output), "--bundle", str(CHEST), "--models", str(models)]
+    with caplog.at_level(logging.DEBUG):
+        assert cli.main([*arguments, "--device", "cpu", *["--file_names"] * file_names]) == 0
+    assert len(found) == 9
+    printed = capfd.readouterr()
+    text = printed.out + printed.err + caplog.text
+    assert "28 images scored, 4 cannot be read." in text and "images: 100%" in text
+    assert "canary" not in text
+    assert not any(b"canary" in content for content in found)
+    written = {path.name: pq.read_table(path) for path in output.parent.iterdir()}
+    assert sorted(written) == ["scores.parquet", "scores_unreadable.parquet"]
+    if file_names:
+        paths = sorted(str(path) for path in films.rglob("*") if path.is_file())
+        for table in written.values():
+            assert table["path"].to_pylist() == [paths[position] for position in table["position"].to_pylist()]
+    else:
+        assert not any("canary" in str(table.to_pylist()) for table in written.values())
+        assert not any(b"canary" in path.read_bytes() for path in output.parent.iterdir())
+
+
+def test_nothing_readable_is_exit_code_1_and_still_a_table(models, tmp_path, capsys):
+    for i in range(6):
+        (tmp_path / f"{i}.png").write_bytes(b"canary")
+    arguments = ["score", str(tmp_path), "--output", str(tmp_path / "a.parquet"), "--bundle", str(CHEST)]
+    assert cli.main([*arguments, "--models", str(models), "--num_workers", "0"]) == 1
+    assert "none of the 6 images can be read" in capsys.readouterr().err
+    assert pq.read_table(tmp_path / "a_unreadable.parquet")["position"].to_pylist() == list(range(6))
+    assert pq.read_table(tmp_path / "a.parquet").num_rows == 0
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"--output": "a.csv"}, "ends in .parquet"),
+        ({"--bundle": "."}, "configs/inference.json"),
+        ({"--models": "absent"}, "train first"),
+        ({"--alpha": "2"}, "alpha must be a rate"),
+        ({"--score": "best"}, "score must be"),
+        ({"--device": "abacus"}, "device must be"),
+        ({"--output": "file/a.parquet"}, "cannot be read or written"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line(films, models, tmp_path, monkeypatch, capsys, options, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    settings = {"--output": "a.parquet", "--bundle": str(CHEST), "--models": str(models), "--device": "cpu"} | options
+    assert cli.main(["score", str(films), *(word for pair in settings.items() for word in pair)]) == 1
+    said = capsys.readouterr().err
+    assert message in said and said.count("\n") == 1 and "canary" not in said
+
+
+def test_uncalibrated_scores_have_null_decisions():
+    results = {0: Result({"rec": 0.25}, "rec", None, None, None, "odd", 3)}
+    table = make_part(7, 2, ["rec"], results, {1: "empty"})
+    assert table.to_pylist() == [
+        {"position": 7, "rec": 0.25, "p_value": None, "percentile": None, "flagged": None}
+        | {"out_of_protocol": "odd", "slices": 3, "reason": None},
+        dict.fromkeys(table.column_names) | {"position": 8, "reason": "empty"},
+    ]
+
+
+@pytest.fixture
+def mixed(tmp_path) -> Path:
+    """A folder with two series, of which one is cut by the other and by a subfolder, films, pictures and links."""
+    folder = tmp_path / "mixed"
+    for z, (name, series) in enumerate([("a1", "1.2"), ("b", "1.3"), ("c9", "1.2"), ("d.dcm", "1.3"), ("z", "1.2")]):
+        write_slice(folder / name, "MR", series, z)
+    for z, name in enumerate(("k.dcm", "m.dcm")):
+        write_slice(folder / "b2" / name, "CT", "1.4", z)
+        write_slice(folder / "c" / "films" / name, "CR", "1.5", z)
+    for name in ("B.PNG", "b/x.png", "c/.hidden.png", ".cache/a.png", "c.png", "c/notes.txt", "é ü.png", "v.nii.gz"):
+        path = folder / ("b1" + name[1:] if name == "b/x.png" else name)
+        write_picture(path.with_suffix(".png"), 0)
+        path.with_suffix(".png").rename(path)
+    (folder / "link.png").symlink_to(folder / "c.png")
+    (folder / "linked").symlink_to(folder / "c")
+    (folder / "gone.png").symlink_to(folder / "nothing")
+    return folder
+
+
+def listed(listing: Listing) -> list[str | list[str]]:
+    items = [item for number in range(len(listing.chunks)) for item in listing.chunk(number)]
+    return [item[0] if len(item) == 1 else item for item in items]
+
+
+def test_order_and_series_are_those_of_list_images(mixed):
+    expected = [item["image"] for item in list_images(mixed)]
+    assert listed(list_archive([mixed], volumes=True)) == expected
+    assert sorted(len(image) for image in expected if isinstance(image, list)) == [2, 2, 3]
+    flat = listed(list_archive([mixed], volumes=False))
+    assert flat == [str(path) for path in sorted(map(Path, flat))] and len(flat) == len(expected) + 4
+
+
+def test_sources_are_joined_in_the_order_given_and_lists_keep_theirs(mixed, tmp_path):
+    (tmp_path / "list.txt").write_text("mixed/z\r\nmixed/é ü.png\n\nmixed/a1\nmixed/b2/k.dcm\n", encoding="utf-8")
+    sources = [mixed / "b2" / "m.dcm", tmp_path / "list.txt", mixed / "c"]
+    names = ["z", "é ü.png", "a1", "b2/k.dcm", "c/films/k.dcm", "c/films/m.dcm"]
+    flat = [str(mixed / name) for name in ["b2/m.dcm", *names]]
+    assert listed(list_archive(sources, volumes=False)) == flat
+    joined = [flat[0], [flat[1], flat[3]], *flat[2:3], *flat[4:]]
+    assert listed(list_archive(sources, volumes=True)) == joined
+
+
+def test_of_a_set_in_the_authors_structure_the_masks_are_no_images(tmp_path):
+    for name in ("images/a.png", "masks/a.png"):
+        write_picture(tmp_path / name, 0)
+    (tmp_path / "data.json").write_text("{}")
+    assert listed(list_archive([tmp_path], volumes=False)) == [str(tmp_path / "images" / "a.png")]
+
+
+def test_names_that_are_no_text_are_taken(tmp_path):
+    path = os.path.join(os.fsencode(tmp_path), b"\xff.png")
+    write_picture(tmp_path / "a.png", 0)
+    os.rename(tmp_path / "a.png", path)
+    assert listed(list_archive([tmp_path], volumes=False)) == [os.fsdecode(path)]
+
+
+def test_chunks_hold_a_bounded_number_of_files():
+    items = [[f"{i}.png"] for i in range(5)] + [[f"{i}/{k}.dcm" for k in range(3)] for i in range(4)]
+    items += [["a.nii"], ["b.nii.gz"], ["c.png"]]
+    listing = Listing.of(items)
+    sizes = [[len(item) for item in listing.chunk(number)] for number in range(len(listing.chunks))]
+    assert sizes == [[1, 1, 1, 1], [1, 3], [3, 3], [3, 1], [1], [1]]
+    assert listing.starts == [0, 4, 6, 8, 10, 11] and len(listing) == 12
+
+
+def test_digests_tell_paths_order_and_grouping_apart():
+    lists = [[["a"], ["b"]], [["b"], ["a"]], [["a", "b"]], [["ab"]], [["a"], ["b"], ["c"]]]
+    assert len({Listing.of(items).digest() for items in lists}) == len(lists)
+    assert Listing.of(lists[0]).digest() == Listing.of(lists[0]).digest()
+
+
+@pytest.mark.parametrize("content", [b"", b"a.png\xff\n"])
+def test_lists_without_images_or_text_are_refused(tmp_path, content):
+    (tmp_path / "list.txt").write_bytes(content)
+    with pytest.raises(DataError) as caught:
+        list_archive([tmp_path / "list.txt"], volumes=False)
+    assert str(tmp_path) not in str(caught.value)
+
+
+def test_absent_sources_are_named_by_number(mixed, tmp_path):
+    with pytest.raises(DataError, match="of 3 sources, those that do not exist are number 2, 3"):
+        list_archive([mixed, tmp_path / "doe", tmp_path / "roe.txt"], volumes=False)
+
+
+def read_square(item: dict[str, object]) -> dict[str, object]:
+    """Return an image made of the number that the path is, which is 13 for an odd and 66 for a fatal one."""
+    number = int(Path(str(item["image"])).stem)
+    if number == 13:
+        raise KeyError("canary")
+    if number == 66:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return {"image": torch.full((1, 8, 8), number / 255)}
+
+
+def numbered(numbers: Sequence[int]) -> Listing:
+    return Listing.of([f"{number}.png"] for number in numbers)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_few_chunks_are_in_memory_at_a_time(monkeypatch, workers):
+    asked: list[int] = []
+    chunk = Listing.chunk
+    monkeypatch.setattr(Listing, "chunk", lambda self, number: asked.append(number) or chunk(self, number))
+    found = read_chunks(numbered(range(14 * CHUNK)), range(14), lambda item: {"image": torch.zeros(1, 8, 8)}, workers)
+    for taken, read in enumerate(found, start=1):
+        time.sleep(0.02)  # as if scoring were slower than reading
+        assert len(asked) - taken <= PREFETCH * workers
+        assert len(read.images) == CHUNK
+    assert sorted(asked) == list(range(14))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_error_of_any_kind_costs_one_item(workers):
+    chunks = {read.number: read for read in read_chunks(numbered(range(10, 18)), [0, 1], read_square, workers)}
+    assert chunks[0].errors == {3: "the image cannot be prepared (KeyError)"}
+    assert chunks[0].positions == [0, 1, 2] and chunks[0].images[:, 0, 0, 0].tolist() == [10, 11, 12]
+    assert chunks[1].errors == {} and chunks[1].dataset().images[:, 0, 0, 0].tolist() == [14, 15, 16, 17]
+
+
+def test_a_killed_reading_process_is_explained():
+    with pytest.raises(DataError, match="was killed.*--num_workers"), explain_kill():
+        for _ in read_chunks(numbered([1, 2, 3, 66]), [0], read_square, 1):
+            pass
+
+
+@pytest.mark.slow
+def test_a_series_in_a_folder_is_one_volume(trained, tmp_path):
+    for z in range(6):
+        write_slice(tmp_path / "in" / f"{z}.dcm", "MR", "1.2", z)
+    models = trained("ddad_brain") / "models"
+    settings = {"device": "cpu", "num_workers": 1, "file_names": True}
+    counts = score_archive([tmp_path / "in"], tmp_path / "a.parquet", BUNDLES / "ddad_brain", models, **settings)
+    assert counts == (1, 0)
+    (row,) = pq.read_table(tmp_path / "a.parquet").to_pylist()
+    predictor = Predictor(BUNDLES / "ddad_brain", models, torch.device("cpu"))
+    result = predictor.predict(predictor.read([sorted((tmp_path / "in").iterdir())]))[0]
+    assert row["path"] == str(tmp_path / "in" / "0.dcm") and row["slices"] == result.slices > 0
+    assert {name: row[name] for name in result.scores} == pytest.approx(result.scores)

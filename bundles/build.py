@@ -13,7 +13,14 @@ from typing import Any
 
 BUNDLES = Path(__file__).parent
 TEMPLATES = BUNDLES / "templates"
-CONFIGS = ("train.json", "multi_gpu_train.json", "evaluate.json", "inference.json", "inference_trt.json", "metadata.json")
+CONFIGS = (
+    "train.json",
+    "multi_gpu_train.json",
+    "evaluate.json",
+    "inference.json",
+    "inference_trt.json",
+    "metadata.json",
+)
 WIDTH = 120
 
 

@@ -16,7 +16,7 @@ from torch import nn
 
 from monai_ddad.checkpoints import atomic_file, weights_digest
 from monai_ddad.engines.placement import autocast, place
-from monai_ddad.networks import DDADNet, Decision, fold
+from monai_ddad.networks import DDADNet, Decision, WinogradASRNet, fold
 
 __all__ = ["RUNTIMES", "Runtime", "export_onnx"]
 
@@ -37,8 +37,9 @@ class Runtime(nn.Module):
 
     Args:
         network: the model, moved to the device; its weights may be loaded later.
-        runtime: ``"torch"``; ``"torchscript"``; or ``"onnx"`` for ONNX Runtime, which needs the extra ``onnx``. In all of
-            them batch normalisations are folded, see :func:`monai_ddad.networks.fold`.
+        runtime: ``"torch"``; ``"torchscript"``; or ``"onnx"`` for ONNX Runtime, which needs the extra ``onnx``. In all
+            of them batch normalisations are folded, see :func:`monai_ddad.networks.fold`; the first two compute ASR-Net
+            on a CPU by a :class:`~monai_ddad.networks.WinogradASRNet`.
         precision: see :func:`monai_ddad.engines.placement.autocast`; ``"onnx"`` has no ``"bfloat16"``.
         device: where to run; None leaves the network where it is.
         models_dir: folder of ``model.onnx``, which is used where it was made of these weights, and written where not;
@@ -67,7 +68,7 @@ class Runtime(nn.Module):
         if runtime not in RUNTIMES:
             raise ValueError(f"runtime must be one of {', '.join(RUNTIMES)}, got {runtime!r}.")
         if runtime == "onnx" and precision == "bfloat16":
-            raise ValueError("the onnx runtime has no bfloat16: use precision float32, or runtime torch or torchscript.")
+            raise ValueError("the onnx runtime has no bfloat16: use precision float32, or runtime torch.")
         self.runtime = runtime
         self.precision = precision
         self.device = next(network.parameters()).device if device is None else torch.device(device)
@@ -93,7 +94,7 @@ class Runtime(nn.Module):
         with self._lock:
             run = self._prepared()
         with torch.no_grad(), self.autocast():
-            return run(image.as_subclass(torch.Tensor)).float()  # type: ignore[arg-type]
+            return run(image.as_subclass(torch.Tensor)).float()
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Return the network's weights, as if there was no runtime around it."""
@@ -120,9 +121,11 @@ class Runtime(nn.Module):
         if self.runtime == "onnx":
             return _OnnxModel(self.network, self.device, self.precision, self.models_dir)
         folded = fold(self.network)
+        if folded.asr is not None and self.device.type == "cpu":
+            folded.asr = WinogradASRNet(folded.asr)  # type: ignore[assignment]
         if self.precision == "bfloat16":
             for layer in folded.modules():
-                if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
+                if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear, WinogradASRNet)):
                     layer.to(torch.bfloat16)  # once, instead of by autocast at each call
         return folded if self.runtime == "torch" else torch.jit.freeze(torch.jit.script(folded))
 
@@ -145,7 +148,7 @@ class _OnnxModel:
                 try:
                     _write(content, Path(models_dir) / ONNX_FILE)
                 except OSError as error:
-                    logger.warning(f"the models folder cannot be written to ({error.strerror}): model.onnx is not kept.")
+                    logger.warning(f"model.onnx cannot be kept in the models folder: {error.strerror}.")
         self.session = session
 
     def _open(self, content: bytes, described: dict[str, str]) -> Any:
@@ -212,6 +215,7 @@ def _onnx_model(network: DDADNet) -> bytes:
         output_names=list(OUTPUTS),
         verbose=False,
     )
+    assert program is not None  # as it is not with dynamo
     program.model.metadata_props.update(_description(network))
     return program.model_proto.SerializeToString()
 

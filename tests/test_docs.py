@@ -17,7 +17,9 @@ from monai_ddad.data.phantom import write_phantom_dataset
 REPOSITORY = Path(__file__).resolve().parents[1]
 PAGES = ["README.md", "docs/quickstart.md", "docs/data.md", "docs/method.md", "docs/results.md"]
 BUNDLES = ["ddad_brain", "ddad_cxr", "ddad_fundus"]
-PAGES += ["docs/audit.md", "docs/decisions.md", "docs/archive.md"] + [f"bundles/{bundle}/docs/README.md" for bundle in BUNDLES]
+PAGES += ["docs/audit.md", "docs/decisions.md", "docs/archive.md"] + [
+    f"bundles/{bundle}/docs/README.md" for bundle in BUNDLES
+]
 # the commands that install, which make and the test run itself go through
 INSTALL = ("make ", "python3 -m venv", ".venv/bin/pip install")
 SMALL = {"members": 2, "epochs": 1, "refine_epochs": 1, "batch_size": 8, "val_interval": 1, "image_size": 64}

@@ -6,6 +6,7 @@ from monai_ddad.networks.ensemble import Ensemble
 from monai_ddad.networks.folding import fold
 from monai_ddad.networks.memory import MemAE, Memory
 from monai_ddad.networks.refine import ASRNet
+from monai_ddad.networks.winograd import WinogradASRNet
 
 __all__ = [
     "AE",
@@ -18,5 +19,6 @@ __all__ = [
     "Ensemble",
     "MemAE",
     "Memory",
+    "WinogradASRNet",
     "fold",
 ]

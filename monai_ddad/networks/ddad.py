@@ -176,7 +176,7 @@ class DDADNet(nn.Module):
         Returns:
             (B, M, H, W), at least 0: inter, intra (if defined) and rec, each averaged over the image's channels.
         """
-        ndm, udm = self.ndm(image), self.udm(image)
+        ndm, udm = self.ndm(image).to(image.dtype), self.udm(image).to(image.dtype)  # out of autocast's half precision
         if self.backbone == "AE-U":
             ndm, log_variances = ndm.chunk(2, dim=2)
             udm, _ = udm.chunk(2, dim=2)

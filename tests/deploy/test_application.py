@@ -144,6 +144,18 @@ def test_half_precision_is_near(films, trained):
     assert all(half.scores[name] == pytest.approx(score, rel=0.05) for name, score in full.scores.items())
 
 
+def test_another_runtime_scores_the_same(films, run):
+    first, second = (run("ddad_cxr", films, "--runtime", name).results["images"] for name in ("torch", "torchscript"))
+    for one, other in zip(first, second, strict=True):
+        assert one["scores"] == pytest.approx(other["scores"], rel=1e-5)
+
+
+def test_a_runtime_that_is_not_installed_ends_with_the_extra_to_install(films, run, monkeypatch):
+    monkeypatch.setattr("monai_ddad.runtimes.importlib.util.find_spec", lambda package: None)
+    ended = run("ddad_cxr", films, "--runtime", "onnx")
+    assert ended.code == 1 and "monai-ddad[onnx]" in ended.errors
+
+
 def test_eight_threads_get_the_scores_of_one(films, trained):
     model = Model(BUNDLES / "ddad_cxr", trained("ddad_cxr") / "models")
     images = group_instances(read_folder(films)[0])

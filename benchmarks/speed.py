@@ -251,23 +251,25 @@ def whole_job(times: Times, normal: int, unlabeled: int, test: int) -> dict[str,
     """Add the parts up to the paper's job on a data set: six networks, ASR-Net, evaluation."""
     steps = MEMBERS * EPOCHS * (normal // BATCH + (normal + unlabeled) // BATCH)
     refine_steps = REFINE_EPOCHS * (normal // REFINE_BATCH)
-    step, refine_step, score, file = (
+    step, refine_step, score, ensembles, file = (
         times[name]
         for name in (
             "training step of a network, 64 images",
             "training step of ASR-Net, 8 images",
             "scoring a prepared image by six networks and ASR-Net",
+            "scoring a prepared image by six networks",
             "reading a picture",
         )
     )
     readings = 2 * MEMBERS + 3  # calls of the authors' program, each reads all images
-    # the authors score the test images after each epoch of ASR-Net, and in two further calls; their eleven evaluations
-    # of each network of the NDM by itself are left out
+    # the authors score the test images after each epoch of ASR-Net and in two further calls, and by each network of the
+    # NDM alone at the first and at each 25th epoch of its training
     found = {
         "authors": readings * (normal + unlabeled + test) * file["authors"]
         + steps * step["authors"]
         + refine_steps * refine_step["authors"]
         + (REFINE_EPOCHS + 2) * test * score["authors"]
+        + (VALIDATIONS + 1) * test * ensembles["authors"] / 2
     }
     for precision in PRECISIONS:
         # we score them during the training of the ensembles and at the end, and the normals for ASR-Net

@@ -81,6 +81,11 @@ class Runtime(nn.Module):
         self._lock = threading.Lock()
         self._weights: list[tuple[torch.Tensor, int, int]] = []
         self._run: Run | None = None
+        self.eval()
+
+    def train(self, mode: bool = True) -> Runtime:
+        """Stay in evaluation mode, and the network with it; there is no other."""
+        return super().train(False)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """Compute all anomaly maps, as :meth:`DDADNet.forward` does in evaluation mode.
@@ -157,6 +162,7 @@ class _OnnxModel:
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # which slows a busy machine down
         options.log_severity_level = 3  # errors
         try:
             session = onnxruntime.InferenceSession(content, options, providers=self.providers)

@@ -111,10 +111,11 @@ def test_the_whole_job_follows_from_its_parts(speed):
     parts = ("a network, 64 images", "ASR-Net, 8 images")
     times = {f"training step of {part}": {"authors": 2.0, "float32": 1.0, "bfloat16": 0.5} for part in parts}
     times["scoring a prepared image by six networks and ASR-Net"] = {"authors": 0.1, "float32": 0.01}
+    times["scoring a prepared image by six networks"] = {"authors": 0.06}
     times["reading a picture"] = {"authors": 0.001, "float32": 0.002}
     found = speed.whole_job(times, normal=1000, unlabeled=1000, test=600)
     steps, refine = 3 * 250 * (15 + 31), 100 * 125
-    assert found["authors"] == pytest.approx(9 * 2600 * 0.001 + 2 * (steps + refine) + 102 * 600 * 0.1)
+    assert found["authors"] == pytest.approx(9 * 2600 * 0.001 + 2 * (steps + refine) + (102 * 0.1 + 11 * 0.03) * 600)
     assert found["float32"] == pytest.approx(2600 * 0.002 + steps + refine + (11 * 600 + 1000) * 0.01)
     assert speed.row("the whole job", {"authors": 12.0, "float32": 6.0, "bfloat16": 4.0})[1:4] == [
         "12 s",

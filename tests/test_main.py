@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -165,3 +166,11 @@ def test_an_interrupt_is_one_line_and_exit_code_130(monkeypatch, capsys):
     monkeypatch.setattr(prepare, "prepare", interrupt)
     assert cli.main(["prepare", "cxad", "in", "out"]) == 130
     assert_one_line(capsys.readouterr().err, "stopped")
+
+
+@pytest.mark.parametrize("given, policy", [({}, "PASSIVE"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE")])
+def test_threads_do_not_spin_while_they_wait_unless_asked_to(given, policy):
+    code = "import monai_ddad, os, sys; assert 'torch' not in sys.modules; print(os.environ['OMP_WAIT_POLICY'])"
+    others = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=others | given, check=True)
+    assert done.stdout.strip() == policy

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
+from monai.networks import eval_mode
 
 from monai_ddad import runtimes
 from monai_ddad.checkpoints import weights_digest
@@ -211,3 +212,11 @@ def test_a_runtime_on_a_gpu_equals_the_network_on_the_cpu(make_net, images, runt
     found = Runtime(make_net(), runtime, device="cuda")(images.cuda())
     assert found.is_cuda
     torch.testing.assert_close(found.cpu(), expected, atol=1e-4, rtol=1e-3)
+
+
+def test_an_evaluator_leaves_the_network_in_evaluation_mode(make_net, images):
+    network = make_net().train()
+    runtime = Runtime(network)
+    with eval_mode(runtime):
+        runtime(images)
+    assert not any(module.training for module in network.modules())  # or its next maps would differ and change it

@@ -284,8 +284,8 @@ def test_finished_run_trains_nothing_again(trained, dataset_dir, small, tmp_path
     def refuse(*args):
         raise AssertionError("a step of training was made")
 
-    monkeypatch.setattr("monai_ddad.engines.EnsembleTrainer._step", refuse)
-    monkeypatch.setattr("monai_ddad.engines.RefineTrainer._draw", refuse)
+    monkeypatch.setattr("monai_ddad.engines.members.Member.step", refuse)
+    monkeypatch.setattr("monai_ddad.engines.RefineTrainer._part_of_step", refuse)
     run("train", output_dir=str(tmp_path / "again"), dataset_dir=str(dataset_dir), **small)
     after = load_file(tmp_path / "again" / "models" / "model.pt")
     assert all(torch.equal(before[name], after[name]) for name in before)

@@ -146,9 +146,11 @@ class RefineTrainer(ResumableTrainer):
     def run(self) -> None:
         """Train to ``max_epochs``; see :class:`~monai_ddad.engines.ResumableTrainer`."""
         if self.network.asr is not None:
-            with self.shards:
-                super().run()
-            self._frozen, self._plain, self._ahead = None, None, {}
+            try:
+                with self.shards:
+                    super().run()
+            finally:
+                self._frozen, self._plain, self._ahead = None, None, {}
         self.network.eval()
 
     def start_epoch(self, epoch: int) -> None:

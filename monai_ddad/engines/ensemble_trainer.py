@@ -135,7 +135,7 @@ class EnsembleTrainer(ResumableTrainer):
         self.num_workers = (num_workers or available_cores()) if device.type == "cpu" else 1
         self.gather_interval = gather_interval
         self.fused = device.type == "cuda" if fused is None else fused
-        self.optimizer = hyperparameters(optimizer([nn.Parameter(torch.zeros(1, device=device))]))
+        self._optimizer_settings = hyperparameters(optimizer([nn.Parameter(torch.zeros(1, device=device))]))
         self.data_hash = dataset.sha256
         self.images = dataset.images.to(device)
         self.entries, self.units = self._prepare(dataset, trained, optimizer, graph)
@@ -153,7 +153,7 @@ class EnsembleTrainer(ResumableTrainer):
             "seed": self.seed,
             "batch_size": self.batch_size,
             "precision": self.precision,
-            "optimizer": self.optimizer,
+            "optimizer": self._optimizer_settings,
             "training images": self.data_hash,
         }
 

@@ -3,8 +3,8 @@
     python benchmarks/memory.py --write
 
 Each training runs in a process of its own: six AEs and ASR-Net on random images, of which half are known normals, and
-the calibration. Training stops after so many steps that all that it needs is allocated. The table holds the most MiB
-that the process had had by then.
+the calibration. The ensembles train for an epoch, ASR-Net for more steps than its maps are computed ahead, so that all
+that a training needs is allocated. The table holds the most MiB that the process had had by then.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from monai_ddad.data import ResidentDataset
 from monai_ddad.engines import EnsembleTrainer, RefineTrainer, calibrate
 from monai_ddad.networks import DDADNet
 
-STEPS = 40  # more than ASR-Net's maps are computed ahead
+STEPS = 40  # of ASR-Net
 SIZES = ((2000, 64), (8000, 64), (2000, 256))  # images, side
 MIB = 2**20
 
@@ -31,13 +31,6 @@ MIB = 2**20
 def peak() -> float:
     """Return the most memory that this process has had, in MiB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-
-def begin(trainer: EnsembleTrainer | RefineTrainer) -> float:
-    """Train for some steps; return the most MiB so far."""
-    trainer.add_event_handler(Events.ITERATION_COMPLETED(once=STEPS), lambda engine: engine.terminate())
-    trainer.run()
-    return peak()
 
 
 def train(number: int, side: int, precision: str) -> list[float]:
@@ -53,8 +46,12 @@ def train(number: int, side: int, precision: str) -> list[float]:
     found.append(peak())
     network = DDADNet(image_size=side, seed=0)
     adam = partial(torch.optim.Adam, lr=5e-4, fused=True)
-    found.append(begin(EnsembleTrainer("cpu", 1, network, data, adam, precision=precision)))
-    found.append(begin(RefineTrainer("cpu", 1, network, data, adam, precision=precision)))
+    EnsembleTrainer("cpu", 1, network, data, adam, precision=precision).run()
+    found.append(peak())
+    refine = RefineTrainer("cpu", 1, network, data, adam, precision=precision)
+    refine.add_event_handler(Events.ITERATION_COMPLETED(once=STEPS), lambda engine: engine.terminate())
+    refine.run()
+    found.append(peak())
     calibrate(network, data, data.subset([0, 1]))
     return [*found, peak()]
 

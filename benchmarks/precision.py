@@ -12,7 +12,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from pages import format_table, machine, publish
+from pages import format_table, publish
 
 FREE = ("precision",)  # settings that may differ
 
@@ -60,7 +60,8 @@ def main() -> None:
     figures = [read(run) for run in options.runs]
     rows = [row for first, second in zip(figures[::2], figures[1::2]) for row in compare(first, second)]
     header = ["data, epochs of the ensembles and of ASR-Net", "seed", "score", "AUROC", "AUROC", "difference"]
-    publish(f"{format_table(header, rows)}\n{machine(1)}.\n", "performance.md", "precision", options.write)
+    versions = sorted({f"PyTorch {run['training']['versions']['torch']}" for run in figures})
+    publish(f"{format_table(header, rows)}\n{', '.join(versions)}.\n", "performance.md", "precision", options.write)
 
 
 if __name__ == "__main__":

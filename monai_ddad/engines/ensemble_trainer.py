@@ -217,6 +217,9 @@ class EnsembleTrainer(ResumableTrainer):
     def run(self) -> None:
         """Train to ``max_epochs``; see :class:`~monai_ddad.engines.ResumableTrainer`."""
         threads = torch.get_num_threads()
+        for unit in self.units:
+            if isinstance(unit.trained, FusedMembers):
+                unit.trained.bind()  # other parts of a run have placed the network since
         try:
             with ThreadPoolExecutor(self.num_workers, initializer=self._start_thread) as self._pool:
                 super().run()

@@ -86,15 +86,24 @@ class FusedMembers:
         self.images = images
         self.autocast = autocast
         self.parameters, self.buffers = stack_module_state([_Loss(network) for network in networks])
-        for k, network in enumerate(networks):
-            for name, value in [*network.named_parameters(), *network.named_buffers()]:
-                stacked = self.parameters.get(f"network.{name}", self.buffers.get(f"network.{name}"))
-                assert stacked is not None
-                value.data = stacked.data[k]
+        self.bind()
         self.template = _Loss(copy.deepcopy(networks[0])).to("meta").train()
         self.optimizer = optimizer(self.parameters.values())
         self.graphed = GraphedStep(self._step, self._tensors, self.optimizer, graph)
         self.stream = torch.cuda.Stream() if images.device.type == "cuda" else None
+
+    @torch.no_grad()
+    def bind(self) -> None:
+        """Take up the members' weights as they are now and let them share memory with the stacked ones.
+
+        What moves a network or changes its memory layout cuts that tie, so this has to follow it.
+        """
+        for k, network in enumerate(self.networks):
+            for name, value in [*network.named_parameters(), *network.named_buffers()]:
+                stacked = self.parameters.get(f"network.{name}", self.buffers.get(f"network.{name}"))
+                assert stacked is not None
+                stacked[k].copy_(value)
+                value.data = stacked.data[k]
 
     def step(self, positions: torch.Tensor) -> torch.Tensor:
         """Train on (K, B) positions of images; return the (K,) losses."""

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from monai_ddad.data import normalise
-from monai_ddad.engines import EnsembleTrainer
+from monai_ddad.engines import EnsembleTrainer, RefineTrainer
 from monai_ddad.engines.members import FusedMembers, Member
 from monai_ddad.engines.placement import autocast
 from monai_ddad.handlers import ResumeCheckpoint
@@ -97,3 +97,18 @@ def test_a_run_begun_one_by_one_goes_on_fused(tiny, make_dataset, tmp_path, monk
             trainer.run()
     for name, value in networks["mixed"].state_dict().items():
         torch.testing.assert_close(value, networks["whole"].state_dict()[name], rtol=0, atol=1e-9)
+
+
+def test_members_are_trained_also_where_the_network_was_placed_in_between(tiny, make_dataset, monkeypatch):
+    monkeypatch.setattr("monai_ddad.engines.members.normalise", lambda image: normalise(image).double())
+    networks = [DDADNet(members=2, seed=0, **tiny).double() for _ in range(2)]
+    for network, fused in zip(networks, (False, True)):
+        trainer = EnsembleTrainer("cpu", 2, network, make_dataset(), ADAM, 4, fused=fused)
+        RefineTrainer("cpu", 1, network, make_dataset(), ADAM)  # which changes the memory layout
+        trainer.run()
+    untrained = DDADNet(members=2, seed=0, **tiny).double().state_dict()
+    expected = networks[0].state_dict()
+    for name, value in networks[1].state_dict().items():
+        torch.testing.assert_close(value, expected[name], rtol=0, atol=1e-9)
+        if name.endswith("encoder.0.weight"):
+            assert not torch.equal(value, untrained[name])

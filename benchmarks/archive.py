@@ -95,7 +95,7 @@ def start(folder: Path, output: Path, bundle: Path, models: Path) -> subprocess.
 def parts(output: Path) -> int:
     """Return how many chunks an unfinished run has done."""
     folder = output.with_name(f"{output.name}.parts")
-    return sum(name.endswith(".parquet") for name in os.listdir(folder)) if folder.is_dir() else 0
+    return sum(name.endswith(".part") for name in os.listdir(folder)) if folder.is_dir() else 0
 
 
 def memory(process: int) -> int:

@@ -222,6 +222,8 @@ def _onnx_model(network: DDADNet) -> bytes:
         verbose=False,
     )
     assert program is not None  # as it is not with dynamo
+    for node in program.model.graph.all_nodes():
+        node.metadata_props.clear()  # stack traces, which name folders of this machine
     program.model.metadata_props.update(_description(network))
     return program.model_proto.SerializeToString()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import logging
 import multiprocessing
 import os
@@ -165,7 +166,7 @@ def in_another_process(function: Callable[[], object], **environment: str) -> mu
 
 
 def parts_of(output: Path) -> int:
-    return len(list(output.with_name(f"{output.name}.parts").glob("0*.parquet")))
+    return len(list(output.with_name(f"{output.name}.parts").glob("0*.part")))
 
 
 def test_a_run_killed_again_and_again_ends_as_one_undisturbed(films, models, tmp_path, undisturbed):
@@ -299,14 +300,27 @@ def test_a_finished_output_stays_unless_it_is_to_be_overwritten(films, models, t
     assert tables(output) == undisturbed
 
 
-def test_a_damaged_part_is_named_and_done_again(films, models, tmp_path, monkeypatch, undisturbed):
+def cut_off(content: bytes) -> bytes:
+    return content[:-9]
+
+
+def flip_a_bit(content: bytes) -> bytes:
+    return content[:200] + bytes([content[200] ^ 4]) + content[201:]
+
+
+def of_another_plan(content: bytes) -> bytes:
+    return hashlib.sha256(content[32:]).digest() + content[32:]
+
+
+@pytest.mark.parametrize("damage", [cut_off, flip_a_bit, of_another_plan])
+def test_a_damaged_part_is_named_and_done_again(films, models, tmp_path, monkeypatch, undisturbed, damage):
     output, write = tmp_path / "scores.parquet", Parts.write
 
     def spoil(parts: Parts, number: int, table: object) -> None:
         write(parts, number, table)
         if number == 2:
-            path = parts.folder / f"{number:08}.parquet"
-            path.write_bytes(path.read_bytes()[:-9])
+            path = parts.folder / f"{number:08}.part"
+            path.write_bytes(damage(path.read_bytes()))
 
     with monkeypatch.context() as patch:
         patch.setattr(Parts, "write", spoil)

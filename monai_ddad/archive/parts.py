@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import hashlib
 import json
 import os
 import shutil
@@ -110,15 +111,16 @@ class Parts:
                 temporary.unlink()
         with atomic_file(self.folder / "plan.json") as file:
             file.write((json.dumps(self.plan, indent=2) + "\n").encode())
-        done = {name for name in os.listdir(self.folder) if name.endswith(".parquet")}
+        done = set(os.listdir(self.folder))
         return [number for number in range(self.plan["chunks"]) if self._file(number).name not in done]
 
     def write(self, number: int, table: pa.Table) -> None:
         """Keep what :func:`make_part` returned for a chunk."""
         sink = pa.BufferOutputStream()
         pq.write_table(table, sink)
+        content = sink.getvalue().to_pybytes()
         with atomic_file(self._file(number)) as file:
-            file.write(sink.getvalue())
+            file.write(self._digest(content) + content)
 
     def join(self, listing: Listing, file_names: bool) -> None:
         """Write the output and the table of unreadable items from all chunks, one after the other.
@@ -136,8 +138,8 @@ class Parts:
             _Table(scored, {MADE_BY: self._made_by()}) as scores,
             _Table(failed, {}) as reasons,
         ):
-            for number, start in enumerate(listing.starts):
-                part = self._read(number, range(start, start + len(listing.chunks[number])))
+            for number in range(len(listing.chunks)):
+                part = self._read(number)
                 if file_names:
                     names = [item[0].encode(errors="backslashreplace") for item in listing.chunk(number)]
                     part = part.add_column(1, "path", pa.array(names, pa.binary()).cast(pa.string()))
@@ -151,16 +153,19 @@ class Parts:
         return pq.read_metadata(self.output).num_rows, pq.read_metadata(self.unreadable).num_rows
 
     def _file(self, number: int) -> Path:
-        return self.folder / f"{number:08}.parquet"
+        return self.folder / f"{number:08}.part"
 
-    def _read(self, number: int, positions: range) -> pa.Table:
-        try:
-            table = pq.read_table(self._file(number))
-            if table["position"].to_pylist() == list(positions):
-                return table
-        except (pa.ArrowException, KeyError):
-            pass
-        self._file(number).unlink()
+    def _digest(self, content: bytes) -> bytes:
+        """Return a hash of a part and of the plan that it was made by."""
+        return hashlib.sha256(json.dumps(self.plan, sort_keys=True).encode() + content).digest()
+
+    def _read(self, number: int) -> pa.Table:
+        file = self._file(number)
+        content = file.read_bytes()
+        size = hashlib.sha256().digest_size
+        if content[:size] == self._digest(content[size:]):
+            return pq.read_table(pa.BufferReader(content[size:]))
+        file.unlink()
         raise DataError("a part of the result was damaged and is removed: give the same command again to redo it.")
 
     def _read_plan(self) -> dict[str, Any] | None:

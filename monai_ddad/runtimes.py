@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import itertools
+import json
 import logging
 import os
 import threading
@@ -14,6 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from monai_ddad import __version__
 from monai_ddad.checkpoints import atomic_file, weights_digest
 from monai_ddad.engines.placement import autocast, place
 from monai_ddad.networks import DDADNet, Decision, WinogradASRNet, fold
@@ -112,7 +114,7 @@ class Runtime(nn.Module):
     def _prepared(self) -> Run:
         """Return what runs the network as it is now."""
         tensors = itertools.chain(self.network.parameters(), self.network.buffers())
-        weights = [(value, value.data_ptr(), value._version) for value in tensors]
+        weights = [(value, value.data_ptr(), 0 if value.is_inference() else value._version) for value in tensors]
         known = len(weights) == len(self._weights) and all(
             new[0] is old[0] and new[1:] == old[1:] for new, old in zip(weights, self._weights)
         )
@@ -126,12 +128,12 @@ class Runtime(nn.Module):
         if self.runtime == "onnx":
             return _OnnxModel(self.network, self.device, self.precision, self.models_dir)
         folded = fold(self.network)
-        if folded.asr is not None and self.device.type == "cpu":
-            folded.asr = WinogradASRNet(folded.asr)  # type: ignore[assignment]
         if self.precision == "bfloat16":
             for layer in folded.modules():
-                if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear, WinogradASRNet)):
+                if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
                     layer.to(torch.bfloat16)  # once, instead of by autocast at each call
+        elif folded.asr is not None and self.device.type == "cpu":  # its tiles would lose too much in half precision
+            folded.asr = WinogradASRNet(folded.asr)  # type: ignore[assignment]
         return folded if self.runtime == "torch" else torch.jit.freeze(torch.jit.script(folded))
 
 
@@ -149,6 +151,8 @@ class _OnnxModel:
         if session is None:
             content = _onnx_model(network)
             session = self._open(content, described)
+            if session is None:
+                raise RuntimeError("the installed ONNX Runtime cannot open the exported model: use another runtime.")
             if models_dir is not None:
                 try:
                     _write(content, Path(models_dir) / ONNX_FILE)
@@ -181,8 +185,9 @@ def export_onnx(network: DDADNet, path: str | os.PathLike[str]) -> None:
 
     Its input is ``image``, (B, C, H, W) float32 in [-1, 1], of any batch size. Its outputs are those of a
     :class:`~monai_ddad.networks.Decision`: ``maps``, ``scores``, ``p_values`` and ``protocol``. Its metadata hold the
-    names of the maps in ``map_names`` and the digest of the weights, see
-    :func:`monai_ddad.checkpoints.weights_digest`, in ``weights``.
+    names of the maps in ``map_names``, the digest of the weights, see
+    :func:`monai_ddad.checkpoints.weights_digest`, in ``weights``, the network's ``settings`` and this package's
+    ``version``.
 
     Args:
         network: the model; it stays as it is.
@@ -233,7 +238,8 @@ def _description(network: DDADNet) -> dict[str, str]:
     return {
         "weights": weights_digest(network),
         "map_names": ",".join(network.map_names),
-        "masked": str(network.masked),
+        "settings": json.dumps(network.settings | {"masked": network.masked}),
+        "version": __version__,
     }
 
 

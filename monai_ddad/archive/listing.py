@@ -56,10 +56,11 @@ class Listing:
         return sum(map(len, self.chunks))
 
     def digest(self) -> str:
-        """Return a hash of all paths, their order and what is one item."""
+        """Return a hash of all absolute paths, their order and what is one item."""
         found = hashlib.sha256()
         for chunk in self.chunks:
-            found.update(b"".join(b"\0".join(item) + b"\0\0" for item in chunk.to_pylist()))
+            for item in chunk.to_pylist():
+                found.update(b"\0".join(map(os.path.abspath, item)) + b"\0\0")
         return found.hexdigest()
 
 
@@ -150,7 +151,7 @@ def _series(paths: Sequence[str]) -> dict[str, list[str]]:
 
 def _listed_in(file: Path, volumes: bool) -> Iterator[Sequence[str]]:
     try:
-        with file.open(encoding="utf-8") as lines:
+        with file.open(encoding="utf-8-sig") as lines:
             paths = (str(file.parent / line.rstrip("\r\n")) for line in lines if line.strip())
             if not volumes:
                 yield from ([path] for path in paths)

@@ -179,7 +179,7 @@ class EnsembleTrainer(ResumableTrainer):
             for module in MODULES
             for index, member in enumerate(getattr(self.network, module).members)
         ]
-        ranks = assign([steps for *_, steps in found], idist.get_world_size())
+        ranks = assign([steps if module in modules else 0 for module, *_, steps in found], idist.get_world_size())
         entries = [_Entry(*entry, rank=rank) for entry, rank in zip(found, ranks)]
         own = [entry for entry in entries if entry.rank == idist.get_rank() and entry.module in modules]
         together = [[entry for entry in own if entry.module == module] for module in MODULES]

@@ -26,6 +26,7 @@ class StopOnNonFinite:
 
     def attach(self, engine: Any) -> None:
         """Attach to a trainer."""
+        engine.add_event_handler(Events.EPOCH_STARTED, self._waiting.clear)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self.check_losses)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self.check_weights)
 
@@ -38,8 +39,8 @@ class StopOnNonFinite:
             self._check(engine.state.epoch)
 
     def _check(self, epoch: int) -> None:
-        waiting, self._waiting = self._waiting, []
-        named = [(step, name, loss) for step, losses in waiting for name, loss in losses.items()]
+        named = [(step, name, loss) for step, losses in self._waiting for name, loss in losses.items()]
+        self._waiting.clear()
         if not named:
             return
         finite = torch.stack([loss for *_, loss in named]).isfinite().tolist()

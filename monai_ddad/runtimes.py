@@ -98,6 +98,7 @@ class Runtime(nn.Module):
         Returns:
             (B, M, H, W) float32 on the device.
         """
+        torch.get_num_threads()  # or the first products of a new thread use another number than was set, and round so
         with self._lock:
             run = self._prepared()
         with torch.no_grad(), self.autocast():

@@ -220,3 +220,11 @@ def test_an_evaluator_leaves_the_network_in_evaluation_mode(make_net, images):
     with eval_mode(runtime):
         runtime(images)
     assert not any(module.training for module in network.modules())  # or its next maps would differ and change it
+
+
+def test_a_new_thread_computes_with_the_number_of_threads_that_was_set(make_net):
+    runtime, image = Runtime(make_net()), torch.rand(3, 1, 32, 32)
+    expected = runtime(image)
+    for _ in range(8):
+        with ThreadPoolExecutor(1) as pool:
+            assert torch.equal(pool.submit(runtime, image).result(), expected)

@@ -56,7 +56,8 @@ def score_archive(
     Images are read, prepared and scored in chunks of about 256 files, and what is found of a chunk is kept in a folder
     beside the output until all are done. A call that was interrupted goes on where it was. The table is the same, byte
     by byte, whatever the interruptions, decoding processes and processes of ``torchrun``, among which the chunks are
-    shared; another number of PyTorch's threads may change the last digits of the scores. Of the whole archive nothing but the paths is held in memory.
+    shared; another number of PyTorch's threads may change the last digits of the scores. Of the whole archive nothing
+    but the paths is held in memory.
 
     Args:
         sources: see :func:`monai_ddad.archive.listing.list_archive`.

@@ -159,8 +159,7 @@ def test_a_runtime_that_is_not_installed_ends_with_the_extra_to_install(films, r
 def test_eight_threads_get_the_scores_of_one(films, trained):
     model = Model(BUNDLES / "ddad_cxr", trained("ddad_cxr") / "models")
     images = group_instances(read_folder(films)[0])
-    with ThreadPoolExecutor(1) as pool:  # not in this one, whose number of PyTorch's threads the tests set
-        alone = [one.result for one in pool.submit(model.score, images).result()[0]]
+    alone = [one.result for one in model.score(images)[0]]
     with ThreadPoolExecutor(8) as pool:
         assert all([one.result for one in found] == alone for found, _ in pool.map(model.score, [images] * 8))
 

@@ -2,9 +2,10 @@
 
     python benchmarks/speed.py --data ../shared/data/brain_mri --write
 
-Everything runs on one core and is timed in seconds of that core, ours and the authors' way (``plain.py``) in turns;
-the table holds medians. With ``--two_cores`` our training is timed by the clock, on one core and on two, which must do
-nothing else. The whole job is computed from the parts. Images are those of a data set's ``data.json``, made 64 x 64.
+Everything runs on one core and is timed in seconds of that core, ours and the authors' way (``plain.py``, in a process
+of its own) in turns; the table holds medians. With ``--two_cores`` our training is timed by the clock, on one core and
+on two, which must do nothing else. The whole job is computed from the parts. Images are those of a data set's
+``data.json``, made 64 x 64.
 """
 
 from __future__ import annotations
@@ -18,11 +19,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import plain
 import torch
+from authors import ADAM, REFINE_ADAM, SIDE, Authors
 from ignite.engine import Events
 from pages import format_table, machine, publish
-from PIL import Image
 
 from monai_ddad.data import ResidentDataset, load_datalist, normalise
 from monai_ddad.engines import EnsembleTrainer, RefineTrainer
@@ -31,22 +31,14 @@ from monai_ddad.runtimes import Runtime
 from monai_ddad.scores import image_scores
 from monai_ddad.transforms import PlainResized, ReadImaged
 
-SIDE = 64
 BATCH, REFINE_BATCH = 64, 8
 EPOCHS, REFINE_EPOCHS, VALIDATIONS = 250, 100, 10  # of the paper preset
 MEMBERS = 3
-ADAM = partial(torch.optim.Adam, lr=5e-4, betas=(0.5, 0.999))
-REFINE_ADAM = partial(torch.optim.Adam, lr=1e-4, betas=(0.5, 0.999), weight_decay=1e-4)
 PRECISIONS = ("float32", "bfloat16")
 
 Times = dict[str, dict[str, float]]
 Clock = Callable[[], float]
 Timed = Callable[[Clock], float]
-
-
-def read_plainly(path: str) -> Image.Image:
-    """Read a picture as the authors do."""
-    return Image.open(path).convert("L").resize((SIDE, SIDE), Image.Resampling.BILINEAR)
 
 
 def read(paths: list[str], labels: list[int | None] | None = None) -> ResidentDataset:
@@ -83,26 +75,23 @@ def each(function: Callable[[], int]) -> Timed:
 
 
 class Epoch:
-    """One further epoch of a trainer at each call, without what is done once a training."""
+    """The second of two further epochs of a trainer at each call, so without what is done once a training."""
 
     def __init__(self, trainer: EnsembleTrainer | RefineTrainer, steps: int) -> None:
         self.trainer, self.steps = trainer, steps
         self.clock: Clock = time.process_time
-        trainer.add_event_handler(Events.EPOCH_STARTED, self._begin)
         trainer.add_event_handler(Events.EPOCH_COMPLETED, self._end)
 
     def __call__(self, clock: Clock) -> float:
         """Train; return the seconds of a step of one network."""
         self.clock = clock
-        self.trainer.state.max_epochs = self.trainer.state.epoch + 1
+        self.ends: list[float] = []
+        self.trainer.state.max_epochs = self.trainer.state.epoch + 2
         self.trainer.run()
-        return self.seconds / self.steps
-
-    def _begin(self) -> None:
-        self.start = self.clock()
+        return (self.ends[1] - self.ends[0]) / self.steps
 
     def _end(self) -> None:
-        self.seconds = self.clock() - self.start
+        self.ends.append(self.clock())
 
 
 def ensemble_epoch(images: torch.Tensor, precision: str, members: int = 1, workers: int = 1) -> Epoch:
@@ -127,101 +116,47 @@ def _resident(images: torch.Tensor, labels: list[int | None]) -> ResidentDataset
     return ResidentDataset(items, lambda item: {"image": item["image"].float().div(255)}, num_workers=1)
 
 
-def plain_networks() -> tuple[DDADNet, list[torch.nn.Module], list[torch.nn.Module]]:
-    """Return untrained networks, frozen."""
-    network = DDADNet(seed=0).eval()
-    for part in (network.ndm, network.udm):
-        part.requires_grad_(False)
-    return network, list(network.ndm.members), list(network.udm.members)
-
-
 def measure(paths: list[str], rounds: int) -> Times:
     """Measure all parts: name -> how -> seconds of one. Slower parts take fewer of the images."""
-    times: Times = {}
-    clock = time.process_time
-    few = paths[: len(paths) // 5]
-    times["reading a picture"] = in_turns(
-        {
-            "authors": each(lambda: len([read_plainly(path) for path in few])),
-            "float32": each(lambda: len(read(few))),
-        },
-        rounds,
-        clock,
-    )
-    pictures, images = [read_plainly(path) for path in paths], read(paths).images
+    few = len(paths) // 5
+    authors = Authors(paths, few)
 
-    network = DDADNet(members=1, refine="none", seed=0).ndm.members[0].train()
-    optimizer = ADAM(network.parameters())
-    batches = plain.loader(pictures)
+    def compare(job: str, ours: dict[str, Timed]) -> dict[str, float]:
+        return in_turns({"authors": lambda clock: authors(job)} | ours, rounds, time.process_time)
 
-    def plain_training() -> int:
-        for batch in batches:
-            plain.train_step(network, optimizer, batch)  # type: ignore[arg-type]
-        return len(batches)
-
-    ours: dict[str, Timed] = {precision: ensemble_epoch(images, precision) for precision in PRECISIONS}
-    times["training step of a network, 64 images"] = in_turns({"authors": each(plain_training)} | ours, rounds, clock)
-
-    whole, ndm, udm = plain_networks()
-    assert whole.asr is not None
-    asr, asr_optimizer = whole.asr.train(), REFINE_ADAM(whole.asr.parameters())
-    asr_batches = plain.asr_loader(pictures[: len(few)])
-
-    def plain_refinement() -> int:
-        for batch, masks in asr_batches:
-            plain.asr_step(ndm, udm, asr, asr_optimizer, batch, masks)
-        return len(asr_batches)
-
-    ours = {precision: refine_epoch(images[: len(few)], precision) for precision in PRECISIONS}
-    times["training step of ASR-Net, 8 images"] = in_turns({"authors": each(plain_refinement)} | ours, rounds, clock)
-
-    for refine, what in (("none", "six networks"), ("dual", "six networks and ASR-Net")):
-        parts = measure_inference(refine, few, pictures[: len(few) // 4], images[: len(few)], rounds)
-        times |= {f"{name} by {what}": of for name, of in parts.items()}
-    return times
-
-
-def measure_inference(
-    refine: Any, paths: list[str], pictures: list[Image.Image], images: torch.Tensor, rounds: int
-) -> Times:
-    """Measure maps and scores of an image, with and without reading it."""
-    network, ndm, udm = plain_networks()
-    asr = network.asr if refine == "dual" else None
-
-    def runtime(**options: Any) -> Runtime:
-        return Runtime(DDADNet(seed=0, refine=refine).eval(), **options)
-
-    runtimes = {
-        "float32": runtime(),
-        "bfloat16": runtime(precision="bfloat16"),
-        "ONNX Runtime": runtime(runtime="onnx"),
-        "TorchScript": runtime(runtime="torchscript"),
+    images = read(paths).images
+    return {
+        "reading a picture": compare("read", {"float32": each(lambda: len(read(paths[:few])))}),
+        "training step of a network, 64 images": compare(
+            "train", {precision: ensemble_epoch(images, precision) for precision in PRECISIONS}
+        ),
+        "training step of ASR-Net, 8 images": compare(
+            "refine", {precision: refine_epoch(images[:few], precision) for precision in PRECISIONS}
+        ),
+        "scoring a prepared image by six networks": compare("score", scoring("none", images[:few])),
+        "scoring a file by six networks": compare("score_files", scoring("none", paths[:few])),
+        "scoring a prepared image by six networks and ASR-Net": compare("score_refined", scoring("dual", images[:few])),
+        "scoring a file by six networks and ASR-Net": compare("score_files_refined", scoring("dual", paths[:few])),
     }
 
-    def plain_scores() -> int:
-        for picture in pictures:
-            plain.score(ndm, udm, asr, plain.to_tensor(picture))
-        return len(pictures)
 
-    def plain_files() -> int:
-        for path in paths[: len(pictures)]:
-            plain.score(ndm, udm, asr, plain.to_tensor(read_plainly(path)))
-        return len(pictures)
+def scoring(refine: Any, images: torch.Tensor | list[str]) -> dict[str, Timed]:
+    """Return maps and scores of prepared images, or of files, by each runtime."""
 
-    def batched(run: Runtime, prepared: torch.Tensor) -> int:
+    def run(runtime: Runtime) -> int:
+        prepared = images if isinstance(images, torch.Tensor) else read(images).images
         for batch in prepared.split(BATCH):
-            image_scores(run(normalise(batch)))
+            image_scores(runtime(normalise(batch)))
         return len(prepared)
 
-    def of_paths(run: Runtime) -> int:
-        return batched(run, read(paths).images)
+    def timed(**options: Any) -> Timed:
+        return each(partial(run, Runtime(DDADNet(seed=0, refine=refine).eval(), **options)))
 
-    clock = time.process_time
-    of_images = {name: each(partial(batched, run, images)) for name, run in runtimes.items()}
-    of_files = {name: each(partial(of_paths, run)) for name, run in runtimes.items()}
     return {
-        "scoring a prepared image": in_turns({"authors": each(plain_scores)} | of_images, rounds, clock),
-        "scoring a file": in_turns({"authors": each(plain_files)} | of_files, rounds, clock),
+        "float32": timed(),
+        "bfloat16": timed(precision="bfloat16"),
+        "ONNX Runtime": timed(runtime="onnx"),
+        "TorchScript": timed(runtime="torchscript"),
     }
 
 
@@ -251,7 +186,7 @@ def whole_job(times: Times, normal: int, unlabeled: int, test: int) -> dict[str,
     """Add the parts up to the paper's job on a data set: six networks, ASR-Net, evaluation."""
     steps = MEMBERS * EPOCHS * (normal // BATCH + (normal + unlabeled) // BATCH)
     refine_steps = REFINE_EPOCHS * (normal // REFINE_BATCH)
-    step, refine_step, score, ensembles, file = (
+    step, refine_step, score, ensembles, reading = (
         times[name]
         for name in (
             "training step of a network, 64 images",
@@ -261,23 +196,26 @@ def whole_job(times: Times, normal: int, unlabeled: int, test: int) -> dict[str,
             "reading a picture",
         )
     )
-    readings = 2 * MEMBERS + 3  # calls of the authors' program, each reads all images
-    # the authors score the test images after each epoch of ASR-Net and in two further calls, and by each network of the
-    # NDM alone at the first and at each 25th epoch of its training
+    # each call of the authors' program reads all images it knows: one a network, one for ASR-Net, two evaluations
+    readings = 2 * MEMBERS + 3
+    # they score the test images after each epoch of ASR-Net and at the end, without it in a call before, and by each
+    # network of the NDM alone at the first and at each 25th epoch of its training
     found = {
-        "authors": readings * (normal + unlabeled + test) * file["authors"]
+        "authors": readings * (normal + unlabeled + test) * reading["authors"]
         + steps * step["authors"]
         + refine_steps * refine_step["authors"]
-        + (REFINE_EPOCHS + 2) * test * score["authors"]
-        + (VALIDATIONS + 1) * test * ensembles["authors"] / 2
+        + (REFINE_EPOCHS + 1) * test * score["authors"]
+        + (1 + (VALIDATIONS + 1) / 2) * test * ensembles["authors"]
     }
     for precision in PRECISIONS:
-        # we score them during the training of the ensembles and at the end, and the normals for ASR-Net
+        # we score them by the ensembles during the training and once at the end, and by the ensembles the normals that
+        # ASR-Net learns from; calibration, which this preset has none of, would score a tenth of the normals
         found[precision] = (
-            (normal + unlabeled + test) * file["float32"]
+            (normal + unlabeled + test) * reading["float32"]
             + steps * step[precision]
             + refine_steps * refine_step[precision]
-            + ((VALIDATIONS + 1) * test + normal) * score["float32"]
+            + test * score["float32"]
+            + (VALIDATIONS * test + normal) * ensembles["float32"]
         )
     return found
 

@@ -22,6 +22,7 @@ import torch
 
 from monai_ddad.checkpoints import CheckpointError
 from monai_ddad.data.resident import DataError
+from monai_ddad.engines.ranks import PATIENCE
 from monai_ddad.networks import DDADNet
 
 logger = logging.getLogger(__name__)
@@ -262,7 +263,7 @@ def start_processes() -> None:
         if local > gpus:
             raise ValueError(f"{local} processes are started on a machine with {gpus} GPUs: --nproc_per_node={gpus}.")
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    idist.initialize("nccl" if torch.cuda.is_available() else "gloo")
+    idist.initialize("nccl" if torch.cuda.is_available() else "gloo", timeout=PATIENCE)
     if idist.get_rank() > 0:
         logging.disable(logging.WARNING)
 

@@ -17,8 +17,9 @@ from torch import nn
 
 from monai_ddad import __version__
 from monai_ddad.checkpoints import atomic_file, weights_digest
-from monai_ddad.engines.placement import autocast, place
 from monai_ddad.networks import DDADNet, Decision, WinogradASRNet, fold
+from monai_ddad.networks.onednn import OneDNNLinear
+from monai_ddad.placement import autocast, place, set_tf32
 
 __all__ = ["RUNTIMES", "Runtime", "export_onnx"]
 
@@ -42,7 +43,7 @@ class Runtime(nn.Module):
         runtime: ``"torch"``; ``"torchscript"``; or ``"onnx"`` for ONNX Runtime, which needs the extra ``onnx``. In all
             of them batch normalisations are folded, see :func:`monai_ddad.networks.fold`; the first two compute ASR-Net
             on a CPU by a :class:`~monai_ddad.networks.WinogradASRNet`.
-        precision: see :func:`monai_ddad.engines.placement.autocast`; ``"onnx"`` has no ``"bfloat16"``.
+        precision: see :func:`monai_ddad.placement.autocast`; ``"onnx"`` has no ``"bfloat16"``.
         device: where to run; None leaves the network where it is.
         models_dir: folder of ``model.onnx``, which is used where it was made of these weights, and written where not;
             None keeps it in memory.
@@ -77,7 +78,9 @@ class Runtime(nn.Module):
         self.autocast = autocast(self.device, precision)
         self.models_dir = models_dir
         if runtime == "onnx":
-            _require("onnxruntime")
+            made = models_dir is not None and (Path(models_dir) / ONNX_FILE).is_file()
+            for package in ("onnxruntime",) if made else ("onnxruntime", "onnx", "onnxscript"):
+                _require(package)
             _providers(self.device, precision)
         self.network = place(network, self.device)
         self._lock = threading.Lock()
@@ -98,10 +101,11 @@ class Runtime(nn.Module):
         Returns:
             (B, M, H, W) float32 on the device.
         """
+        set_tf32(self.device, self.precision)
         torch.get_num_threads()  # or the first products of a new thread use another number than was set, and round so
         with self._lock:
             run = self._prepared()
-        with torch.no_grad(), self.autocast():
+        with torch.no_grad(), self.autocast(), OneDNNLinear():
             return run(image.as_subclass(torch.Tensor)).float()
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
@@ -150,6 +154,8 @@ class _OnnxModel:
         content = None if models_dir is None else _read(Path(models_dir) / ONNX_FILE)
         session = None if content is None else self._open(content, described)
         if session is None:
+            for package in ("onnx", "onnxscript"):
+                _require(package)
             content = _onnx_model(network)
             session = self._open(content, described)
             if session is None:
@@ -173,6 +179,8 @@ class _OnnxModel:
             session = onnxruntime.InferenceSession(content, options, providers=self.providers)
         except Exception:  # a damaged file ends in errors of many kinds
             return None
+        if self.providers[0] != "CPUExecutionProvider" and len(session.get_providers()) == 1:
+            raise RuntimeError("ONNX Runtime cannot use the GPU (are its CUDA libraries there?): use another runtime.")
         return session if session.get_modelmeta().custom_metadata_map == described else None
 
     def __call__(self, image: torch.Tensor) -> torch.Tensor:

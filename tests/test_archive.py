@@ -26,10 +26,10 @@ from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 from monai_ddad import __main__ as cli
 from monai_ddad import archive
 from monai_ddad.archive import listing as listing_module
-from monai_ddad.archive import score_archive
+from monai_ddad.archive import reading, score_archive
 from monai_ddad.archive.listing import Listing, list_archive
 from monai_ddad.archive.parts import Parts, make_part
-from monai_ddad.archive.reading import PREFETCH, explain_kill, read_chunks
+from monai_ddad.archive.reading import KILLED, PREFETCH, read_carefully, read_chunks
 from monai_ddad.data import DataError, list_images
 from monai_ddad.inference import Predictor, Result
 from tests.small_models import BUNDLES
@@ -280,14 +280,15 @@ def test_another_listing_model_or_setting_is_refused_but_for_overwrite(films, mo
 def test_overwrite_drops_the_chunks_of_another_plan(tmp_path):
     table = make_part(0, 1, ["rec"], {}, {})
     first = Parts(tmp_path / "a.parquet", {"chunks": 2, "alpha": 0.1})
-    assert first.begin(overwrite=False) == [0, 1]
-    first.write(0, table)
-    assert first.begin(overwrite=False) == [1]
-    second = Parts(tmp_path / "a.parquet", {"chunks": 2, "alpha": 0.2})
-    assert second.begin(overwrite=True) == [0, 1]
-    (second.folder / "plan.json").unlink()  # as where the folder was being removed
-    second.write(0, table)
-    assert second.begin(overwrite=False) == [0, 1]
+    with first.lock():
+        assert first.begin(overwrite=False) == [0, 1]
+        first.write(0, table)
+        assert first.begin(overwrite=False) == [1]
+        second = Parts(tmp_path / "a.parquet", {"chunks": 2, "alpha": 0.2})
+        assert second.begin(overwrite=True) == [0, 1]
+        (second.folder / "plan.json").unlink()  # as where the folder was being emptied
+        second.write(0, table)
+        assert second.begin(overwrite=False) == [0, 1]
 
 
 def test_a_finished_output_stays_unless_it_is_to_be_overwritten(films, models, tmp_path, undisturbed):
@@ -298,6 +299,41 @@ def test_a_finished_output_stays_unless_it_is_to_be_overwritten(films, models, t
     assert output.read_bytes() == b"precious"
     assert run(films, models, output, overwrite=True) == (28, 4)
     assert tables(output) == undisturbed
+
+
+@pytest.mark.parametrize("killed_at", ["joining", "ending"])
+def test_a_run_killed_once_the_table_is_there_ends_well_when_repeated(
+    films, models, tmp_path, monkeypatch, undisturbed, killed_at
+):
+    output = tmp_path / "scores.parquet"
+
+    def stop(parts: Parts) -> None:
+        if killed_at == "ending":
+            (parts.folder / "00000001.part").unlink()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Parts, "end", stop)
+        with pytest.raises(KeyboardInterrupt):
+            run(films, models, output)
+    with pytest.raises(DataError, match="exists already"):
+        run(films, models, output, alpha=0.3)
+    assert run(films, models, output) == (28, 4)
+    assert tables(output) == undisturbed and not output.with_name("scores.parquet.parts").exists()
+
+
+def test_two_calls_do_not_write_one_output(films, models, tmp_path):
+    output = tmp_path / "scores.parquet"
+    with Parts(output, {}).lock():
+        other = in_another_process(lambda: refused(lambda: run(films, models, output)))
+        other.join()
+    assert other.exitcode == 0 and not list(tmp_path.glob("scores*"))
+
+
+def refused(call: Callable[[], object]) -> str:
+    with pytest.raises(DataError, match="another call is writing this output"):
+        call()
+    return "refused"
 
 
 def cut_off(content: bytes) -> bytes:
@@ -345,7 +381,7 @@ def test_paths_and_header_values_stay_out_unless_asked(films, models, tmp_path, 
     arguments = ["score", str(films), "--output", str(output), "--bundle", str(CHEST), "--models", str(models)]
     with caplog.at_level(logging.DEBUG):
         assert cli.main([*arguments, "--device", "cpu", *["--file_names"] * file_names]) == 0
-    assert len(found) == 9
+    assert len(found) == 10
     printed = capfd.readouterr()
     text = printed.out + printed.err + caplog.text
     assert "28 images scored, 4 cannot be read." in text and "images: 100%" in text
@@ -391,6 +427,13 @@ def test_what_is_wrong_is_said_in_one_line(films, models, tmp_path, monkeypatch,
     assert cli.main(["score", str(films), *(word for pair in settings.items() for word in pair)]) == 1
     said = capsys.readouterr().err
     assert message in said and said.count("\n") == 1 and "canary" not in said
+
+
+def test_scores_that_are_not_finite_are_no_scores():
+    results = {n: Result({"rec": value}, "rec", None, None, None, "", 0) for n, value in enumerate([0.5, np.nan])}
+    table = make_part(0, 2, ["rec"], results, {})
+    assert table["rec"].to_pylist() == [0.5, None]
+    assert table["reason"].to_pylist() == [None, "its scores are not finite"]
 
 
 def test_uncalibrated_scores_have_null_decisions():
@@ -522,10 +565,25 @@ def test_an_error_of_any_kind_costs_one_item(workers):
     assert chunks[1].errors == {} and chunks[1].dataset().images[:, 0, 0, 0].tolist() == [14, 15, 16, 17]
 
 
-def test_a_killed_reading_process_is_explained():
-    with pytest.raises(DataError, match="was killed.*--num_workers"), explain_kill():
-        for _ in read_chunks(numbered([1, 2, 3, 66]), [0], read_square, 1):
-            pass
+def test_a_chunk_that_kills_its_reader_is_read_item_by_item():
+    read = read_carefully(numbered([1, 2, 3, 4, 13, 66, 7, 66]), 1, read_square)
+    assert read.errors == {0: "the image cannot be prepared (KeyError)", 1: KILLED, 3: KILLED}
+    assert (read.number, read.positions, read.slices, read.images[:, 0, 0, 0].tolist()) == (1, [2], [None], [7])
+
+
+def test_images_that_kill_their_readers_are_unreadable_and_stop_nothing(films, models, tmp_path, monkeypatch, caplog):
+    prepare = reading._Chunks._prepare
+
+    def kill(chunks: reading._Chunks, item: dict[str, object]) -> object:
+        if Path(str(item["image"])).stem in ("canary_03", "canary_20"):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return prepare(chunks, item)
+
+    monkeypatch.setattr(reading._Chunks, "_prepare", kill)
+    output = tmp_path / "scores.parquet"
+    assert run(films, models, output, num_workers=2) == (27, 5)
+    reasons = pq.read_table(output.with_name("scores_unreadable.parquet"))["reason"].to_pylist()
+    assert reasons.count(KILLED) == 2 and "was killed" in caplog.text
 
 
 @pytest.mark.slow

@@ -6,9 +6,8 @@ import hashlib
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from datetime import timedelta
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,10 +18,19 @@ from tqdm.auto import tqdm
 from monai_ddad import __version__
 from monai_ddad.archive.listing import CHUNK, Listing, list_archive
 from monai_ddad.archive.parts import Parts, make_part
-from monai_ddad.archive.reading import explain_kill, read_chunks, root_cause
+from monai_ddad.archive.reading import (
+    PREFETCH,
+    ReadChunk,
+    ReaderKilledError,
+    notice_kill,
+    read_carefully,
+    read_chunks,
+    root_cause,
+)
 from monai_ddad.checkpoints import CheckpointError
 from monai_ddad.data.resident import DataError
 from monai_ddad.data.series import VOLUMES
+from monai_ddad.engines.ranks import PATIENCE
 from monai_ddad.inference import Predictor, weights_file
 from monai_ddad.machine import available_cores
 
@@ -30,7 +38,6 @@ __all__ = ["score_archive"]
 
 logger = logging.getLogger(__name__)
 
-PATIENCE = timedelta(days=30)  # that processes wait for the slowest one
 BAR = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}, {remaining} left, {rate_fmt}{postfix}]"
 
 Made = TypeVar("Made")
@@ -73,14 +80,14 @@ def score_archive(
         how many items were scored and how many are unreadable; None in all processes of ``torchrun`` but the first.
 
     Raises:
-        DataError: there is nothing to score, the output exists, an unfinished run had other settings, a setting is
-            wrong, or a decoding process was killed.
+        DataError: there is nothing to score, the output exists or is being written, an unfinished run had other
+            settings, or a setting is wrong.
         CheckpointError: nothing is trained there, or a file is damaged.
         OSError: something cannot be read or written.
     """
     if Path(output).suffix != ".parquet":
         raise DataError("the output must be a file that ends in .parquet.")
-    with _processes():
+    with _processes(), ExitStack() as held:
         predictor = _predictor(bundle, models_dir, device, precision, alpha, score, runtime)
         modalities = predictor.reading.read.modalities
         volumes = modalities is None or not set(VOLUMES).isdisjoint(modalities)
@@ -89,6 +96,7 @@ def score_archive(
             listing = list_archive(sources, volumes)
             plan = _plan(listing, predictor, Path(bundle), models_dir)
             parts = Parts(output, plan | {"precision": precision, "runtime": runtime})
+            held.enter_context(parts.lock())
             return parts, listing, parts.begin(overwrite)
 
         parts, listing, todo = _from_first(begin)
@@ -146,10 +154,16 @@ def _device(name: str | None) -> torch.device:
         device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
     except RuntimeError:
         raise DataError(f"the device must be cpu, cuda or cuda with a number (cuda:1), got {name!r}.") from None
+    if device.type not in ("cpu", "cuda"):
+        raise DataError(f"the device must be cpu or cuda, got {device.type}.")
     if device.type == "cuda" and not torch.cuda.is_available():
         raise DataError("PyTorch finds no GPU: leave --device out, or give --device cpu.")
-    if device.type == "cuda" and device.index is None:
-        return torch.device("cuda", idist.get_local_rank() % torch.cuda.device_count())
+    if device.type == "cuda":
+        number = torch.cuda.device_count()
+        index = int(os.environ.get("LOCAL_RANK", "0")) % number if device.index is None else device.index
+        if index >= number:
+            raise DataError(f"PyTorch finds {number} GPUs, which count from 0, and the device is {name}.")
+        return torch.device("cuda", index)
     return device
 
 
@@ -197,21 +211,34 @@ def _score(predictor: Predictor, parts: Parts, listing: Listing, todo: list[int]
     done = len(listing) - sum(len(listing.chunks[number]) for number in todo)
     if done and rank == 0:
         logger.info(f"{done} of {len(listing)} images were done by an earlier call.")
-    own = todo[rank::processes]
+    left = todo[rank::processes]
     workers = available_cores() if num_workers is None else num_workers
     names, starts = predictor.network.map_names, listing.starts
     progress = tqdm(
         desc=f"images of process 1 of {processes}" if processes > 1 else "images",
-        total=done // processes + sum(len(listing.chunks[number]) for number in own),
+        total=done // processes + sum(len(listing.chunks[number]) for number in left),
         initial=done // processes,
         unit=" images",
         bar_format=BAR,
         mininterval=1 if sys.stderr.isatty() else 60,
         disable=rank > 0,
     )
-    with progress as bar, explain_kill():
-        for read in read_chunks(listing, own, predictor.transform, workers):
+
+    def score(reads: Iterable[ReadChunk]) -> None:
+        for read in reads:
             number = len(listing.chunks[read.number])
             results = predictor.predict(read.dataset())
             parts.write(read.number, make_part(starts[read.number], number, names, results, read.errors))
-            bar.update(number)
+            left.remove(read.number)
+            progress.update(number)
+
+    with progress:
+        while left:
+            with suppress(ReaderKilledError), notice_kill():
+                score(read_chunks(listing, list(left), predictor.transform, workers))
+            if left:
+                logger.warning(
+                    "A process that reads images was killed: what it had is read again, each in one of its own."
+                )
+                suspects = left[: workers * PREFETCH + 1]  # being read, and being scored
+                score(read_carefully(listing, number, predictor.transform) for number in suspects)

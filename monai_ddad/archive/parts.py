@@ -5,9 +5,10 @@ from __future__ import annotations
 import glob
 import hashlib
 import json
+import math
 import os
-import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,16 @@ from monai_ddad.checkpoints import atomic_file
 from monai_ddad.data.resident import DataError
 from monai_ddad.inference import Result
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
 __all__ = ["Parts", "make_part"]
 
 ROWS = 65536  # of a row group
 MADE_BY = b"monai_ddad"  # key of the table's metadata
+PLAN, JOINED, LOCK = "plan.json", "joined.json", "lock"
 
 
 def make_part(
@@ -48,20 +55,17 @@ def make_part(
         >>> table["position"].to_pylist(), table["rec"].to_pylist(), table["reason"].to_pylist()
         ([256, 257], [None, 0.5], ['the file is empty', None])
     """
-    rows = [
-        {"position": first + place, "reason": errors.get(place, "nothing in it can be scored")}
-        if (found := results.get(place)) is None
-        else {
-            "position": first + place,
-            "p_value": found.p_value,
-            "percentile": found.percentile,
-            "flagged": found.flagged,
-            "out_of_protocol": found.out_of_protocol,
-            "slices": found.slices,
-            **found.scores,
-        }
-        for place in range(number)
-    ]
+    rows: list[dict[str, Any]] = []
+    for place in range(number):
+        found = results.get(place)
+        if found is None:
+            rows.append({"reason": errors.get(place, "nothing in it can be scored")})
+        elif not all(map(math.isfinite, found.scores.values())):
+            rows.append({"reason": "its scores are not finite"})
+        else:
+            names_of_row = ("p_value", "percentile", "flagged", "out_of_protocol", "slices")
+            rows.append({name: getattr(found, name) for name in names_of_row} | found.scores)
+        rows[-1]["position"] = first + place
     scores = [(name, pa.float32()) for name in names]
     decisions = [("p_value", pa.float32()), ("percentile", pa.float32()), ("flagged", pa.bool_())]
     rest = [("out_of_protocol", pa.string()), ("slices", pa.int64()), ("reason", pa.string())]
@@ -82,8 +86,34 @@ class Parts:
         self.folder = self.output.with_name(f"{self.output.name}.parts")
         self.plan = dict(plan)
 
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Keep other calls away from this output, where the system has record locks.
+
+        Raises:
+            DataError: another call is at it.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / LOCK).open("w") as file:
+            try:
+                if fcntl is not None:
+                    fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise DataError("another call is writing this output: wait for it, or give another --output.") from None
+            try:
+                yield
+            finally:
+                if os.listdir(self.folder) == [LOCK]:
+                    (self.folder / LOCK).unlink()
+                    self.folder.rmdir()
+
+    @property
+    def joined(self) -> bool:
+        """The output is that of this plan, and only the folder is left to be removed."""
+        return self.output.exists() and self._read_plan(JOINED) == self.plan
+
     def begin(self, overwrite: bool) -> list[int]:
-        """Take up an unfinished run, or start one.
+        """Take up an unfinished run, or start one, under :meth:`lock`.
 
         Args:
             overwrite: replace a finished output, and drop an unfinished run with another plan.
@@ -94,9 +124,11 @@ class Parts:
         Raises:
             DataError: the output is there already, or an unfinished run has another plan.
         """
+        if self.joined:
+            return []
         if self.output.exists() and not overwrite:
             raise DataError("the output exists already: give another --output, or --overwrite to replace it.")
-        before = self._read_plan()
+        before = self._read_plan(PLAN)
         if before != self.plan:
             if before is not None and not overwrite:
                 different = sorted(key for key in before | self.plan if before.get(key) != self.plan.get(key))
@@ -104,12 +136,11 @@ class Parts:
                     f"an unfinished run with this output differs from this one in: {', '.join(different)}. Give the "
                     "same command as before to go on, another --output, or --overwrite to drop what was done."
                 )
-            if self.folder.exists():  # without a plan if a run was killed while it removed the folder
-                shutil.rmtree(self.folder)
-        for target in (self.output, self.unreadable, self.folder / "plan.json"):
+            self._clear()  # also where there is no plan, as after a run that was killed while it did this
+        for target in (self.output, self.unreadable, self.folder / PLAN):
             for temporary in target.parent.glob(f".{glob.escape(target.name)}.*.tmp"):  # of a run that was killed
                 temporary.unlink()
-        with atomic_file(self.folder / "plan.json") as file:
+        with atomic_file(self.folder / PLAN) as file:
             file.write((json.dumps(self.plan, indent=2) + "\n").encode())
         done = set(os.listdir(self.folder))
         return [number for number in range(self.plan["chunks"]) if self._file(number).name not in done]
@@ -123,7 +154,7 @@ class Parts:
             file.write(self._digest(content) + content)
 
     def join(self, listing: Listing, file_names: bool) -> None:
-        """Write the output and the table of unreadable items from all chunks, one after the other.
+        """Write the output and the table of unreadable items from all chunks, one after the other, unless they are.
 
         Args:
             listing: the archive.
@@ -132,6 +163,8 @@ class Parts:
         Raises:
             DataError: a chunk's file is damaged; it is removed, so that the chunk is done again.
         """
+        if self.joined:
+            return
         with (
             atomic_file(self.output) as scored,
             atomic_file(self.unreadable) as failed,
@@ -146,11 +179,19 @@ class Parts:
                 is_scored = pc.is_null(part["reason"])
                 scores.add(part.filter(is_scored).drop_columns("reason"))
                 reasons.add(part.filter(pc.invert(is_scored)).select(["position", *["path"] * file_names, "reason"]))
+        (self.folder / PLAN).rename(self.folder / JOINED)  # after a kill from here on nothing is to be done again
 
     def end(self) -> tuple[int, int]:
-        """Remove the folder; return how many items were scored and how many are unreadable."""
-        shutil.rmtree(self.folder)
+        """Empty the folder; return how many items were scored and how many are unreadable."""
+        self._clear()
         return pq.read_metadata(self.output).num_rows, pq.read_metadata(self.unreadable).num_rows
+
+    def _clear(self) -> None:
+        """Remove all but the lock from the folder, what says how far the run is at the end."""
+        last = (PLAN, JOINED)
+        for name in sorted(os.listdir(self.folder), key=last.__contains__):
+            if name != LOCK:
+                (self.folder / name).unlink()
 
     def _file(self, number: int) -> Path:
         return self.folder / f"{number:08}.part"
@@ -168,9 +209,9 @@ class Parts:
         file.unlink()
         raise DataError("a part of the result was damaged and is removed: give the same command again to redo it.")
 
-    def _read_plan(self) -> dict[str, Any] | None:
+    def _read_plan(self, name: str) -> dict[str, Any] | None:
         try:
-            return json.loads((self.folder / "plan.json").read_text(encoding="utf-8"))
+            return json.loads((self.folder / name).read_text(encoding="utf-8"))
         except FileNotFoundError:
             return None
         except ValueError:

@@ -13,12 +13,13 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from monai_ddad.archive.listing import Listing
-from monai_ddad.data.resident import DataError, ResidentDataset
+from monai_ddad.data.resident import ResidentDataset
 from monai_ddad.transforms import ImageReadError
 
-__all__ = ["PREFETCH", "ReadChunk", "explain_kill", "read_chunks", "root_cause"]
+__all__ = ["PREFETCH", "ReadChunk", "ReaderKilledError", "notice_kill", "read_carefully", "read_chunks", "root_cause"]
 
 PREFETCH = 2  # chunks that each process is asked for at a time
+KILLED = "the process that read it was killed"
 
 
 @dataclass(frozen=True)
@@ -72,22 +73,57 @@ def read_chunks(
     yield from loader
 
 
+class ReaderKilledError(RuntimeError):
+    """A process that reads images was killed, by one of them or for want of memory."""
+
+
 @contextmanager
-def explain_kill() -> Iterator[None]:
-    """Say what to do where PyTorch finds that a process was killed, which it raises an error for at any moment.
+def notice_kill() -> Iterator[None]:
+    """Tell that a reading process was killed from other errors; PyTorch raises a general one, at any moment.
 
     Raises:
-        DataError: instead of that error.
+        ReaderKilledError: instead of that error.
     """
     try:
         yield
     except RuntimeError as error:
         if "DataLoader worker (pid" not in str(error):
             raise
-        raise DataError(
-            "a process that reads images was killed, most likely for want of memory. What was scored is kept: give the "
-            "same command again with fewer processes (--num_workers)."
-        ) from None
+        raise ReaderKilledError from None
+
+
+def read_carefully(listing: Listing, number: int, transform: Callable[[dict[str, Any]], Any]) -> ReadChunk:
+    """Read a chunk that may have killed the process that read it; item by item, if it does it again.
+
+    Args:
+        listing, transform: see :func:`read_chunks`.
+        number: of the chunk.
+    """
+    read = _read_alone(listing, number, transform)
+    if read is not None:
+        return read
+    items = [_read_alone(Listing.of([item]), 0, transform) for item in listing.chunk(number)]
+    found = [(place, read) for place, read in enumerate(items) if read is not None and len(read.images)]
+    errors = {
+        place: KILLED if read is None else read.errors[0] for place, read in enumerate(items) if not read or read.errors
+    }
+    return ReadChunk(
+        number,
+        np.concatenate([read.images for _, read in found]) if found else np.zeros((0, 0, 0, 0), np.uint8),
+        [place for place, read in found for _ in read.positions],
+        [part for _, read in found for part in read.slices],
+        errors,
+    )
+
+
+def _read_alone(listing: Listing, number: int, transform: Callable[[dict[str, Any]], Any]) -> ReadChunk | None:
+    """Read a chunk by a process of its own; None if that is killed."""
+    try:
+        with notice_kill():
+            (read,) = read_chunks(listing, [number], transform, num_workers=1)
+            return read
+    except ReaderKilledError:
+        return None
 
 
 class _Chunks(Dataset):

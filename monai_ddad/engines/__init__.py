@@ -2,7 +2,6 @@
 
 from monai_ddad.engines.calibrate import calibrate
 from monai_ddad.engines.ensemble_trainer import EnsembleTrainer
-from monai_ddad.engines.placement import choose_precision, place
 from monai_ddad.engines.refine_trainer import RefineTrainer
 from monai_ddad.engines.resumable import ResumableTrainer
 from monai_ddad.engines.workflow import TrainingWorkflow
@@ -13,6 +12,4 @@ __all__ = [
     "ResumableTrainer",
     "TrainingWorkflow",
     "calibrate",
-    "choose_precision",
-    "place",
 ]

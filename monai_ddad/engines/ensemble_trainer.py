@@ -15,11 +15,11 @@ from torch import nn
 
 from monai_ddad.data.resident import DataError, ResidentDataset
 from monai_ddad.engines.members import FusedMembers, MakeOptimizer, Member
-from monai_ddad.engines.placement import autocast, choose_precision, place
 from monai_ddad.engines.ranks import assign, broadcast, gather
 from monai_ddad.engines.resumable import ResumableTrainer, hyperparameters
 from monai_ddad.machine import available_cores
 from monai_ddad.networks import AE, DDADNet
+from monai_ddad.placement import autocast, choose_precision, place
 from monai_ddad.seeding import derive_seed, epoch_order
 
 __all__ = ["EnsembleTrainer"]

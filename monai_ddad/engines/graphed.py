@@ -19,8 +19,8 @@ WARM_UP = 3  # steps before recording, as PyTorch's notes on CUDA graphs advise
 class GraphedStep:
     """A training step that is recorded at its first call and replayed at the next ones.
 
-    The numbers are those of the plain step. Where it cannot be recorded (no GPU, an optimizer without ``capturable``, a
-    driver that refuses), it is computed plainly each time.
+    The numbers are those of the plain step. Where it cannot be recorded (no GPU, another optimizer than Adam and AdamW,
+    a driver that refuses), it is computed plainly each time.
 
     Args:
         step: takes tensors of fixed shapes, makes one step of training, returns its losses.
@@ -40,7 +40,8 @@ class GraphedStep:
         self.tensors = tensors
         self.optimizer = optimizer
         device = next(iter(tensors())).device
-        self.enabled = enabled and device.type == "cuda" and "capturable" in optimizer.defaults
+        known = isinstance(optimizer, (torch.optim.Adam, torch.optim.AdamW))  # begin with zeros, as _restore takes it
+        self.enabled = enabled and device.type == "cuda" and known
         self._graph: Any = None
 
     def __call__(self, *inputs: torch.Tensor) -> torch.Tensor:
@@ -54,8 +55,16 @@ class GraphedStep:
         self._graph.replay()
         return self._losses.clone()
 
-    def forget(self) -> None:
-        """Record anew at the next call, after the optimizer's state has been replaced."""
+    def optimizer_state(self) -> dict[str, Any]:
+        """Return the optimizer's ``state_dict`` as any other device and step can go on with it."""
+        state = self.optimizer.state_dict()
+        groups = [group | {"capturable": False} if "capturable" in group else group for group in state["param_groups"]]
+        return state | {"param_groups": groups}
+
+    def load_optimizer_state(self, state: dict[str, Any]) -> None:
+        """Go on with what :meth:`optimizer_state` returned; the step is recorded anew at the next call."""
+        groups = [group | {"capturable": True} if self.enabled else group for group in state["param_groups"]]
+        self.optimizer.load_state_dict(state | {"param_groups": groups})
         self._graph = None
 
     def _try_to_record(self, inputs: tuple[torch.Tensor, ...]) -> None:

@@ -14,6 +14,7 @@ from torch.func import functional_call, stack_module_state, vmap
 from monai_ddad.data.resident import normalise
 from monai_ddad.engines.graphed import GraphedStep
 from monai_ddad.networks import AE
+from monai_ddad.networks.onednn import OneDNNLinear
 
 __all__ = ["FusedMembers", "MakeOptimizer", "Member"]
 
@@ -42,7 +43,7 @@ class Member:
         images = normalise(self.images[positions[0]])
         self.network.train()
         self.optimizer.zero_grad(set_to_none=True)
-        with self.autocast():
+        with self.autocast(), OneDNNLinear():
             loss = self.network.training_loss(images)
         loss.backward()
         self.optimizer.step()
@@ -98,8 +99,10 @@ class FusedMembers:
 
         What moves a network or changes its memory layout cuts that tie, so this has to follow it.
         """
+        self._views = []
         for k, network in enumerate(self.networks):
             for name, value in [*network.named_parameters(), *network.named_buffers()]:
+                self._views.append(value)
                 stacked = self.parameters.get(f"network.{name}", self.buffers.get(f"network.{name}"))
                 assert stacked is not None
                 stacked[k].copy_(value)
@@ -107,6 +110,7 @@ class FusedMembers:
 
     def step(self, positions: torch.Tensor) -> torch.Tensor:
         """Train on (K, B) positions of images; return the (K,) losses."""
+        torch.autograd.graph.increment_version(self._views)  # which the stacked tensors do not tell
         if self.stream is None:
             return self.graphed(positions)
         self.stream.wait_stream(torch.cuda.current_stream())
@@ -137,7 +141,7 @@ class FusedMembers:
 
     def states(self) -> list[dict[str, Any]]:
         """Return the state that the optimizer of each member would have, K of them."""
-        state = self.optimizer.state_dict()
+        state = self.graphed.optimizer_state()
         number = len(self.networks)
         return [
             {
@@ -145,7 +149,7 @@ class FusedMembers:
                     i: {name: _part(name, value, k) for name, value in parameter.items()}
                     for i, parameter in state["state"].items()
                 },
-                "param_groups": [group | {"capturable": False} for group in state["param_groups"]],
+                "param_groups": state["param_groups"],
             }
             for k in range(number)
         ]
@@ -160,8 +164,7 @@ class FusedMembers:
             }
             for i, parameter in first["state"].items()
         }
-        self.optimizer.load_state_dict({"state": stacked, "param_groups": first["param_groups"]})
-        self.graphed.forget()
+        self.graphed.load_optimizer_state({"state": stacked, "param_groups": first["param_groups"]})
 
 
 def _part(name: str, value: Any, k: int) -> Any:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterable, Sequence
-from itertools import chain
-from typing import TypeVar
+from datetime import timedelta
+from typing import Any, TypeVar
 
 import ignite.distributed as idist
 import torch
 
-__all__ = ["assign", "broadcast", "gather"]
+__all__ = ["PATIENCE", "assign", "broadcast", "gather"]
+
+PATIENCE = timedelta(days=30)  # that processes wait for each other; torchrun ends them all when one dies
 
 Item = TypeVar("Item")
 
@@ -48,9 +51,15 @@ def broadcast(tensors: Iterable[torch.Tensor], rank: int) -> None:
 
 
 def gather(items: list[Item]) -> list[Item]:
-    """Return the items of all processes in the first one, and none in the others; all have to call."""
+    """Return the items of all processes in the first one, and none in the others; all have to call.
+
+    Items are plain values and tensors; those of other processes come in the CPU's memory.
+    """
     if idist.get_world_size() == 1:
         return items
-    found: list[list[Item] | None] | None = [None] * idist.get_world_size() if idist.get_rank() == 0 else None
-    torch.distributed.gather_object(items, found)
-    return list(chain.from_iterable(part for part in found or [] if part))
+    content = io.BytesIO()
+    torch.save(items, content)
+    found: list[Any] | None = [None] * idist.get_world_size() if idist.get_rank() == 0 else None
+    torch.distributed.gather_object(content.getvalue(), found)
+    contents = (io.BytesIO(part) for part in found or [])
+    return [item for part in contents for item in torch.load(part, "cpu", weights_only=True)]  # noqa: TID251 no file

@@ -15,11 +15,12 @@ from torch import nn
 from monai_ddad.checkpoints import weights_digest
 from monai_ddad.data.resident import DataError, ResidentDataset, normalise
 from monai_ddad.engines.graphed import GraphedStep
-from monai_ddad.engines.placement import autocast, choose_precision, place
 from monai_ddad.engines.resumable import ResumableTrainer, hyperparameters
 from monai_ddad.engines.shards import SHARDS, Shards, apply_sharded
 from monai_ddad.losses import focal_loss
-from monai_ddad.networks import DDADNet, fold
+from monai_ddad.networks import DDADNet
+from monai_ddad.placement import autocast, choose_precision, place
+from monai_ddad.runtimes import Runtime
 from monai_ddad.seeding import derive_seed, epoch_order
 from monai_ddad.transforms.synthetic import BlendBox, RandBlendPatch, blend_boxes
 
@@ -58,7 +59,7 @@ class RefineTrainer(ResumableTrainer):
 
     Raises:
         DataError: fewer than 2 known normal images.
-        ValueError: a batch of one image, or of fewer than there are processes.
+        ValueError: a batch of one image, or of fewer than there are processes; more than a part a process on GPUs.
 
     After each step ``state.output[0]`` holds ``loss``; after each epoch ``state.metrics`` holds the mean
     ``asr_loss``.
@@ -115,9 +116,11 @@ class RefineTrainer(ResumableTrainer):
                 f"refine_batch_size must be at least the number of processes, got {self._order.shape[1]} images a "
                 f"step for {self.shards.number} processes."
             )
+        if device.type == "cuda" and len(self.shards.local) > 1:  # whose backward passes share one thread
+            raise ValueError(f"shards must be 1 a process on a GPU, got {shards}.")
         self._ahead: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
         epochs = 1 if network.asr is None else max_epochs  # without ASR-Net the number has no meaning
-        self._frozen: DDADNet | None = None
+        self._frozen: Runtime | None = None
         self._plain: torch.Tensor | None = None
         if (asr := network.asr) is not None and self.optimizer is not None:
             self._graphed = GraphedStep(self._whole_step, lambda: asr.state_dict().values(), self.optimizer, graph)
@@ -156,7 +159,9 @@ class RefineTrainer(ResumableTrainer):
     def start_epoch(self, epoch: int) -> None:
         """Shuffle the images and start a stream of anomalies of the epoch's own."""
         if self._frozen is None:
-            self._frozen = fold(self.network)
+            ensembles = self.network.without_refinement()
+            ensembles.masked = False  # ASR-Net sees the maps as they are
+            self._frozen = Runtime(ensembles, precision=self.precision)
             self._plain = self._maps_of_plain_images()
         self._order = epoch_order(len(self.images), self.batch_size, derive_seed(self.seed, STREAM, 0, epoch))
         self.anomaly.set_random_state(derive_seed(self.seed, STREAM, 1, epoch))
@@ -239,13 +244,11 @@ class RefineTrainer(ResumableTrainer):
     def _normal(self, indices: torch.Tensor) -> torch.Tensor:
         return normalise(self.images[indices.to(self.images.device)])
 
-    @torch.no_grad()
     def _maps(self, images: torch.Tensor) -> torch.Tensor:
         """Compute the (N, M, H, W) maps that ASR-Net sees."""
         assert self._frozen is not None
-        with self.autocast():
-            found = [self._frozen.discrepancy_maps(batch) for batch in images.split(BATCH[images.device.type])]
-        return torch.cat(found)[:, self._frozen.refine_channels]
+        found = [self._frozen(batch) for batch in images.split(BATCH[images.device.type])]
+        return torch.cat(found)[:, self.network.refine_channels]
 
     def _maps_of_plain_images(self) -> torch.Tensor | None:
         """Compute the maps of all images as they are; None where they would take too much memory."""
@@ -265,7 +268,7 @@ class RefineTrainer(ResumableTrainer):
             "epochs": dict(self.epochs),
             "seconds": self.seconds,
             "weights": self.network.asr.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "optimizer": self._graphed.optimizer_state(),
         }
 
     def load_training_state(self, state: dict[str, Any]) -> None:
@@ -274,6 +277,5 @@ class RefineTrainer(ResumableTrainer):
         self.epochs = dict(state["epochs"])
         self.seconds = state["seconds"]
         self.network.asr.load_state_dict(state["weights"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self._graphed.forget()
+        self._graphed.load_optimizer_state(state["optimizer"])
         self.continue_after(self.epochs["asr"])

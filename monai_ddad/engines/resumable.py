@@ -12,6 +12,9 @@ import torch
 from ignite.engine import Events
 from monai.engines import Trainer
 
+from monai_ddad.machine import keep_freed_memory
+from monai_ddad.placement import set_tf32
+
 __all__ = ["ResumableTrainer"]
 
 
@@ -26,10 +29,12 @@ class ResumableTrainer(Trainer):
         device: where to train.
         max_epochs: epochs to train.
         steps: steps an epoch.
-        handlers: handlers to attach.
+        handlers: handlers to attach; of the processes of ``torchrun`` all but the first attach those alone that have an
+            attribute ``every_process``, which is true.
         train: False only loads what an earlier run left.
 
     Attributes:
+        device, precision: where and how it is computed.
         epochs: epochs done, by part of the model.
         trained: the parts that this run trains.
         target: epochs that each part is to have in the end.
@@ -47,15 +52,17 @@ class ResumableTrainer(Trainer):
         if not isinstance(max_epochs, int) or max_epochs < 1:
             raise ValueError(f"epochs and refine_epochs must be integers of at least 1, got {max_epochs!r}.")
         self.target = max_epochs
+        self.device = device
         self.epochs: dict[str, int] = {}
         self.trained: list[str] = []
         self.seconds = 0.0
         self._losses: dict[str, list[torch.Tensor]] = {}
+        self.precision: str
         super().__init__(
             device=device,
             max_epochs=max_epochs if train else 0,
             data_loader=range(steps),
-            handlers=handlers,
+            handlers=[own for own in handlers or [] if idist.get_rank() == 0 or getattr(own, "every_process", False)],
             decollate=False,
         )
         self.add_event_handler(Events.EPOCH_STARTED, ResumableTrainer._begin)
@@ -63,6 +70,9 @@ class ResumableTrainer(Trainer):
 
     def run(self) -> None:
         """Train to ``max_epochs``, from where the checkpoint handler found an earlier run."""
+        set_tf32(self.device, self.precision)
+        if self.device.type == "cpu":
+            keep_freed_memory()
         if self.state.max_epochs == 0:
             self.fire_event(Events.STARTED)
         else:

@@ -12,6 +12,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from monai_ddad.machine import available_cores
+
 __all__ = ["SHARDS", "Shards", "apply_sharded"]
 
 SHARDS = 4  # parts of a batch on CPUs, whatever the number of cores and processes, which so do not change the rounding
@@ -48,6 +50,7 @@ class Shards:
         self._owners = [part.tolist() for part in owners]
         self._parts: dict[int, torch.Tensor] = {}
         self._total = torch.zeros(0)
+        self._cores = threading.Semaphore(available_cores())  # more threads at once would disturb each other's caches
         self._barrier = threading.Barrier(len(self.local), action=self._add)
 
     def __enter__(self) -> Shards:
@@ -70,7 +73,8 @@ class Shards:
 
         def guarded(shard: int) -> Result:
             try:
-                return function(shard)
+                with self._cores:
+                    return function(shard)
             except BaseException:
                 self._barrier.abort()  # or the others would wait for this one
                 raise
@@ -89,9 +93,13 @@ class Shards:
     def sum(self, shard: int, part: torch.Tensor) -> torch.Tensor:
         """Return the sum of one tensor of each part; all of them have to call."""
         self._parts[shard] = part
-        self._barrier.wait()
-        total = self._total
-        self._barrier.wait()  # until all have taken it
+        self._cores.release()
+        try:
+            self._barrier.wait()
+            total = self._total
+            self._barrier.wait()  # until all have taken it
+        finally:
+            self._cores.acquire()
         return total
 
     def _add(self) -> None:
@@ -145,10 +153,10 @@ class _BatchNorm(torch.autograd.Function):
         shards: Shards,
         shard: int,
     ) -> torch.Tensor:
-        _, mean, inverse = torch.native_batch_norm(image, weight, bias, None, None, True, 0.0, layer.eps)
         pixels = image.numel() // image.shape[1]
-        mean, inverse = mean.double(), inverse.double()
-        square = (inverse.pow(-2) - layer.eps).clamp(min=0) + mean.square()
+        kept = torch.zeros_like(weight), torch.ones_like(weight)  # in float32, which the statistics then are too
+        mean, variance = (value.double() for value in torch.batch_norm_update_stats(image, *kept, momentum=0.0))
+        square = variance + mean.square()
         first, second, number = shards.sum(shard, torch.stack([mean, square, torch.ones_like(mean)]) * pixels)
         variance = (second / number - (first / number).square()).clamp(min=0).to(weight.dtype)
         mean, number = (first / number).to(weight.dtype), number.to(weight.dtype)

@@ -32,6 +32,8 @@ class ResumeCheckpoint:
         CheckpointError: on start, the file is damaged, of other settings or data, or trained longer than asked.
     """
 
+    every_process = True
+
     def __init__(self, path: str, interval: int = 1, on_mismatch: Literal["raise", "restart"] = "raise") -> None:
         if on_mismatch not in ("raise", "restart"):
             raise ValueError(f"on_mismatch must be raise or restart, got {on_mismatch!r}.")

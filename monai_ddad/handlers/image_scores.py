@@ -29,16 +29,14 @@ class ImageScores:
 
     Args:
         network: the network that is evaluated.
-        refined: include all scores; False those of the ensembles alone, while the rest is not trained yet.
 
     Raises:
         FloatingPointError: a score is NaN or infinite; the message names the images by index.
     """
 
-    def __init__(self, network: DDADNet, refined: bool = True) -> None:
+    def __init__(self, network: DDADNet) -> None:
         self.network = network
-        self.names = network.map_names if refined else network.discrepancy_names
-        self.channels = [network.map_names.index(name) for name in self.names]
+        self.names = network.map_names
 
     def attach(self, engine: Any) -> None:
         """Attach to an evaluator."""
@@ -54,7 +52,7 @@ class ImageScores:
         """Score a batch."""
         index, label = torch.as_tensor(engine.state.batch["index"]), torch.as_tensor(engine.state.batch["label"])
         maps, image = engine.state.output[CommonKeys.PRED].float(), engine.state.output[CommonKeys.IMAGE]
-        scores = image_scores(maps, self.network.field(image))[:, self.channels].cpu()
+        scores = image_scores(maps, self.network.field(image)).cpu()
         bad = index[~torch.isfinite(scores).all(dim=1)].tolist()
         if bad:
             raise FloatingPointError(f"the scores of the images number {bad[:10]} (from 0) are not finite.")

@@ -11,18 +11,20 @@ __all__ = ["StopOnNonFinite"]
 
 
 class StopOnNonFinite:
-    """Raise at the step in which a network's loss is NaN or infinite, before anything is saved.
+    """Raise when a network's loss is NaN or infinite, before anything is saved.
 
     Reads ``state.output[0]["losses"]``, losses by network name, after each step, and the weights of ``engine.network``
     after each epoch, since the last step may have destroyed them. Goes before the handler that saves checkpoints.
     Losses on a GPU are looked at when the epoch ends, as waiting for each would slow the training down.
 
     Raises:
-        FloatingPointError: naming the network, epoch and step.
+        FloatingPointError: naming the network and epoch.
     """
 
+    every_process = True
+
     def __init__(self) -> None:
-        self._waiting: list[tuple[int, dict[str, torch.Tensor]]] = []
+        self._waiting: list[dict[str, torch.Tensor]] = []
 
     def attach(self, engine: Any) -> None:
         """Attach to a trainer."""
@@ -32,23 +34,20 @@ class StopOnNonFinite:
 
     def check_losses(self, engine: Any) -> None:
         """Check the losses of the step."""
-        step = (engine.state.iteration - 1) % engine.state.epoch_length + 1
         losses = engine.state.output[0]["losses"]
-        self._waiting.append((step, losses))
-        if step == engine.state.epoch_length or not any(loss.is_cuda for loss in losses.values()):
+        self._waiting.append(losses)
+        last = engine.state.iteration % engine.state.epoch_length == 0
+        if last or not any(loss.is_cuda for loss in losses.values()):
             self._check(engine.state.epoch)
 
     def _check(self, epoch: int) -> None:
-        named = [(step, name, loss) for step, losses in self._waiting for name, loss in losses.items()]
-        self._waiting.clear()
-        if not named:
-            return
-        finite = torch.stack([loss for *_, loss in named]).isfinite().tolist()
-        bad = [(step, name) for (step, name, _), good in zip(named, finite) if not good]
-        if bad:
-            first = bad[0][0]
-            names = ", ".join(name for step, name in bad if step == first)
-            self._stop(f"the loss of {names} is not finite at epoch {epoch}, step {first}")
+        steps, self._waiting = [losses for losses in self._waiting if losses], []
+        finite = torch.cat([torch.stack([*losses.values()]) for losses in steps] or [torch.ones(0)]).isfinite().tolist()
+        for losses in steps:
+            good, finite = finite[: len(losses)], finite[len(losses) :]
+            if not all(good):
+                names = ", ".join(name for name, is_finite in zip(losses, good) if not is_finite)
+                self._stop(f"the loss of {names} is not finite at epoch {epoch}")
 
     def check_weights(self, engine: Any) -> None:
         """Check the weights at the end of the epoch."""

@@ -12,12 +12,12 @@ __all__ = ["AE", "AEU"]
 
 def _down(in_channels: int, out_channels: int) -> list[nn.Module]:
     convolution = nn.Conv2d(in_channels, out_channels, kernel_size=4, stride=2, padding=1, bias=False)
-    return [convolution, nn.BatchNorm2d(out_channels), nn.ReLU()]
+    return [convolution, nn.BatchNorm2d(out_channels), nn.ReLU(inplace=True)]
 
 
 def _up(in_channels: int, out_channels: int) -> list[nn.Module]:
     convolution = nn.ConvTranspose2d(in_channels, out_channels, kernel_size=4, stride=2, padding=1, bias=False)
-    return [convolution, nn.BatchNorm2d(out_channels), nn.ReLU()]
+    return [convolution, nn.BatchNorm2d(out_channels), nn.ReLU(inplace=True)]
 
 
 class AE(nn.Module):
@@ -64,13 +64,13 @@ class AE(nn.Module):
         self.linear_enc = nn.Sequential(
             nn.Linear(features, hidden_size),
             nn.BatchNorm1d(hidden_size),
-            nn.ReLU(),
+            nn.ReLU(inplace=True),
             nn.Linear(hidden_size, latent_size),
         )
         self.linear_dec = nn.Sequential(
             nn.Linear(latent_size, hidden_size),
             nn.BatchNorm1d(hidden_size),
-            nn.ReLU(),
+            nn.ReLU(inplace=True),
             nn.Linear(hidden_size, features),
         )
         self.decoder = nn.Sequential(

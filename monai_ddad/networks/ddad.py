@@ -1,5 +1,6 @@
 """DDADNet: the one module that is trained, saved, exported and served."""
 
+import copy
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
@@ -166,6 +167,14 @@ class DDADNet(nn.Module):
         found = super().load_state_dict(state_dict, True, assign)
         self.loaded = True
         return found
+
+    def without_refinement(self) -> "DDADNet":
+        """Return a network of the same ensembles, whose weights it shares, that computes no maps but theirs."""
+        other = copy.copy(self)
+        other._modules = {name: None if name == "asr" else module for name, module in self._modules.items()}
+        other.refine, other.z_map, other.z_channel = "none", "none", -1
+        other.map_names, other.score = self.discrepancy_names, self.discrepancy_names[0]
+        return other
 
     def discrepancy_maps(self, image: torch.Tensor) -> torch.Tensor:
         """Compute the maps before refinement.

@@ -8,13 +8,15 @@ from functools import partial
 
 import pytest
 import torch
+from ignite.engine import Events
 
 from monai_ddad.data import normalise
 from monai_ddad.engines import EnsembleTrainer, RefineTrainer
 from monai_ddad.engines.members import FusedMembers, Member
-from monai_ddad.engines.placement import autocast
 from monai_ddad.handlers import ResumeCheckpoint
 from monai_ddad.networks import DDADNet
+from monai_ddad.placement import autocast
+from monai_ddad.runtimes import Runtime
 
 ADAM = partial(torch.optim.Adam, lr=1e-3, betas=(0.5, 0.999), fused=True)
 
@@ -112,3 +114,29 @@ def test_members_are_trained_also_where_the_network_was_placed_in_between(tiny, 
         torch.testing.assert_close(value, expected[name], rtol=0, atol=1e-9)
         if name.endswith("encoder.0.weight"):
             assert not torch.equal(value, untrained[name])
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_both_forms_learn_in_bfloat16(tiny, make_dataset, fused):
+    def train(precision: str) -> list[float]:
+        found: list[float] = []
+        network = DDADNet(members=2, seed=0, **tiny)
+        trainer = EnsembleTrainer("cpu", 8, network, make_dataset(), ADAM, 4, precision=precision, fused=fused)
+        trainer.add_event_handler(Events.EPOCH_COMPLETED, lambda: found.append(trainer.state.metrics["ndm_loss"]))
+        trainer.run()
+        return found
+
+    losses = {precision: train(precision) for precision in ("float32", "bfloat16")}
+    assert losses["float32"][-1] < 0.9 * losses["float32"][0]
+    assert losses["bfloat16"] == pytest.approx(losses["float32"], rel=0.05)
+    assert losses["bfloat16"] != losses["float32"]
+
+
+def test_runtimes_notice_what_the_fused_form_has_trained(tiny, make_dataset, images):
+    network = DDADNet(members=2, refine="none", seed=0, **tiny)
+    runtime = Runtime(network)
+    before = runtime(images)
+    EnsembleTrainer("cpu", 2, network, make_dataset(), ADAM, 4, fused=True).run()
+    found = runtime(images)
+    assert not torch.allclose(found, before, rtol=0.01)
+    torch.testing.assert_close(found, Runtime(copy.deepcopy(network))(images))

@@ -7,6 +7,7 @@ from functools import partial
 
 import pytest
 import torch
+from ignite.engine import Events
 from torch import nn
 
 from monai_ddad.engines import RefineTrainer
@@ -81,13 +82,29 @@ def test_running_statistics_move_as_those_of_the_layer_itself():
         torch.testing.assert_close(value, layer.state_dict()[name])
 
 
-@pytest.mark.parametrize("threads", [1, 2])
-def test_the_weights_of_asr_net_do_not_depend_on_threads(make_net, make_dataset, threads):
+@pytest.fixture
+def losses(make_net, make_dataset):
+    """Return a function that trains an ASR-Net and returns the mean losses of its epochs."""
+
+    def train(**options: object) -> list[float]:
+        network, found = make_net(members=2, image_size=16), []
+        trainer = RefineTrainer("cpu", 3, network, make_dataset(side=16), ADAM, batch_size=4, **options)
+        trainer.add_event_handler(Events.EPOCH_COMPLETED, lambda: found.append(trainer.state.metrics["asr_loss"]))
+        trainer.run()
+        assert found[2] < found[0]
+        return found
+
+    return train
+
+
+@pytest.mark.parametrize("cores", [2, 4])
+def test_the_weights_of_asr_net_do_not_depend_on_threads_and_cores(make_net, make_dataset, monkeypatch, cores):
     before = torch.get_num_threads()
     networks = []
     try:
-        for number in (1, threads):
+        for number in (1, cores):
             torch.set_num_threads(number)
+            monkeypatch.setattr("monai_ddad.engines.shards.available_cores", lambda number=number: number)
             networks.append(make_net(members=2, image_size=16))
             RefineTrainer("cpu", 2, networks[-1], make_dataset(side=16), ADAM, batch_size=4).run()
             assert torch.get_num_threads() == number
@@ -97,23 +114,11 @@ def test_the_weights_of_asr_net_do_not_depend_on_threads(make_net, make_dataset,
 
 
 @pytest.mark.parametrize("shards", [1, 2, 3])
-def test_asr_net_learns_the_same_in_any_number_of_parts(make_net, make_dataset, shards):
-    losses = []
-    for number in (4, shards):
-        trainer = RefineTrainer(
-            "cpu", 2, make_net(members=2, image_size=16), make_dataset(side=16), ADAM, batch_size=4, shards=number
-        )
-        trainer.run()
-        losses.append(trainer.state.metrics["asr_loss"])
-    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+def test_asr_net_learns_the_same_in_any_number_of_parts(losses, shards):
+    assert losses(shards=shards) == pytest.approx(losses(shards=4), rel=1e-4)
 
 
-@pytest.mark.parametrize("kept", [0, 2**30])
-def test_maps_kept_of_unchanged_images_change_nothing(make_net, make_dataset, monkeypatch, kept):
-    losses = []
-    for limit in (2**30, kept):
-        monkeypatch.setattr("monai_ddad.engines.refine_trainer.KEPT", limit)
-        trainer = RefineTrainer("cpu", 3, make_net(members=2, image_size=16), make_dataset(side=16), ADAM, batch_size=4)
-        trainer.run()
-        losses.append(trainer.state.metrics["asr_loss"])
-    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+def test_maps_kept_of_unchanged_images_change_nothing(losses, monkeypatch):
+    kept = losses()
+    monkeypatch.setattr("monai_ddad.engines.refine_trainer.KEPT", 0)
+    assert losses() == pytest.approx(kept, rel=1e-4)

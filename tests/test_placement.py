@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from monai_ddad.engines import EnsembleTrainer, choose_precision
-from monai_ddad.engines.placement import autocast
+from monai_ddad.engines import EnsembleTrainer
+from monai_ddad.placement import choose_precision, set_tf32
 
 
 @pytest.mark.parametrize("ability", ["avx512_bf16", "amx_bf16", "bf16", "avx512_f", None])
@@ -30,9 +30,14 @@ def test_a_trainer_says_what_it_chose(make_net, make_dataset, monkeypatch):
     assert trainer.precision == trainer.fingerprint["precision"] == "float32"
 
 
-def test_tf32_is_for_its_context_alone():
-    flags = torch.backends.cuda.matmul, torch.backends.cudnn
-    before = [flag.allow_tf32 for flag in flags]
-    with autocast(torch.device("cpu"), "tf32")():
-        assert all(flag.allow_tf32 for flag in flags)
-    assert [flag.allow_tf32 for flag in flags] == before
+@pytest.mark.parametrize("precision", ["float32", "tf32", "bfloat16"])
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_tf32_is_for_gpus_and_its_own_precision(device, precision):
+    matmul, convolution = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = matmul.allow_tf32, convolution.allow_tf32
+    try:
+        matmul.allow_tf32 = convolution.allow_tf32 = precision != "tf32"
+        set_tf32(torch.device(device), precision)
+        assert matmul.allow_tf32 == convolution.allow_tf32 == ((precision == "tf32") == (device == "cuda"))
+    finally:
+        matmul.allow_tf32, convolution.allow_tf32 = before

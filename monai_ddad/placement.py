@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import TypeVar
 
 import torch
 from torch import nn
 
-__all__ = ["PRECISIONS", "autocast", "choose_precision", "place"]
+__all__ = ["PRECISIONS", "autocast", "choose_precision", "place", "set_tf32"]
 
 PRECISIONS = ("float32", "tf32", "bfloat16")
 
@@ -43,8 +43,7 @@ def autocast(device: torch.device, precision: str) -> Callable[[], AbstractConte
 
     Args:
         device: where the computation runs.
-        precision: ``"float32"``, ``"tf32"`` (float32 with TensorFloat-32 products on GPUs that have them) or
-            ``"bfloat16"`` (autocast).
+        precision: ``"float32"``, ``"tf32"`` (float32, see :func:`set_tf32`) or ``"bfloat16"`` (autocast).
 
     Raises:
         ValueError: another precision.
@@ -56,20 +55,21 @@ def autocast(device: torch.device, precision: str) -> Callable[[], AbstractConte
     """
     if precision not in PRECISIONS:
         raise ValueError(f"precision must be {', '.join(PRECISIONS[:-1])} or {PRECISIONS[-1]}, got {precision!r}.")
-    if precision == "tf32":
-        return _tf32
     return partial(torch.autocast, device.type, dtype=torch.bfloat16, enabled=precision == "bfloat16")
 
 
-@contextmanager
-def _tf32() -> Iterator[None]:
-    matmul, convolution = torch.backends.cuda.matmul, torch.backends.cudnn
-    before = matmul.allow_tf32, convolution.allow_tf32
-    matmul.allow_tf32 = convolution.allow_tf32 = True
-    try:
-        yield
-    finally:
-        matmul.allow_tf32, convolution.allow_tf32 = before
+def set_tf32(device: torch.device, precision: str) -> None:
+    """Let a GPU compute float32 products in TensorFloat-32 if the precision is ``"tf32"``, and exactly if not.
+
+    PyTorch has one switch for a whole process, and lets convolutions use TensorFloat-32 unless told otherwise. On CPUs
+    nothing is done.
+
+    Args:
+        device: where the computation that follows runs.
+        precision: see :func:`autocast`.
+    """
+    if device.type == "cuda":
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
 
 
 def place(network: Module, device: torch.device | str) -> Module:

@@ -8,10 +8,11 @@ import pytest
 import torch
 from monai.networks import eval_mode
 
-from monai_ddad import runtimes
+from monai_ddad import onnx_models
 from monai_ddad.checkpoints import weights_digest
 from monai_ddad.networks import Decision
-from monai_ddad.runtimes import RUNTIMES, Runtime, export_onnx
+from monai_ddad.onnx_models import export_onnx
+from monai_ddad.runtimes import RUNTIMES, Runtime
 
 every_runtime = pytest.mark.parametrize("runtime", RUNTIMES)
 BACKBONES = ["AE", "AE-U", "MemAE"]
@@ -27,7 +28,7 @@ def _export_once(request, monkeypatch):
         return
     pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
-    export = runtimes._onnx_model
+    export = onnx_models.to_onnx
 
     def export_once(network):
         key = f"{weights_digest(network)} {network.masked}"
@@ -35,7 +36,7 @@ def _export_once(request, monkeypatch):
             EXPORTS[key] = export(network)
         return EXPORTS[key]
 
-    monkeypatch.setattr(runtimes, "_onnx_model", export_once)
+    monkeypatch.setattr(onnx_models, "to_onnx", export_once)
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import sys
@@ -15,8 +14,8 @@ import ignite.distributed as idist
 import torch
 from tqdm.auto import tqdm
 
-from monai_ddad import __version__
-from monai_ddad.archive.listing import CHUNK, Listing, list_archive
+from monai_ddad.archive.listing import Listing, list_archive
+from monai_ddad.archive.model import load_predictor, plan_of
 from monai_ddad.archive.parts import Parts, make_part
 from monai_ddad.archive.reading import (
     PREFETCH,
@@ -25,13 +24,11 @@ from monai_ddad.archive.reading import (
     notice_kill,
     read_carefully,
     read_chunks,
-    root_cause,
 )
-from monai_ddad.checkpoints import CheckpointError
 from monai_ddad.data.resident import DataError
 from monai_ddad.data.series import VOLUMES
 from monai_ddad.engines.ranks import PATIENCE
-from monai_ddad.inference import Predictor, weights_file
+from monai_ddad.inference import Predictor
 from monai_ddad.machine import available_cores
 
 __all__ = ["score_archive"]
@@ -88,13 +85,13 @@ def score_archive(
     if Path(output).suffix != ".parquet":
         raise DataError("the output must be a file that ends in .parquet.")
     with _processes(), ExitStack() as held:
-        predictor = _predictor(bundle, models_dir, device, precision, alpha, score, runtime)
+        predictor = load_predictor(bundle, models_dir, device, precision, alpha, score, runtime)
         modalities = predictor.reading.read.modalities
         volumes = modalities is None or not set(VOLUMES).isdisjoint(modalities)
 
         def begin() -> tuple[Parts, Listing, list[int]]:
             listing = list_archive(sources, volumes)
-            plan = _plan(listing, predictor, Path(bundle), models_dir)
+            plan = plan_of(listing, predictor, Path(bundle), models_dir)
             parts = Parts(output, plan | {"precision": precision, "runtime": runtime})
             held.enter_context(parts.lock())
             return parts, listing, parts.begin(overwrite)
@@ -121,73 +118,6 @@ def _processes() -> Iterator[None]:
     finally:
         if joining:
             idist.finalize()
-
-
-def _predictor(
-    bundle: str | os.PathLike[str],
-    models_dir: str | os.PathLike[str] | None,
-    device: str | None,
-    precision: str,
-    alpha: float | None,
-    score: str | None,
-    runtime: str,
-) -> Predictor:
-    if not (Path(bundle) / "configs" / "inference.json").is_file():
-        raise DataError("the bundle is no folder with configs/inference.json: give one such as bundles/ddad_cxr.")
-    if alpha is not None and not 0 <= alpha <= 1:
-        raise DataError(f"alpha must be a rate in [0, 1], got {alpha}.")
-    settings: dict[str, Any] = {"alpha": alpha, "score": score}
-    given = {name: value for name, value in settings.items() if value is not None}
-    try:
-        return Predictor(bundle, models_dir, _device(device), precision, runtime, **given)
-    except CheckpointError:
-        raise
-    except (ImportError, RuntimeError, ValueError) as error:  # a setting; MONAI wraps those of the network
-        reason = root_cause(error)
-        if not isinstance(reason, (ImportError, ValueError)):
-            raise
-        raise DataError(str(reason)) from None
-
-
-def _device(name: str | None) -> torch.device:
-    try:
-        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
-    except RuntimeError:
-        raise DataError(f"the device must be cpu, cuda or cuda with a number (cuda:1), got {name!r}.") from None
-    if device.type not in ("cpu", "cuda"):
-        raise DataError(f"the device must be cpu or cuda, got {device.type}.")
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise DataError("PyTorch finds no GPU: leave --device out, or give --device cpu.")
-    if device.type == "cuda":
-        number = torch.cuda.device_count()
-        index = int(os.environ.get("LOCAL_RANK", "0")) % number if device.index is None else device.index
-        if index >= number:
-            raise DataError(f"PyTorch finds {number} GPUs, which count from 0, and the device is {name}.")
-        return torch.device("cuda", index)
-    return device
-
-
-def _plan(
-    listing: Listing, predictor: Predictor, bundle: Path, models_dir: str | os.PathLike[str] | None
-) -> dict[str, Any]:
-    """Return what the result depends on; see :class:`~monai_ddad.archive.parts.Parts`."""
-    models = bundle / "models" if models_dir is None else Path(models_dir)
-    return {
-        "items": len(listing),
-        "chunks": len(listing.chunks),
-        "chunk_files": CHUNK,
-        "listing": listing.digest(),
-        "model": _sha256(weights_file(models)),
-        "preparation": _sha256(bundle / "configs" / "inference.json", models / "run.json"),
-        "score": predictor.network.score,
-        "alpha": predictor.alpha,
-        "device": predictor.device.type,
-        "version": __version__,
-    }
-
-
-def _sha256(*files: Path) -> str:
-    return hashlib.sha256(b"".join(file.read_bytes() for file in files if file.is_file())).hexdigest()
 
 
 def _from_first(make: Callable[[], Made]) -> Made:

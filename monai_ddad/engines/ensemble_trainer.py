@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Any
 
-import ignite.distributed as idist
 import torch
 from monai.engines.utils import IterationEvents
 from monai.utils.enums import CommonKeys
@@ -15,41 +13,15 @@ from torch import nn
 
 from monai_ddad.data.resident import DataError, ResidentDataset
 from monai_ddad.engines.members import FusedMembers, MakeOptimizer, Member
-from monai_ddad.engines.ranks import assign, broadcast, gather
+from monai_ddad.engines.ranks import broadcast, gather
 from monai_ddad.engines.resumable import ResumableTrainer, hyperparameters
+from monai_ddad.engines.units import MODULES, list_entries, make_units, plan_turns
 from monai_ddad.machine import available_cores
 from monai_ddad.networks import AE, DDADNet
 from monai_ddad.placement import autocast, choose_precision, place
 from monai_ddad.seeding import derive_seed, epoch_order
 
 __all__ = ["EnsembleTrainer"]
-
-MODULES = ("ndm", "udm")
-
-
-@dataclass(frozen=True)
-class _Entry:
-    """A member of a module: where it stands and what it costs."""
-
-    module: str
-    index: int
-    network: AE
-    steps: int  # an epoch
-    rank: int  # of the process that trains it
-
-    @property
-    def name(self) -> str:
-        return f"{self.module}[{self.index}]"
-
-
-@dataclass
-class _Unit:
-    """What steps at once: a member, or all those of a module that this process trains."""
-
-    entries: list[_Entry]
-    trained: Member | FusedMembers
-    positions: torch.Tensor  # in the data set, of the module's images
-    order: torch.Tensor  # (steps, K, batch) of this epoch
 
 
 class EnsembleTrainer(ResumableTrainer):
@@ -138,8 +110,19 @@ class EnsembleTrainer(ResumableTrainer):
         self._optimizer_settings = hyperparameters(optimizer([nn.Parameter(torch.zeros(1, device=device))]))
         self.data_hash = dataset.sha256
         self.images = dataset.images.to(device)
-        self.entries, self.units = self._prepare(dataset, trained, optimizer, graph)
-        self._turns = self._plan()
+        self._check(dataset)
+        normal = torch.tensor([i for i, label in enumerate(dataset.labels) if label == 0])
+        positions = {"ndm": normal, "udm": torch.arange(len(dataset))}
+        self.entries = list_entries(self.network, positions, batch_size, trained)
+
+        def make(networks: list[AE]) -> Member | FusedMembers:
+            if self.fused or (graph and device.type == "cuda"):
+                return FusedMembers(networks, optimizer, self.images, self.autocast, graph)
+            return Member(networks[0], optimizer, self.images, self.autocast)
+
+        self.units = make_units(self.entries, positions, trained, self.fused, make)
+        side_by_side = self.num_workers if self._on_threads else len(self.units)
+        self._turns = plan_turns([unit.steps for unit in self.units], side_by_side)
         self._resumed: dict[str, dict[str, Any]] = {}  # optimizers of the modules that this run does not train
         super().__init__(device, max_epochs, max(1, len(self._turns)), train_handlers, train=bool(trained))
         self.epochs = dict.fromkeys(MODULES, 0)
@@ -157,58 +140,18 @@ class EnsembleTrainer(ResumableTrainer):
             "training images": self.data_hash,
         }
 
-    def _prepare(
-        self, dataset: ResidentDataset, modules: Sequence[str], optimizer: MakeOptimizer, graph: bool
-    ) -> tuple[list[_Entry], list[_Unit]]:
-        """Return all members, and what this process trains of them."""
-        normal = torch.tensor([i for i, label in enumerate(dataset.labels) if label == 0])
-        positions = {"ndm": normal, "udm": torch.arange(len(dataset))}
-        if len(normal) < 2 or len(dataset) - len(normal) < 2:
+    def _check(self, dataset: ResidentDataset) -> None:
+        normal = dataset.labels.count(0)
+        if normal < 2 or len(dataset) - normal < 2:
             raise DataError(
-                f"training needs at least 2 known normal and 2 unlabelled images, got {len(normal)} and "
-                f"{len(dataset) - len(normal)}."
+                f"training needs at least 2 known normal and 2 unlabelled images, got {normal} and "
+                f"{len(dataset) - normal}."
             )
         if dataset.images.shape[1] != self.network.in_channels:
             raise DataError(
                 f"the prepared images have {dataset.images.shape[1]} channels and the network expects "
                 f"{self.network.in_channels}: set in_channels to the former."
             )
-        orders = {module: epoch_order(len(positions[module]), self.batch_size, seed=0)[:, None] for module in MODULES}
-        found = [
-            (module, index, member, len(orders[module]))
-            for module in MODULES
-            for index, member in enumerate(getattr(self.network, module).members)
-        ]
-        ranks = assign([steps if module in modules else 0 for module, *_, steps in found], idist.get_world_size())
-        entries = [_Entry(*entry, rank=rank) for entry, rank in zip(found, ranks)]
-        own = [entry for entry in entries if entry.rank == idist.get_rank() and entry.module in modules]
-        together = [[entry for entry in own if entry.module == module] for module in MODULES]
-        units = []
-        for group in filter(None, together) if self.fused else [[entry] for entry in own]:
-            networks, module = [entry.network for entry in group], group[0].module
-            recorded = graph and self.images.device.type == "cuda"
-            trained = (
-                FusedMembers(networks, optimizer, self.images, self.autocast, graph)
-                if self.fused or recorded
-                else Member(networks[0], optimizer, self.images, self.autocast)
-            )
-            units.append(_Unit(group, trained, positions[module], orders[module]))
-        return entries, units
-
-    def _plan(self) -> list[list[tuple[int, int]]]:
-        """Return the turns of an epoch: which units step side by side, and which of its steps each takes.
-
-        Those with the most steps left go first, so that all cores have work until the end.
-        """
-        left = [len(unit.order) for unit in self.units]
-        side_by_side = self.num_workers if self._on_threads else len(self.units)
-        turns = []
-        while any(left):
-            chosen = sorted((i for i, steps in enumerate(left) if steps), key=lambda i: -left[i])[:side_by_side]
-            turns.append([(i, len(self.units[i].order) - left[i]) for i in chosen])
-            for i in chosen:
-                left[i] -= 1
-        return turns
 
     @property
     def _on_threads(self) -> bool:

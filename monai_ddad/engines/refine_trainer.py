@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -13,23 +12,21 @@ from monai.utils.enums import CommonKeys
 from torch import nn
 
 from monai_ddad.checkpoints import weights_digest
-from monai_ddad.data.resident import DataError, ResidentDataset, normalise
+from monai_ddad.data.resident import DataError, ResidentDataset
 from monai_ddad.engines.graphed import GraphedStep
+from monai_ddad.engines.maps_ahead import MapsAhead
 from monai_ddad.engines.resumable import ResumableTrainer, hyperparameters
 from monai_ddad.engines.shards import SHARDS, Shards, apply_sharded
 from monai_ddad.losses import focal_loss
 from monai_ddad.networks import DDADNet
 from monai_ddad.placement import autocast, choose_precision, place
-from monai_ddad.runtimes import Runtime
 from monai_ddad.seeding import derive_seed, epoch_order
-from monai_ddad.transforms.synthetic import BlendBox, RandBlendPatch, blend_boxes
+from monai_ddad.transforms.synthetic import RandBlendPatch
 
 __all__ = ["RefineTrainer"]
 
 STREAM = 2  # beside the NDM's 0 and the UDM's 1
 AHEAD = 32  # steps whose maps are computed at once
-BATCH = {"cpu": 64, "cuda": 256}  # images that the frozen ensembles take at once
-KEPT = 2**30  # bytes of maps of unchanged images, at most
 
 
 class RefineTrainer(ResumableTrainer):
@@ -118,10 +115,8 @@ class RefineTrainer(ResumableTrainer):
             )
         if device.type == "cuda" and len(self.shards.local) > 1:  # whose backward passes share one thread
             raise ValueError(f"shards must be 1 a process on a GPU, got {shards}.")
-        self._ahead: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+        self.maps = MapsAhead(self.network, self.images, self.anomaly, self.shards, self.precision)
         epochs = 1 if network.asr is None else max_epochs  # without ASR-Net the number has no meaning
-        self._frozen: Runtime | None = None
-        self._plain: torch.Tensor | None = None
         if (asr := network.asr) is not None and self.optimizer is not None:
             self._graphed = GraphedStep(self._whole_step, lambda: asr.state_dict().values(), self.optimizer, graph)
         super().__init__(device, epochs, len(self._order), train_handlers, train=train)
@@ -153,28 +148,23 @@ class RefineTrainer(ResumableTrainer):
                 with self.shards:
                     super().run()
             finally:
-                self._frozen, self._plain, self._ahead = None, None, {}
+                self.maps.end()
         self.network.eval()
 
     def start_epoch(self, epoch: int) -> None:
         """Shuffle the images and start a stream of anomalies of the epoch's own."""
-        if self._frozen is None:
-            ensembles = self.network.without_refinement()
-            ensembles.masked = False  # ASR-Net sees the maps as they are
-            self._frozen = Runtime(ensembles, precision=self.precision)
-            self._plain = self._maps_of_plain_images()
+        self.maps.begin()  # only the first epoch has anything to do
         self._order = epoch_order(len(self.images), self.batch_size, derive_seed(self.seed, STREAM, 0, epoch))
         self.anomaly.set_random_state(derive_seed(self.seed, STREAM, 1, epoch))
 
     def _iteration(self, engine: Any, batchdata: int) -> list[dict[str, Any]]:
         assert self.optimizer is not None and self.network.asr is not None
         if batchdata % AHEAD == 0:
-            self._look_ahead(self._order[batchdata : batchdata + AHEAD])
+            self.maps.draw(self._order[batchdata : batchdata + AHEAD])
         self.network.asr.train()
         row = batchdata % AHEAD
         if self.shards.number == 1:
-            maps, masks = self._ahead[0]
-            loss = self._graphed(maps[row], masks[row])
+            loss = self._graphed(*self.maps.of_step(0, row))
         else:
             totals = self.shards.run(lambda shard: self._part_of_step(shard, row))
             loss = self._apply(totals[0])
@@ -195,7 +185,7 @@ class RefineTrainer(ResumableTrainer):
     def _part_of_step(self, shard: int, row: int) -> torch.Tensor:
         """Return loss and gradients of the whole batch as one vector, having computed those of one part."""
         assert self.network.asr is not None
-        maps, masks = (values[row] for values in self._ahead[shard])
+        maps, masks = self.maps.of_step(shard, row)
         with self.autocast():
             logits = apply_sharded(self.network.asr.model, maps, self.shards, shard)
         loss = focal_loss(logits.to(maps.dtype), masks) * (len(maps) / self._order.shape[1])
@@ -211,55 +201,6 @@ class RefineTrainer(ResumableTrainer):
             parameter.grad = torch.empty_like(parameter).copy_(gradient.view(parameter.shape))  # in its memory layout
         self.optimizer.step()
         return loss[0]
-
-    def _look_ahead(self, order: torch.Tensor) -> None:
-        """Draw the anomalies of (steps, B) images, and compute the maps and masks of this process's parts."""
-        (_, height, width), number = self.images.shape[1:], len(self.images)
-        draws: list[tuple[BlendBox, int] | None] = []
-        for index in order.flatten().tolist():
-            self.anomaly.randomize((height, width, index, number))
-            draws.append(None if self.anomaly.box is None else (self.anomaly.box, self.anomaly.other))
-        places = torch.arange(order.numel()).view(order.shape)
-        parts = self.shards.run(lambda shard: self._maps_ahead(order, self.shards.cut(places.T, shard).T, draws))
-        self._ahead = dict(zip(self.shards.local, parts))
-
-    def _maps_ahead(
-        self, order: torch.Tensor, places: torch.Tensor, draws: Sequence[tuple[BlendBox, int] | None]
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return (steps, b, M, H, W) maps and (steps, b, H, W) masks of some of the images that were drawn."""
-        device, flat = self.images.device, places.flatten()
-        indices = order.flatten()[flat]
-        drawn = [(row, draw) for row, draw in enumerate(draws[place] for place in flat.tolist()) if draw is not None]
-        rows = torch.tensor([row for row, _ in drawn], dtype=torch.long)
-        masks = torch.zeros((len(flat), *self.images.shape[2:]), dtype=torch.uint8, device=device)
-        maps = self._maps(self._normal(indices)) if self._plain is None else self._plain[indices.to(device)]
-        if drawn:
-            others = torch.tensor([other for _, (_, other) in drawn])
-            boxes = [box for _, (box, _) in drawn]
-            images, masks[rows] = blend_boxes(self._normal(indices[rows]), self._normal(others), boxes)
-            maps[rows] = self._maps(images)
-        shape = places.shape
-        return maps.view(*shape, *maps.shape[1:]), masks.view(*shape, *masks.shape[1:])
-
-    def _normal(self, indices: torch.Tensor) -> torch.Tensor:
-        return normalise(self.images[indices.to(self.images.device)])
-
-    def _maps(self, images: torch.Tensor) -> torch.Tensor:
-        """Compute the (N, M, H, W) maps that ASR-Net sees."""
-        assert self._frozen is not None
-        found = [self._frozen(batch) for batch in images.split(BATCH[images.device.type])]
-        return torch.cat(found)[:, self.network.refine_channels]
-
-    def _maps_of_plain_images(self) -> torch.Tensor | None:
-        """Compute the maps of all images as they are; None where they would take too much memory."""
-        channels = len(self.network.refine_channels)
-        if len(self.images) * channels * self.images[0, 0].numel() * 4 > KEPT:
-            return None
-        batches, local = torch.arange(len(self.images)).split(BATCH[self.images.device.type]), self.shards.local
-        parts = self.shards.run(
-            lambda shard: [self._maps(self._normal(batch)) for batch in batches[local.index(shard) :: len(local)]]
-        )
-        return torch.cat([maps for row in itertools.zip_longest(*parts) for maps in row if maps is not None])
 
     def training_state(self) -> dict[str, Any]:
         """Return all that a later run needs to go on after this epoch."""

@@ -12,8 +12,6 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from monai_ddad.machine import available_cores
-
 __all__ = ["SHARDS", "Shards", "apply_sharded"]
 
 SHARDS = 4  # parts of a batch on CPUs, whatever the number of cores and processes, which so do not change the rounding
@@ -50,7 +48,6 @@ class Shards:
         self._owners = [part.tolist() for part in owners]
         self._parts: dict[int, torch.Tensor] = {}
         self._total = torch.zeros(0)
-        self._cores = threading.Semaphore(available_cores())  # more threads at once would disturb each other's caches
         self._barrier = threading.Barrier(len(self.local), action=self._add)
 
     def __enter__(self) -> Shards:
@@ -73,8 +70,7 @@ class Shards:
 
         def guarded(shard: int) -> Result:
             try:
-                with self._cores:
-                    return function(shard)
+                return function(shard)
             except BaseException:
                 self._barrier.abort()  # or the others would wait for this one
                 raise
@@ -93,13 +89,9 @@ class Shards:
     def sum(self, shard: int, part: torch.Tensor) -> torch.Tensor:
         """Return the sum of one tensor of each part; all of them have to call."""
         self._parts[shard] = part
-        self._cores.release()
-        try:
-            self._barrier.wait()
-            total = self._total
-            self._barrier.wait()  # until all have taken it
-        finally:
-            self._cores.acquire()
+        self._barrier.wait()
+        total = self._total
+        self._barrier.wait()  # until all have taken it
         return total
 
     def _add(self) -> None:

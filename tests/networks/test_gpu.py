@@ -32,8 +32,7 @@ def test_maps_equal_those_of_the_cpu(make_net, images, backbone):
 @pytest.fixture
 def float64(monkeypatch):
     """Let networks in float64 be trained."""
-    for module in ("members", "refine_trainer"):
-        monkeypatch.setattr(f"monai_ddad.engines.{module}.normalise", lambda image: normalise(image).double())
+    monkeypatch.setattr("monai_ddad.engines.members.normalise", lambda image: normalise(image).double())
 
 
 def assert_trained_alike(first: DDADNet, second: DDADNet, untrained: DDADNet) -> None:

@@ -111,12 +111,13 @@ def test_the_whole_job_follows_from_its_parts(speed):
     parts = ("a network, 64 images", "ASR-Net, 8 images")
     times = {f"training step of {part}": {"authors": 2.0, "float32": 1.0, "bfloat16": 0.5} for part in parts}
     times["scoring a prepared image by six networks and ASR-Net"] = {"authors": 0.1, "float32": 0.01}
-    times["scoring a prepared image by six networks"] = {"authors": 0.06}
+    times["scoring a prepared image by six networks"] = {"authors": 0.06, "float32": 0.005}
     times["reading a picture"] = {"authors": 0.001, "float32": 0.002}
     found = speed.whole_job(times, normal=1000, unlabeled=1000, test=600)
     steps, refine = 3 * 250 * (15 + 31), 100 * 125
-    assert found["authors"] == pytest.approx(9 * 2600 * 0.001 + 2 * (steps + refine) + (102 * 0.1 + 11 * 0.03) * 600)
-    assert found["float32"] == pytest.approx(2600 * 0.002 + steps + refine + (11 * 600 + 1000) * 0.01)
+    scored = 101 * 0.1 + 0.06 + 11 * 0.03
+    assert found["authors"] == pytest.approx(9 * 2600 * 0.001 + 2 * (steps + refine) + scored * 600)
+    assert found["float32"] == pytest.approx(2600 * 0.002 + steps + refine + 600 * 0.01 + (10 * 600 + 1000) * 0.005)
     assert speed.row("the whole job", {"authors": 12.0, "float32": 6.0, "bfloat16": 4.0})[1:4] == [
         "12 s",
         "2.00",
@@ -129,9 +130,15 @@ def test_an_epoch_of_a_trainer_counts_its_networks_steps(speed):
     ticks = itertools.count()
     epoch = speed.ensemble_epoch(images, "float32")
     assert epoch.steps == 3 and epoch(lambda: next(ticks)) == pytest.approx(1 / 3)
-    assert epoch.trainer.epochs == {"ndm": 1, "udm": 1}
-    epoch(lambda: next(ticks))
     assert epoch.trainer.epochs == {"ndm": 2, "udm": 2}
+    epoch(lambda: next(ticks))
+    assert epoch.trainer.epochs == {"ndm": 4, "udm": 4}
+
+
+def test_each_of_the_authors_jobs_runs_in_its_own_process(speed, write_image):
+    authors = importlib.import_module("authors")
+    found = authors.Authors([str(write_image(f"{i}.png", seed=i)) for i in range(64)], few=8)
+    assert all(0 < found(job) < 60 for job in authors.JOBS)
 
 
 def test_the_gpu_benchmark_runs_on_a_cpu(monkeypatch, capsys):

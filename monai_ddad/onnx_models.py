@@ -146,7 +146,7 @@ def providers(device: torch.device, precision: str) -> list[Any]:
 
     if device.type == "cpu":
         return ["CPUExecutionProvider"]
-    if "CUDAExecutionProvider" not in onnxruntime.get_availableproviders():
+    if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
         raise ValueError("the installed ONNX Runtime has no CUDA: install onnxruntime-gpu, or use the CPU as device.")
     options = {"device_id": device.index or 0, "use_tf32": int(precision == "tf32")}
     return [("CUDAExecutionProvider", options), "CPUExecutionProvider"]

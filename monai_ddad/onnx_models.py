@@ -67,7 +67,7 @@ class OnnxModel:
             session = onnxruntime.InferenceSession(content, options, providers=self.providers)
         except Exception:  # a damaged file ends in errors of many kinds
             return None
-        if self.providers[0] != "CPUExecutionProvider" and len(session.getproviders()) == 1:
+        if self.providers[0] != "CPUExecutionProvider" and len(session.get_providers()) == 1:
             raise RuntimeError("ONNX Runtime cannot use the GPU (are its CUDA libraries there?): use another runtime.")
         return session if session.get_modelmeta().custom_metadata_map == described else None
 

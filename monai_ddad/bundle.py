@@ -22,7 +22,7 @@ import torch
 
 from monai_ddad.checkpoints import CheckpointError
 from monai_ddad.data.resident import DataError
-from monai_ddad.engines.ranks import PATIENCE
+from monai_ddad.machine import PATIENCE
 from monai_ddad.networks import DDADNet
 
 logger = logging.getLogger(__name__)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import ctypes
 import os
+from datetime import timedelta
 
 import ignite.distributed as idist
 
-__all__ = ["available_cores", "keep_freed_memory"]
+__all__ = ["PATIENCE", "available_cores", "keep_freed_memory"]
+
+PATIENCE = timedelta(days=30)  # that processes wait for each other; torchrun ends them all when one dies
 
 TRIM_THRESHOLD, TOP_PAD, MMAP_THRESHOLD, ARENA_MAX = -1, -2, -3, -8  # of mallopt, see <malloc.h>
 

@@ -31,6 +31,7 @@ class OnnxModel:
 
     Raises:
         RuntimeError: ONNX Runtime cannot open what PyTorch exports, or cannot use the GPU.
+        ImportError: a package that the export needs is not installed.
     """
 
     def __init__(
@@ -42,8 +43,6 @@ class OnnxModel:
         content = None if models_dir is None else _read(Path(models_dir) / ONNX_FILE)
         session = None if content is None else self._open(content, described)
         if session is None:
-            for package in ("onnx", "onnxscript"):
-                require(package)
             content = to_onnx(network)
             session = self._open(content, described)
             if session is None:

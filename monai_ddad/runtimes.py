@@ -28,7 +28,8 @@ class Runtime(nn.Module):
     """Compute the maps of a network faster than the network itself does, for images by the batch.
 
     The network is prepared at the first call, and again at the first call after its weights have changed; any number of
-    threads may call it. Its weights are the network's own, under their own names.
+    threads may call it, on a GPU with one precision (see :func:`monai_ddad.placement.set_tf32`). Its weights are the
+    network's own, under their own names.
 
     Args:
         network: the model, moved to the device; its weights may be loaded later.

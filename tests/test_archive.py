@@ -301,23 +301,27 @@ def test_a_finished_output_stays_unless_it_is_to_be_overwritten(films, models, t
     assert tables(output) == undisturbed
 
 
-@pytest.mark.parametrize("killed_at", ["joining", "ending"])
+@pytest.mark.parametrize("removed", [0, 1, 9])
 def test_a_run_killed_once_the_table_is_there_ends_well_when_repeated(
-    films, models, tmp_path, monkeypatch, undisturbed, killed_at
+    films, models, tmp_path, monkeypatch, undisturbed, removed
 ):
-    output = tmp_path / "scores.parquet"
+    output, unlink, left = tmp_path / "scores.parquet", Path.unlink, [removed]
 
-    def stop(parts: Parts) -> None:
-        if killed_at == "ending":
-            (parts.folder / "00000001.part").unlink()
-        raise KeyboardInterrupt
+    def stop(path: Path) -> None:
+        if path.parent.name == "scores.parquet.parts":
+            if left[0] == 0:
+                raise KeyboardInterrupt
+            left[0] -= 1
+        unlink(path)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Parts, "end", stop)
+        patch.setattr(Path, "unlink", stop)
         with pytest.raises(KeyboardInterrupt):
             run(films, models, output)
-    with pytest.raises(DataError, match="exists already"):
-        run(films, models, output, alpha=0.3)
+    assert tables(output) == undisturbed
+    for changed in ({"alpha": 0.3}, {"file_names": True}):
+        with pytest.raises(DataError, match="exists already"):
+            run(films, models, output, **changed)
     assert run(films, models, output) == (28, 4)
     assert tables(output) == undisturbed and not output.with_name("scores.parquet.parts").exists()
 

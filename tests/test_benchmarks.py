@@ -135,7 +135,7 @@ def test_an_epoch_of_a_trainer_counts_its_networks_steps(speed):
     assert epoch.trainer.epochs == {"ndm": 4, "udm": 4}
 
 
-def test_each_of_the_authors_jobs_runs_in_its_own_process(speed, write_image):
+def test_the_authors_jobs_run(speed, write_image):
     authors = importlib.import_module("authors")
     found = authors.Authors([str(write_image(f"{i}.png", seed=i)) for i in range(64)], few=8)
     assert all(0 < found(job) < 60 for job in authors.JOBS)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 
-from monai_ddad.engines import EnsembleTrainer
+from monai_ddad.engines import EnsembleTrainer, resumable
 from monai_ddad.placement import choose_precision, set_tf32
 
 
@@ -41,3 +43,11 @@ def test_tf32_is_for_gpus_and_its_own_precision(device, precision):
         assert matmul.allow_tf32 == convolution.allow_tf32 == ((precision == "tf32") == (device == "cuda"))
     finally:
         matmul.allow_tf32, convolution.allow_tf32 = before
+
+
+def test_every_epoch_begins_with_the_precision_of_its_trainer(make_net, make_dataset, monkeypatch):
+    asked: list[tuple[str, str]] = []
+    monkeypatch.setattr(resumable, "set_tf32", lambda device, precision: asked.append((device.type, precision)))
+    adam = partial(torch.optim.Adam, lr=1e-3)
+    EnsembleTrainer("cpu", 2, make_net(), make_dataset(), adam, batch_size=4, precision="tf32").run()
+    assert asked == [("cpu", "tf32")] * 2

@@ -27,9 +27,8 @@ from monai_ddad.archive.reading import (
 )
 from monai_ddad.data.resident import DataError
 from monai_ddad.data.series import VOLUMES
-from monai_ddad.engines.ranks import PATIENCE
 from monai_ddad.inference import Predictor
-from monai_ddad.machine import available_cores
+from monai_ddad.machine import PATIENCE, available_cores
 
 __all__ = ["score_archive"]
 
@@ -60,7 +59,8 @@ def score_archive(
     Images are read, prepared and scored in chunks of about 256 files, and what is found of a chunk is kept in a folder
     beside the output until all are done. A call that was interrupted goes on where it was. The table is the same, byte
     by byte, whatever the interruptions, decoding processes and processes of ``torchrun``, among which the chunks are
-    shared; another number of PyTorch's threads may change the last digits of the scores. Of the whole archive nothing
+    shared; another number of PyTorch's threads may change the last digits of the scores, and an image that twice kills
+    the process that reads it alone, be it for want of memory, is unreadable. Of the whole archive nothing
     but the paths is held in memory.
 
     Args:
@@ -70,7 +70,8 @@ def score_archive(
         device: ``"cpu"``, ``"cuda"`` or ``"cuda:1"``; None takes GPUs if there are any, one a process of the node.
         alpha, score: false-positive rate and deciding score; None takes the model's.
         file_names: add the paths, which may tell who a patient is.
-        num_workers: decoding processes; None takes one a core, 0 decodes in this process.
+        num_workers: decoding processes; None takes one a core, 0 decodes in this process, which an image that
+            kills its decoder then ends.
         overwrite: replace a finished output, and drop an unfinished run with other settings.
 
     Returns:
@@ -92,7 +93,7 @@ def score_archive(
         def begin() -> tuple[Parts, Listing, list[int]]:
             listing = list_archive(sources, volumes)
             plan = plan_of(listing, predictor, Path(bundle), models_dir)
-            parts = Parts(output, plan | {"precision": precision, "runtime": runtime})
+            parts = Parts(output, plan | {"precision": precision, "runtime": runtime}, file_names)
             held.enter_context(parts.lock())
             return parts, listing, parts.begin(overwrite)
 
@@ -101,7 +102,7 @@ def score_archive(
         idist.barrier()
         if idist.get_rank() > 0:
             return None
-        parts.join(listing, file_names)
+        parts.join(listing)
         scored, unreadable = parts.end()
         logger.info(f"{scored} images scored, {unreadable} cannot be read.")
         return scored, unreadable
@@ -168,7 +169,8 @@ def _score(predictor: Predictor, parts: Parts, listing: Listing, todo: list[int]
                 score(read_chunks(listing, list(left), predictor.transform, workers))
             if left:
                 logger.warning(
-                    "A process that reads images was killed: what it had is read again, each in one of its own."
+                    "A process that reads images was killed. What it had is read again, file by file if need be; if "
+                    "memory is short, give fewer processes (--num_workers)."
                 )
                 suspects = left[: workers * PREFETCH + 1]  # being read, and being scored
                 score(read_carefully(listing, number, predictor.transform) for number in suspects)

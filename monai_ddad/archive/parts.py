@@ -7,10 +7,11 @@ import hashlib
 import json
 import math
 import os
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -78,39 +79,45 @@ class Parts:
     Args:
         output: the table that is to be made.
         plan: what the result depends on, and how many items and chunks there are, for a JSON file.
+        file_names: add the path of each item to the tables, of a series that of its first file.
     """
 
-    def __init__(self, output: str | os.PathLike[str], plan: Mapping[str, Any]) -> None:
+    def __init__(self, output: str | os.PathLike[str], plan: Mapping[str, Any], file_names: bool = False) -> None:
         self.output = Path(output)
         self.unreadable = self.output.with_name(f"{self.output.stem}_unreadable{self.output.suffix}")
         self.folder = self.output.with_name(f"{self.output.name}.parts")
         self.plan = dict(plan)
+        self.file_names = file_names
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Keep other calls away from this output, where the system has record locks.
+        """Keep other processes away from this output, where the system has record locks.
 
         Raises:
-            DataError: another call is at it.
+            DataError: another process is at it.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / LOCK).open("w") as file:
-            try:
-                if fcntl is not None:
-                    fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                raise DataError("another call is writing this output: wait for it, or give another --output.") from None
+            if not _lock(file):
+                raise DataError("another call is writing this output: wait for it, or give another --output.")
             try:
                 yield
             finally:
-                if os.listdir(self.folder) == [LOCK]:
-                    (self.folder / LOCK).unlink()
-                    self.folder.rmdir()
+                with suppress(OSError):  # Windows does not remove what is open
+                    if os.listdir(self.folder) == [LOCK]:
+                        (self.folder / LOCK).unlink()
+                        self.folder.rmdir()
+        with suppress(OSError):  # network drives keep what is open until it is closed
+            self.folder.rmdir()
 
     @property
     def joined(self) -> bool:
-        """The output is that of this plan, and only the folder is left to be removed."""
-        return self.output.exists() and self._read_plan(JOINED) == self.plan
+        """The output is the result, and only the folder is left to be removed."""
+        found = self._read_json(JOINED)
+        return found is not None and self.output.exists() and found == self._joined(self.output.stat().st_ino)
+
+    def _joined(self, inode: int) -> dict[str, Any]:
+        return {"plan": self.plan, "file_names": self.file_names, "inode": inode}
 
     def begin(self, overwrite: bool) -> list[int]:
         """Take up an unfinished run, or start one, under :meth:`lock`.
@@ -128,7 +135,7 @@ class Parts:
             return []
         if self.output.exists() and not overwrite:
             raise DataError("the output exists already: give another --output, or --overwrite to replace it.")
-        before = self._read_plan(PLAN)
+        before = self._read_json(PLAN)
         if before != self.plan:
             if before is not None and not overwrite:
                 different = sorted(key for key in before | self.plan if before.get(key) != self.plan.get(key))
@@ -153,12 +160,11 @@ class Parts:
         with atomic_file(self._file(number)) as file:
             file.write(self._digest(content) + content)
 
-    def join(self, listing: Listing, file_names: bool) -> None:
+    def join(self, listing: Listing) -> None:
         """Write the output and the table of unreadable items from all chunks, one after the other, unless they are.
 
         Args:
             listing: the archive.
-            file_names: add the path of each item, of a series that of its first file.
 
         Raises:
             DataError: a chunk's file is damaged; it is removed, so that the chunk is done again.
@@ -173,13 +179,16 @@ class Parts:
         ):
             for number in range(len(listing.chunks)):
                 part = self._read(number)
-                if file_names:
+                if self.file_names:
                     names = [item[0].encode(errors="backslashreplace") for item in listing.chunk(number)]
                     part = part.add_column(1, "path", pa.array(names, pa.binary()).cast(pa.string()))
                 is_scored = pc.is_null(part["reason"])
                 scores.add(part.filter(is_scored).drop_columns("reason"))
-                reasons.add(part.filter(pc.invert(is_scored)).select(["position", *["path"] * file_names, "reason"]))
-        (self.folder / PLAN).rename(self.folder / JOINED)  # after a kill from here on nothing is to be done again
+                reasons.add(
+                    part.filter(pc.invert(is_scored)).select(["position", *["path"] * self.file_names, "reason"])
+                )
+            with atomic_file(self.folder / JOINED) as file:  # true once the output gets its name, even if killed then
+                file.write(json.dumps(self._joined(os.fstat(scored.fileno()).st_ino)).encode())
 
     def end(self) -> tuple[int, int]:
         """Empty the folder; return how many items were scored and how many are unreadable."""
@@ -188,9 +197,11 @@ class Parts:
 
     def _clear(self) -> None:
         """Remove all but the lock from the folder, what says how far the run is at the end."""
-        last = (PLAN, JOINED)
-        for name in sorted(os.listdir(self.folder), key=last.__contains__):
-            if name != LOCK:
+        last = ("", PLAN, JOINED)
+        for name in sorted(os.listdir(self.folder), key=lambda name: last.index(name) if name in last else 0):
+            if (self.folder / name).is_dir():  # of a file server
+                shutil.rmtree(self.folder / name, ignore_errors=True)
+            elif name != LOCK:
                 (self.folder / name).unlink()
 
     def _file(self, number: int) -> Path:
@@ -209,7 +220,7 @@ class Parts:
         file.unlink()
         raise DataError("a part of the result was damaged and is removed: give the same command again to redo it.")
 
-    def _read_plan(self, name: str) -> dict[str, Any] | None:
+    def _read_json(self, name: str) -> dict[str, Any] | None:
         try:
             return json.loads((self.folder / name).read_text(encoding="utf-8"))
         except FileNotFoundError:
@@ -220,6 +231,19 @@ class Parts:
     def _made_by(self) -> bytes:
         """Return what is said in the output's metadata, which is nothing that depends on paths."""
         return json.dumps({key: value for key, value in self.plan.items() if key != "listing"}).encode()
+
+
+def _lock(file: IO[str]) -> bool:
+    """Lock a file for this process; False if another process has it, or has just removed it."""
+    if fcntl is None:
+        return True
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        return False
+    except OSError:  # a file system without locks
+        return True
+    return os.fstat(file.fileno()).st_nlink > 0
 
 
 class _Table:

@@ -93,7 +93,7 @@ def notice_kill() -> Iterator[None]:
 
 
 def read_carefully(listing: Listing, number: int, transform: Callable[[dict[str, Any]], Any]) -> ReadChunk:
-    """Read a chunk that may have killed the process that read it; item by item, if it does it again.
+    """Read a chunk that may have killed the process that read it; item by item, each up to twice, if it does it again.
 
     Args:
         listing, transform: see :func:`read_chunks`.
@@ -102,7 +102,8 @@ def read_carefully(listing: Listing, number: int, transform: Callable[[dict[str,
     read = _read_alone(listing, number, transform)
     if read is not None:
         return read
-    items = [_read_alone(Listing.of([item]), 0, transform) for item in listing.chunk(number)]
+    alone = (Listing.of([item]) for item in listing.chunk(number))
+    items = [_read_alone(item, 0, transform) or _read_alone(item, 0, transform) for item in alone]
     found = [(place, read) for place, read in enumerate(items) if read is not None and len(read.images)]
     errors = {
         place: KILLED if read is None else read.errors[0] for place, read in enumerate(items) if not read or read.errors

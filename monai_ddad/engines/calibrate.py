@@ -9,6 +9,7 @@ import torch
 from monai_ddad.data.hold_out import find_groups
 from monai_ddad.data.resident import ResidentDataset, normalise
 from monai_ddad.networks import DDADNet
+from monai_ddad.placement import set_tf32
 from monai_ddad.scores import image_scores
 
 __all__ = ["calibrate"]
@@ -38,6 +39,7 @@ def calibrate(
     """
     network.eval()
     device = next(network.parameters()).device
+    set_tf32(device, "float32")  # as the images to come are scored
     known = _thinned(training.subset([i for i, label in enumerate(training.labels) if label == 0]), images)
     if network.z_channel >= 0:
         network.z_mean, network.z_deviation = torch.zeros_like(network.z_mean), torch.ones_like(network.z_deviation)

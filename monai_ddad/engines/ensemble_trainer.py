@@ -42,7 +42,7 @@ class EnsembleTrainer(ResumableTrainer):
             make one batch.
         seed: seed of the data order.
         modules: which of ``"ndm"`` and ``"udm"`` to train; the others keep the weights that they have.
-        precision: see :func:`~monai_ddad.engines.choose_precision`.
+        precision: see :func:`~monai_ddad.placement.choose_precision`.
         num_workers: members trained at the same time on a CPU; None takes one a core.
         fused: train the members of a module as one network; None does on a GPU, and not on a CPU, where it is slower.
         graph: on a GPU, record the steps as CUDA graphs, which run side by side.

@@ -40,7 +40,7 @@ class GraphedStep:
         self.tensors = tensors
         self.optimizer = optimizer
         device = next(iter(tensors())).device
-        known = isinstance(optimizer, (torch.optim.Adam, torch.optim.AdamW))  # begin with zeros, as _restore takes it
+        known = isinstance(optimizer, torch.optim.Adam)  # or AdamW; their state begins with zeros, as _restore takes it
         self.enabled = enabled and device.type == "cuda" and known
         self._graph: Any = None
 
@@ -53,6 +53,7 @@ class GraphedStep:
         for place, value in zip(self._inputs, inputs):
             place.copy_(value, non_blocking=True)
         self._graph.replay()
+        torch.autograd.graph.increment_version(list(self.tensors()))  # which a replay does not
         return self._losses.clone()
 
     def optimizer_state(self) -> dict[str, Any]:

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable, Sequence
-from datetime import timedelta
 from typing import Any, TypeVar
 
 import ignite.distributed as idist
 import torch
 
-__all__ = ["PATIENCE", "assign", "broadcast", "gather"]
-
-PATIENCE = timedelta(days=30)  # that processes wait for each other; torchrun ends them all when one dies
+__all__ = ["assign", "broadcast", "gather"]
 
 Item = TypeVar("Item")
 

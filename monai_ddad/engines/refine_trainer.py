@@ -45,7 +45,7 @@ class RefineTrainer(ResumableTrainer):
         batch_size: images a step; the last incomplete batch of an epoch is dropped.
         seed: seed of the data order and of the anomalies.
         anomaly: draws the synthetic anomalies.
-        precision: see :func:`~monai_ddad.engines.choose_precision`.
+        precision: see :func:`~monai_ddad.placement.choose_precision`.
         train: False only loads what an earlier run left.
         graph: record the step as a CUDA graph, on a single GPU.
         shards: parts that a batch is cut into; None for 4 on CPUs and one a process on GPUs.

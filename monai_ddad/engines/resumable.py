@@ -30,7 +30,7 @@ class ResumableTrainer(Trainer):
         max_epochs: epochs to train.
         steps: steps an epoch.
         handlers: handlers to attach; of the processes of ``torchrun`` all but the first attach those alone that have an
-            attribute ``every_process``, which is true.
+            attribute ``every_process``, which is true. What ends or alters the training needs it.
         train: False only loads what an earlier run left.
 
     Attributes:
@@ -70,7 +70,6 @@ class ResumableTrainer(Trainer):
 
     def run(self) -> None:
         """Train to ``max_epochs``, from where the checkpoint handler found an earlier run."""
-        set_tf32(self.device, self.precision)
         if self.device.type == "cpu":
             keep_freed_memory()
         if self.state.max_epochs == 0:
@@ -108,6 +107,7 @@ class ResumableTrainer(Trainer):
     def _begin(self) -> None:
         self._started = time.perf_counter()
         self._losses = {}
+        set_tf32(self.device, self.precision)  # anew, as a validation in another precision may have come between
         self.start_epoch(self.state.epoch)
 
     def _collect(self) -> None:

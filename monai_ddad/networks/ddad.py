@@ -169,10 +169,14 @@ class DDADNet(nn.Module):
         return found
 
     def without_refinement(self) -> "DDADNet":
-        """Return a network of the same ensembles, whose weights it shares, that computes no maps but theirs."""
+        """Return a network of the same ensembles, whose weights it shares, that computes no maps but theirs.
+
+        It is for maps and scores; p-values and percentiles are those of the whole network.
+        """
         other = copy.copy(self)
         other._modules = {name: None if name == "asr" else module for name, module in self._modules.items()}
         other.refine, other.z_map, other.z_channel = "none", "none", -1
+        other.refine_channels = []
         other.map_names, other.score = self.discrepancy_names, self.discrepancy_names[0]
         return other
 

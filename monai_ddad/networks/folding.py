@@ -45,7 +45,5 @@ def fold(network: Network) -> Network:
                 else:
                     continue
                 layers[index + 1] = nn.Identity()
-                if index + 2 < len(layers) and isinstance(layers[index + 2], nn.ReLU):
-                    layers[index + 2] = nn.ReLU(inplace=True)  # nothing else holds the layer's output
     folded.requires_grad_(False)
     return folded.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

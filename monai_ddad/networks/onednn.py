@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
@@ -37,7 +38,7 @@ class OneDNNLinear(TorchFunctionMode):
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         if function is F.linear and PRODUCT is not None and not kwargs and _is_plain(*args[:2]):
-            return _Linear.apply(*args)
+            return _Linear.apply(*args, *[None] * (3 - len(args)))
         return function(*args, **(kwargs or {}))
 
 
@@ -52,13 +53,15 @@ def _is_plain(image: torch.Tensor, weight: torch.Tensor) -> bool:
 
 class _Linear(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, image: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+    def forward(ctx: Any, image: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
         ctx.save_for_backward(image, weight)
         return _product(image, weight, bias)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        (gradient,), (image, weight) = gradients, ctx.saved_tensors
+    @once_differentiable
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        image, weight = ctx.saved_tensors
+        gradient = gradient.contiguous()
         return (
             _product(gradient, weight.T) if ctx.needs_input_grad[0] else None,
             _product(gradient.T, image.T) if ctx.needs_input_grad[1] else None,

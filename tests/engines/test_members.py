@@ -134,9 +134,13 @@ def test_both_forms_learn_in_bfloat16(tiny, make_dataset, fused):
 
 def test_runtimes_notice_what_the_fused_form_has_trained(tiny, make_dataset, images):
     network = DDADNet(members=2, refine="none", seed=0, **tiny)
-    runtime = Runtime(network)
-    before = runtime(images)
-    EnsembleTrainer("cpu", 2, network, make_dataset(), ADAM, 4, fused=True).run()
-    found = runtime(images)
-    assert not torch.allclose(found, before, rtol=0.01)
-    torch.testing.assert_close(found, Runtime(copy.deepcopy(network))(images))
+    runtime, found = Runtime(network), []
+    trainer = EnsembleTrainer("cpu", 3, network, make_dataset(), ADAM, 4, fused=True)
+
+    @trainer.on(Events.EPOCH_COMPLETED)
+    def compare() -> None:
+        found.append(runtime(images))
+        torch.testing.assert_close(found[-1], Runtime(copy.deepcopy(network))(images))
+
+    trainer.run()
+    assert not torch.allclose(found[0], found[1], rtol=0.01) and not torch.allclose(found[1], found[2], rtol=0.01)

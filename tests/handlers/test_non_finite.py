@@ -26,7 +26,7 @@ def test_weights_that_are_not_finite_at_the_end_of_an_epoch_are_named():
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
-def test_the_networks_epoch_and_step_are_named(value):
+def test_the_networks_and_the_epoch_are_named(value):
     losses = [{"a": 1.0, "b": 1.0, "c": 1.0}] * 4 + [{"a": value, "b": 1.0, "c": value}]
     with pytest.raises(FloatingPointError, match="loss of a, c is not finite at epoch 2"):
         engine(losses).run(range(3), max_epochs=2)

@@ -60,8 +60,8 @@ def score_archive(
     beside the output until all are done. A call that was interrupted goes on where it was. The table is the same, byte
     by byte, whatever the interruptions, decoding processes and processes of ``torchrun``, among which the chunks are
     shared; another number of PyTorch's threads may change the last digits of the scores, and an image that twice kills
-    the process that reads it alone, be it for want of memory, is unreadable. Of the whole archive nothing
-    but the paths is held in memory.
+    the process that reads it alone, be it for want of memory, is unreadable. Of the whole archive nothing but the paths
+    is held in memory.
 
     Args:
         sources: see :func:`monai_ddad.archive.listing.list_archive`.

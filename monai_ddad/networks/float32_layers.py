@@ -19,8 +19,8 @@ FEW = 4  # channels of an image, at most
 class Float32Layers(TorchFunctionMode):
     """Context in which linear layers, and a decoder's last layer, are computed in float32 on CPUs, also under autocast.
 
-    In bfloat16 these layers, through which all of an image passes in few numbers, make the members of an ensemble
-    differ by more than in float32 (docs/performance.md). Layers whose weights are not float32 are left alone.
+    All of an image passes through these layers in few numbers, each of which bfloat16 would round to 8 bits. Layers
+    whose weights are not float32 are left alone.
 
     Linear layers of matrices are computed by oneDNN, forward and backward. PyTorch leaves them to MKL, which on
     processors of other makers than its own uses half of their vector units. The operator is the one that

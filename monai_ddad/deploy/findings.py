@@ -14,6 +14,7 @@ import numpy as np
 import monai_ddad
 from monai_ddad.deploy.studies import ScoredImage, Unusable
 from monai_ddad.inference import Predictor, Result, weights_file
+from monai_ddad.machine import keep_freed_memory
 from monai_ddad.outputs import HeatMap
 
 __all__ = ["EYE", "Finding", "Model", "Scored", "find_bundle"]
@@ -70,6 +71,7 @@ class Model:
     def __init__(self, bundle: Path, models_dir: Path | None = None, percentile: float = 99.0, **settings: Any) -> None:
         if not 0 <= percentile < 100:
             raise ValueError(f"percentile must be in [0, 100), got {percentile:g}.")
+        keep_freed_memory()  # each film takes and frees the same large pieces
         folder = find_bundle(bundle)
         models = models_dir or folder / "models"
         metadata = json.loads((folder / "configs/metadata.json").read_text(encoding="utf-8"))

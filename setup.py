@@ -59,6 +59,7 @@ setup(
             "ruff",
             "mypy",
             "highdicom>=0.28.2",
+            "cloudpickle>=3",
             "scikit-learn>=1.4",
             "selenium>=4.20",
             "axe-core-python>=0.1",

@@ -5,14 +5,13 @@ from __future__ import annotations
 import errno
 import hashlib
 import logging
-import multiprocessing
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -32,11 +31,11 @@ from monai_ddad.archive.parts import Parts, make_part
 from monai_ddad.archive.reading import KILLED, PREFETCH, read_carefully, read_chunks
 from monai_ddad.data import DataError, list_images
 from monai_ddad.inference import Predictor, Result
+from tests.processes import start, start_ranks
 from tests.small_models import BUNDLES
 
 CHEST = BUNDLES / "ddad_cxr"
 CHUNK = 4
-FORK = multiprocessing.get_context("fork")
 
 
 @pytest.fixture(autouse=True)
@@ -155,14 +154,10 @@ def test_an_interrupted_run_goes_on_and_scores_nothing_twice(films, models, tmp_
     assert sorted(path.name for path in tmp_path.glob("*scores*")) == ["scores.parquet", "scores_unreadable.parquet"]
 
 
-def in_another_process(function: Callable[[], object], **environment: str) -> multiprocessing.process.BaseProcess:
-    def target() -> None:
-        os.environ.update(environment)
-        os._exit(0 if function() != "failed" else 1)
-
-    process = FORK.Process(target=target)
-    process.start()
-    return process
+def run_in_small_chunks(*arguments: Path, **options: object) -> None:
+    """Do the same in another process, where nothing is patched."""
+    listing_module.CHUNK = CHUNK
+    run(*arguments, **options)
 
 
 def parts_of(output: Path) -> int:
@@ -172,7 +167,7 @@ def parts_of(output: Path) -> int:
 def test_a_run_killed_again_and_again_ends_as_one_undisturbed(films, models, tmp_path, undisturbed):
     output = tmp_path / "scores.parquet"
     for chunks in (1, 2, 5):
-        process = in_another_process(lambda: run(films, models, output, num_workers=1))
+        process = start(partial(run_in_small_chunks, films, models, output, num_workers=1))
         deadline = time.monotonic() + 60
         while parts_of(output) < chunks and time.monotonic() < deadline and process.is_alive():
             time.sleep(0.002)
@@ -188,21 +183,13 @@ def test_a_run_killed_again_and_again_ends_as_one_undisturbed(films, models, tmp
     assert not any(path.exists() for path in temporary)
 
 
-def torchrun(films: Path, models: Path, output: Path, processes: int) -> list[multiprocessing.process.BaseProcess]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
-    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "TORCHELASTIC_RUN_ID": "test"}
-    shared |= {"WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(processes)}
-    return [
-        in_another_process(lambda: run(films, models, output, num_workers=1), RANK=str(i), LOCAL_RANK=str(i), **shared)
-        for i in range(processes)
-    ]
-
-
 def test_processes_share_the_work_and_another_number_of_them_goes_on(films, models, tmp_path, undisturbed):
     output = tmp_path / "scores.parquet"
-    processes = torchrun(films, models, output, 3)
+
+    def score(rank: int) -> None:
+        run_in_small_chunks(films, models, output, num_workers=1)
+
+    processes = start_ranks(score, 3)
     deadline = time.monotonic() + 60
     while parts_of(output) < 2 and time.monotonic() < deadline:
         time.sleep(0.002)
@@ -211,7 +198,7 @@ def test_processes_share_the_work_and_another_number_of_them_goes_on(films, mode
     for process in processes:
         process.join()
     assert 2 <= parts_of(output) < 8 and not output.exists()
-    for process in torchrun(films, models, output, 2):
+    for process in start_ranks(score, 2):
         process.join()
         assert process.exitcode == 0
     assert tables(output) == undisturbed
@@ -220,21 +207,14 @@ def test_processes_share_the_work_and_another_number_of_them_goes_on(films, mode
 def test_processes_end_where_the_first_one_finds_nothing_to_score(models, tmp_path):
     (tmp_path / "empty").mkdir()
 
-    def fail(rank: str) -> str:
-        try:
+    def fail(rank: int) -> None:
+        with pytest.raises(DataError if rank == 0 else SystemExit):
             run(tmp_path / "empty", models, tmp_path / "scores.parquet")
-        except (DataError, SystemExit) as error:
-            return "failed" if isinstance(error, DataError) == (rank == "0") else "as it should not"
-        return "as it should not"
 
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
-    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "TORCHELASTIC_RUN_ID": "test", "WORLD_SIZE": "2"}
-    ranks = [in_another_process(lambda r=r: fail(r), RANK=r, LOCAL_RANK=r, **shared) for r in ("0", "1")]
+    ranks = start_ranks(fail, 2)
     for process in ranks:
         process.join(60)
-    assert [process.exitcode for process in ranks] == [1, 1]
+    assert [process.exitcode for process in ranks] == [0, 0]
 
 
 @pytest.mark.slow
@@ -328,16 +308,15 @@ def test_a_run_killed_once_the_table_is_there_ends_well_when_repeated(
 
 def test_two_calls_do_not_write_one_output(films, models, tmp_path):
     output = tmp_path / "scores.parquet"
+
+    def refused() -> None:
+        with pytest.raises(DataError, match="another call is writing this output"):
+            run(films, models, output)
+
     with Parts(output, {}).lock():
-        other = in_another_process(lambda: refused(lambda: run(films, models, output)))
+        other = start(refused)
         other.join()
     assert other.exitcode == 0 and not list(tmp_path.glob("scores*"))
-
-
-def refused(call: Callable[[], object]) -> str:
-    with pytest.raises(DataError, match="another call is writing this output"):
-        call()
-    return "refused"
 
 
 def cut_off(content: bytes) -> bytes:

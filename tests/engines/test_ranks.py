@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import socket
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -19,6 +16,7 @@ from monai_ddad.engines import EnsembleTrainer, RefineTrainer
 from monai_ddad.engines.ranks import assign
 from monai_ddad.handlers import ResumeCheckpoint
 from monai_ddad.networks import DDADNet
+from tests.processes import start_ranks
 
 ADAM = partial(torch.optim.Adam, lr=1e-3, betas=(0.5, 0.999), fused=True)
 
@@ -36,29 +34,19 @@ def test_every_piece_has_a_rank_and_loads_are_even(ranks):
 def processes(tmp_path):
     """Return a function that calls another in several processes and returns what it returns in each."""
 
-    def start(number: int, function: Callable[[], Any]) -> list[Any]:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = str(probe.getsockname()[1])
-        shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": str(number)}
-        shared["LOCAL_WORLD_SIZE"] = str(number)
-
+    def call(number: int, function: Callable[[], Any]) -> list[Any]:
         def run(rank: int) -> None:
-            os.environ.update(shared, RANK=str(rank), LOCAL_RANK=str(rank))
             idist.initialize("gloo")
             torch.save(function(), tmp_path / f"rank_{rank}.pt")
             idist.finalize()
 
-        fork = multiprocessing.get_context("fork")
-        started = [fork.Process(target=run, args=(rank,)) for rank in range(number)]
-        for process in started:
-            process.start()
+        started = start_ranks(run, number)
         for process in started:
             process.join(120)
         assert [process.exitcode for process in started] == [0] * number
         return [torch.load(tmp_path / f"rank_{rank}.pt") for rank in range(number)]
 
-    return start
+    return call
 
 
 def equal(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:

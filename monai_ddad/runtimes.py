@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from monai_ddad.networks import DDADNet, WinogradASRNet, fold
-from monai_ddad.networks.float32_layers import Float32Layers
+from monai_ddad.networks.onednn import OneDNNLinear
 from monai_ddad.onnx_models import ONNX_FILE, OnnxModel, providers, require
 from monai_ddad.placement import autocast, place, set_tf32
 
@@ -98,7 +98,7 @@ class Runtime(nn.Module):
         torch.get_num_threads()  # or the first products of a new thread use another number than was set, and round so
         with self._lock:
             run = self._prepared()
-        with torch.no_grad(), self.autocast(), Float32Layers():
+        with torch.no_grad(), self.autocast(), OneDNNLinear():
             return run(image.as_subclass(torch.Tensor)).float()
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Layers that are computed in float32 on CPUs whatever the precision, linear ones by oneDNN."""
+"""Linear layers computed by oneDNN, as PyTorch computes convolutions on CPUs."""
 
 from __future__ import annotations
 
@@ -10,28 +10,24 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-__all__ = ["Float32Layers"]
+__all__ = ["OneDNNLinear"]
 
 PRODUCT = getattr(torch.ops.mkldnn, "_linear_pointwise", None) if torch.backends.mkldnn.is_available() else None
-FEW = 4  # channels of an image, at most
 
 
-class Float32Layers(TorchFunctionMode):
-    """Context in which linear layers, and a decoder's last layer, are computed in float32 on CPUs, also under autocast.
+class OneDNNLinear(TorchFunctionMode):
+    """Context in which linear layers of float32 matrices are computed by oneDNN on CPUs, forward and backward.
 
-    All of an image passes through these layers in few numbers, each of which bfloat16 would round to 8 bits. Layers
-    whose weights are not float32 are left alone.
-
-    Linear layers of matrices are computed by oneDNN, forward and backward. PyTorch leaves them to MKL, which on
-    processors of other makers than its own uses half of their vector units. The operator is the one that
-    ``torch.compile`` takes; where PyTorch has none, its own is used. Each thread enters its own context.
+    PyTorch leaves them to MKL, which on processors of other makers than its own uses half of their vector units. The
+    operator is the one that ``torch.compile`` takes; where PyTorch has none, nothing changes. Each thread enters its
+    own.
 
     Example:
         >>> layer, image = torch.nn.Linear(8, 4), torch.rand(3, 8)
-        >>> with torch.autocast("cpu", torch.bfloat16), Float32Layers():
+        >>> with OneDNNLinear():
         ...     found = layer(image)
-        >>> found.dtype, torch.allclose(found, layer(image), atol=1e-6)
-        (torch.float32, True)
+        >>> torch.allclose(found, layer(image), atol=1e-6)
+        True
     """
 
     def __torch_function__(
@@ -41,19 +37,18 @@ class Float32Layers(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        kwargs = kwargs or {}
-        if function is F.linear and _is_float32(args[1]):
-            image, *layer = args
-            if PRODUCT is not None and image.dim() == 2 and not kwargs:
-                return _Linear.apply(image.float(), *layer, *[None] * (2 - len(layer)))
-        elif not (function is F.conv_transpose2d and _is_float32(args[1]) and args[1].shape[1] <= FEW):
-            return function(*args, **kwargs)
-        with torch.autocast("cpu", enabled=False):
-            return function(args[0].float(), *args[1:], **kwargs)
+        if function is F.linear and PRODUCT is not None and not kwargs and _is_plain(*args[:2]):
+            return _Linear.apply(*args, *[None] * (3 - len(args)))
+        return function(*args, **(kwargs or {}))
 
 
-def _is_float32(weight: torch.Tensor) -> bool:
-    return weight.device.type == "cpu" and weight.dtype == torch.float32
+def _is_plain(image: torch.Tensor, weight: torch.Tensor) -> bool:
+    return (
+        image.dim() == 2
+        and image.device.type == "cpu"
+        and image.dtype == weight.dtype == torch.float32
+        and not torch.is_autocast_enabled("cpu")
+    )
 
 
 class _Linear(torch.autograd.Function):

@@ -154,7 +154,7 @@ def kill_and_finish(folder: Path, output: Path, bundle: Path, models: Path, chun
 def plain_loop(paths: list[str], bundle: Path, models: Path, output: Path) -> tuple[float, float]:
     """Read, score and write images one at a time; return seconds and seconds of processor time after a first one."""
     predictor = Predictor(bundle, models, torch.device("cpu"))
-    names = predictor.network.map_names
+    names = predictor.network.score_names
     predictor.predict(predictor.read(paths[:1], 1))
     begin, used = time.perf_counter(), time.process_time()
     with pq.ParquetWriter(output, make_part(0, 0, names, {}, {}).schema) as writer:

@@ -77,7 +77,7 @@ def main() -> None:
     p_values = flag_new_ones(scores, options.resamplings)
 
     lines = ["| score | promised | exact | flagged, 95 % interval | promise holds |", "|---|---|---|---|---|"]
-    for channel, name in enumerate(network.map_names):
+    for channel, name in enumerate(network.score_names):
         for alpha in ALPHAS:
             exact = np.floor(alpha * (1 + TIE) * (options.calibration + 1)) / (options.calibration + 1)
             rate = flag_rate(p_values[:, channel], alpha)

@@ -226,7 +226,7 @@ def choose_preset(presets: dict[str, dict[str, Any]], preset: str, models_dir: s
     """
     if preset == "trained":
         base, record = choose_preset(presets, "default"), run_record(models_dir)
-        known = record["settings"] | record["network"] | record.get("preparation", {})
+        known = {"scores": "paper"} | record["settings"] | record["network"] | record.get("preparation", {})
         return {name: known.get(name, value) for name, value in base.items()}
     if preset not in presets:
         raise ValueError(f"preset must be one of {', '.join(presets)}, got {preset!r}.")

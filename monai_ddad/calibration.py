@@ -37,7 +37,7 @@ def p_values(scores: torch.Tensor, calibration: torch.Tensor, weights: torch.Ten
         scores: (..., M) float, higher is more abnormal.
         calibration: (M, n) scores of the calibration images.
         weights: (M, n) float in (0, 1] of the calibration images; 1 where each is a group of its own.
-        tie: relative difference of two scores that count as equal.
+        tie: difference of two scores that count as equal, relative to the score or, if larger, to an average one.
 
     Returns:
         (..., M) float32 in [1 / (G + 1), 1]; all 1 where n is 0.
@@ -52,9 +52,15 @@ def p_values(scores: torch.Tensor, calibration: torch.Tensor, weights: torch.Ten
         >>> p_values(torch.tensor([[2.5]]), torch.tensor([[1.0, 2.0, 3.0]]), torch.tensor([[0.5, 1.0, 0.5]]))
         tensor([[0.5000]])
     """
-    lowest = scores - tie * scores.abs()
+    lowest = scores - tie * _scale(scores, calibration)
     higher = ((calibration >= lowest.unsqueeze(-1)) * weights).sum(dim=-1)
     return ((higher + 1) / (weights.sum(dim=-1) + 1)).float()
+
+
+def _scale(scores: torch.Tensor, calibration: torch.Tensor) -> torch.Tensor:
+    """Return how large (..., M) scores are, of small ones how large those of the (M, n) calibration are on average."""
+    usual = calibration.abs().sum(dim=-1) / max(1, calibration.shape[-1])
+    return torch.maximum(scores.abs(), usual)
 
 
 def percentiles(
@@ -65,7 +71,7 @@ def percentiles(
     Args:
         scores: (..., M) float.
         calibration, weights: as in :func:`p_values`.
-        tie: relative difference of two scores that count as equal.
+        tie: difference of two scores that count as equal, relative to the score or, if larger, to an average one.
 
     Returns:
         (..., M) float32 in [0, 100]; all 50 where n is 0.
@@ -74,7 +80,7 @@ def percentiles(
         >>> percentiles(torch.tensor([[0.5], [2.0], [9.0]]), torch.tensor([[1.0, 2.0, 3.0]]), torch.ones(1, 3)).T
         tensor([[  0.,  50., 100.]])
     """
-    slack = tie * scores.abs()
+    slack = tie * _scale(scores, calibration)
     lower = ((calibration < (scores - slack).unsqueeze(-1)) * weights).sum(dim=-1)
     higher = ((calibration > (scores + slack).unsqueeze(-1)) * weights).sum(dim=-1)
     total = weights.sum(dim=-1)
@@ -200,7 +206,8 @@ class Calibration(nn.Module):
     """Scores and maps of known normals as buffers, so that every form of the model carries them.
 
     Args:
-        channels: number of scores (M).
+        scores: number of scores (S).
+        maps: number of maps (M).
         images: calibration images.
         volumes: calibration volumes among whose slices the images are; 0 for pictures.
 
@@ -215,12 +222,12 @@ class Calibration(nn.Module):
     alpha: torch.Tensor
     map_quantiles: torch.Tensor
 
-    def __init__(self, channels: int, images: int = 0, volumes: int = 0) -> None:
+    def __init__(self, scores: int, maps: int, images: int = 0, volumes: int = 0) -> None:
         super().__init__()
         self.register_buffer("alpha", torch.tensor(0.05))
-        self.images = NormalScores(channels, images)
-        self.volumes = NormalScores(channels, volumes)
-        self.register_buffer("map_quantiles", torch.zeros(channels, len(LEVELS)))
+        self.images = NormalScores(scores, images)
+        self.volumes = NormalScores(scores, volumes)
+        self.register_buffer("map_quantiles", torch.zeros(maps, len(LEVELS)))
 
     @property
     @torch.jit.unused
@@ -233,7 +240,7 @@ class Calibration(nn.Module):
         """Keep the scores of the calibration images, and of the volumes that they are slices of.
 
         Args:
-            scores: (n, M).
+            scores: (n, S).
             groups: (n,) number of the group, such as a patient, that each image is of.
             volumes: (n,) number of the volume that each image is a slice of; None for a picture.
         """

@@ -19,7 +19,6 @@ from monai_ddad.networks import DDADNet
 from monai_ddad.outputs import HeatMap, decide, restore_map, volume_scores
 from monai_ddad.protocol import reason
 from monai_ddad.runtimes import Runtime
-from monai_ddad.scores import image_scores
 from monai_ddad.transforms.read import File
 
 __all__ = ["Predictor", "Result", "most_common_reason", "weights_file"]
@@ -34,6 +33,7 @@ class Result:
     Attributes:
         scores: by name; of a volume the means over its slices.
         score: name of the one that decides.
+        map: name of the map that shows where: of that score, or ``"inter"`` if it has none.
         p_value: in (0, 1]; None where the model is not calibrated for pictures, or for volumes.
         percentile: share of the calibration normals that score lower, in [0, 100]; None likewise.
         flagged: whether the p-value is at most alpha; None likewise.
@@ -43,6 +43,7 @@ class Result:
 
     scores: dict[str, float]
     score: str
+    map: str
     p_value: float | None
     percentile: float | None
     flagged: bool | None
@@ -54,6 +55,7 @@ class Result:
         return {
             "score": self.scores[self.score],
             "score_name": self.score,
+            "map": self.map,
             "p_value": self.p_value,
             "percentile": self.percentile,
             "flagged": self.flagged,
@@ -126,10 +128,10 @@ class Predictor:
         parts = []
         for images in dataset.images.split(BATCH):
             batch = normalise(images).to(self.device)
-            scores = image_scores(self.runtime(batch), self.network.field(batch))
+            _, scores = self.runtime.scored(batch)
             parts.append((scores.cpu(), self.network.protocol(batch).cpu()))
         values, ratios = (torch.cat(part).numpy() for part in zip(*parts))
-        names, count = self.network.map_names, len(dataset)
+        names, count = self.network.score_names, len(dataset)
         table = {"index": np.arange(count), "label": np.full(count, -1)}
         table |= {name: values[:, channel] for channel, name in enumerate(names)}
         reasons = [reason(row) for row in ratios.tolist()]
@@ -153,13 +155,14 @@ class Predictor:
     def _decide(
         self, table: dict[str, np.ndarray], places: Sequence[int], reasons: Sequence[str], slices: Sequence[int]
     ) -> dict[int, Result]:
-        calibration, names, score = self.network.calibration, self.network.map_names, self.network.score
+        calibration, names, score = self.network.calibration, self.network.score_names, self.network.score
         normals = calibration.volumes if slices[0] else calibration.images
         found = decide(table, names, normals, score, self.alpha) if len(normals) else None
         return {
             place: Result(
                 {name: float(table[name][row]) for name in names},
                 score,
+                self.network.shown_map,
                 float(found.p_values[score][row]) if found else None,
                 float(found.percentile[row]) if found else None,
                 bool(found.flagged[row]) if found else None,
@@ -176,12 +179,12 @@ class Predictor:
         Args:
             dataset: what :meth:`read` returned.
             position: of the item, which must have been read.
-            name: one of the network's ``map_names``; None takes that of the deciding score.
+            name: one of the network's ``map_names``; None takes its ``shown_map``.
 
         Raises:
             ValueError: the network has no such map.
         """
-        name = name or self.network.score
+        name = name or self.network.shown_map
         if name not in self.network.map_names:
             raise ValueError(f"the map must be one of {', '.join(self.network.map_names)}, got {name!r}.")
         channel = self.network.map_names.index(name)
@@ -195,7 +198,7 @@ class Predictor:
 
     def percentiles(self, values: np.ndarray, name: str | None = None) -> np.ndarray:
         """Express values of a map in percentiles; see :meth:`monai_ddad.calibration.Calibration.map_percentiles`."""
-        channel = self.network.map_names.index(name or self.network.score)
+        channel = self.network.map_names.index(name or self.network.shown_map)
         return self.network.calibration.map_percentiles(values, channel)
 
 

@@ -8,7 +8,6 @@ import torch
 from monai.inferers import Inferer
 
 from monai_ddad.networks import DDADNet
-from monai_ddad.scores import image_scores
 
 __all__ = ["DecidingInferer"]
 
@@ -29,14 +28,12 @@ class DecidingInferer(Inferer):
             network: the model.
 
         Returns:
-            each with 1 as its first dimension: ``maps`` ([S,] M, h, w), ``scores`` (M), of a volume the means over
-            its slices, ``p_values`` and ``percentiles`` (M), ``protocol`` (S, 4), ``normals``, ``alpha``,
+            each with 1 as its first dimension: ``maps`` ([S,] M, h, w), ``scores`` (S), of a volume the means over
+            its slices, ``p_values`` and ``percentiles`` (S), ``protocol`` (S, 4), ``normals``, ``alpha``,
             and ``loaded``, whether the network has any weights but its first ones.
         """
         images = inputs.as_subclass(torch.Tensor).flatten(0, -4)
-        parts = [(network(part), part) for part in images.split(BATCH)]
-        maps = torch.cat([found for found, _ in parts])
-        slices = torch.cat([image_scores(found, network.field(part)) for found, part in parts])
+        maps, slices = (torch.cat(parts) for parts in zip(*[network.scored(part) for part in images.split(BATCH)]))
         scores = slices.mean(dim=0)
         calibration = network.calibration
         normals = calibration.volumes if inputs.ndim == 5 else calibration.images

@@ -6,6 +6,7 @@ import importlib.util
 import json
 import logging
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -72,8 +73,16 @@ class OnnxModel:
 
     def __call__(self, image: torch.Tensor) -> torch.Tensor:
         """Compute the maps of (B, C, H, W) images."""
-        (maps,) = self.session.run(OUTPUTS[:1], {"image": image.float().cpu().contiguous().numpy()})
-        return torch.from_numpy(maps).to(self.device)
+        return self._run(image, OUTPUTS[:1])[0]
+
+    def scored(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Compute the maps and scores of (B, C, H, W) images."""
+        maps, scores = self._run(image, OUTPUTS[:2])
+        return maps, scores
+
+    def _run(self, image: torch.Tensor, outputs: Sequence[str]) -> list[torch.Tensor]:
+        found = self.session.run(outputs, {"image": image.float().cpu().contiguous().numpy()})
+        return [torch.from_numpy(values).to(self.device) for values in found]
 
 
 def export_onnx(network: DDADNet, path: str | os.PathLike[str]) -> None:
@@ -81,7 +90,7 @@ def export_onnx(network: DDADNet, path: str | os.PathLike[str]) -> None:
 
     Its input is ``image``, (B, C, H, W) float32 in [-1, 1], of any batch size. Its outputs are those of a
     :class:`~monai_ddad.networks.Decision`: ``maps``, ``scores``, ``p_values`` and ``protocol``. Its metadata hold the
-    names of the maps in ``map_names``, the digest of the weights, see
+    names of the maps in ``map_names``, those of the scores in ``score_names``, the digest of the weights, see
     :func:`monai_ddad.checkpoints.weights_digest`, in ``weights``, the network's ``settings`` and this package's
     ``version``.
 
@@ -134,6 +143,7 @@ def _description(network: DDADNet) -> dict[str, str]:
     return {
         "weights": weights_digest(network),
         "map_names": ",".join(network.map_names),
+        "score_names": ",".join(network.score_names),
         "settings": json.dumps(network.settings | {"masked": network.masked}),
         "version": __version__,
     }

@@ -7,6 +7,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from monai_ddad.distributions import Reference
+
 __all__ = ["MIN_IMAGES", "REASONS", "ProtocolCheck", "protocol_features", "reason"]
 
 logger = logging.getLogger(__name__)
@@ -26,7 +28,6 @@ FAINT = (2 / 255) ** 2  # energy of a difference of one grey level of 8 bits
 RARE = 0.02  # share of pixels that hardly differs from none
 FLAT = 0.1  # contrast that hardly differs from none
 
-FLOOR = 0.1  # added to every feature's standard deviation, in quadrature
 QUANTILE = 0.98  # share of the training images within the limits if there were no slack
 SLACK = 1.3  # if there were endlessly many of them
 LEAST = 1.1  # limit, as an average distance is 1, and so is the orientation of a symmetric image
@@ -129,8 +130,6 @@ class ProtocolCheck(nn.Module):
     Attributes:
         limits: (4,) distances at which the ratio is 1.
 
-    Source: shrinkage after Ledoit, Wolf, Journal of Multivariate Analysis 88, 2004, with a fixed weight.
-
     Example:
         >>> images = torch.linspace(-1, 1, 32).expand(40, 1, 32, 32) * torch.linspace(0.4, 0.6, 40).view(-1, 1, 1, 1)
         >>> check = ProtocolCheck()
@@ -213,47 +212,6 @@ class ProtocolCheck(nn.Module):
     def _learn(self, features: list[torch.Tensor]) -> None:
         for reference, group in zip((self.brightness, self.layout, self.detail), features):
             reference.fit(group)
-
-
-class Reference(nn.Module):
-    """Mean and covariance of a group of features, and the distance to them.
-
-    Args:
-        size: number of features (F).
-
-    Attributes:
-        mean: (F,).
-        whitening: (F, F), all 0 until fitted, which makes every distance 0.
-    """
-
-    mean: torch.Tensor
-    whitening: torch.Tensor
-
-    def __init__(self, size: int) -> None:
-        super().__init__()
-        self.register_buffer("mean", torch.zeros(size))
-        self.register_buffer("whitening", torch.zeros(size, size))
-
-    def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """Compute the root mean square of (..., F) whitened features: (...), about 1 for an ordinary image."""
-        return ((features - self.mean) @ self.whitening).square().mean(dim=-1).sqrt()
-
-    def fit(self, features: torch.Tensor) -> None:
-        """Take mean and covariance of (N, F) features.
-
-        The correlations are shrunk towards 0 as if F further images with uncorrelated features had been seen, and
-        :data:`FLOOR` keeps a feature that hardly varies from counting much.
-        """
-        values = features.double().cpu()
-        number, size = values.shape
-        covariance = torch.cov(values.T)
-        deviation = (covariance.diagonal() + FLOOR**2).sqrt()
-        correlation = covariance / deviation.outer(deviation) * (number / (number + size))
-        correlation.fill_diagonal_(1)
-        factor = torch.linalg.cholesky(correlation)
-        inverse = torch.linalg.solve_triangular(factor, torch.diag(1 / deviation), upper=False)
-        self.mean.copy_(values.mean(dim=0))
-        self.whitening.copy_(inverse.T)
 
 
 def _turns() -> torch.Tensor:

@@ -7,7 +7,7 @@ import os
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -21,7 +21,7 @@ __all__ = ["RUNTIMES", "Runtime"]
 
 RUNTIMES = ("torch", "torchscript", "onnx")
 
-Run = Callable[[torch.Tensor], torch.Tensor]
+Result = TypeVar("Result")
 
 
 class Runtime(nn.Module):
@@ -78,7 +78,7 @@ class Runtime(nn.Module):
         self.network = place(network, self.device)
         self._lock = threading.Lock()
         self._weights: list[tuple[torch.Tensor, int, int]] = []
-        self._run: Run | None = None
+        self._prepared: Any = None
         self.eval()
 
     def train(self, mode: bool = True) -> Runtime:
@@ -94,12 +94,28 @@ class Runtime(nn.Module):
         Returns:
             (B, M, H, W) float32 on the device.
         """
+        return self._run(lambda network: network(image.as_subclass(torch.Tensor)).float())
+
+    def scored(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Compute all anomaly maps and image scores, as :meth:`DDADNet.scored` does in evaluation mode.
+
+        Args:
+            image: (B, C, H, W) float32 in [-1, 1], on the device.
+
+        Returns:
+            maps: (B, M, H, W) float32 on the device.
+            scores: (B, S) float32 on the device.
+        """
+        maps, scores = self._run(lambda network: network.scored(image.as_subclass(torch.Tensor)))
+        return maps.float(), scores.float()
+
+    def _run(self, call: Callable[[Any], Result]) -> Result:
         set_tf32(self.device, self.precision)
         torch.get_num_threads()  # or the first products of a new thread use another number than was set, and round so
         with self._lock:
-            run = self._prepared()
+            network = self._up_to_date()
         with torch.no_grad(), self.autocast(), OneDNNLinear():
-            return run(image.as_subclass(torch.Tensor)).float()
+            return call(network)
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Return the network's weights, as if there was no runtime around it."""
@@ -109,20 +125,20 @@ class Runtime(nn.Module):
         """Load the network's weights, as if there was no runtime around it."""
         return self.network.load_state_dict(state_dict, strict, assign)
 
-    def _prepared(self) -> Run:
-        """Return what runs the network as it is now."""
+    def _up_to_date(self) -> Any:
+        """Return what computes as the network does now."""
         tensors = itertools.chain(self.network.parameters(), self.network.buffers())
         weights = [(value, value.data_ptr(), 0 if value.is_inference() else value._version) for value in tensors]
         known = len(weights) == len(self._weights) and all(
             new[0] is old[0] and new[1:] == old[1:] for new, old in zip(weights, self._weights)
         )
-        if self._run is None or not known:
+        if self._prepared is None or not known:
             with torch.inference_mode(False), torch.no_grad(), torch.autocast(self.device.type, enabled=False):
-                self._run = self._prepare()
+                self._prepared = self._prepare()
             self._weights = weights
-        return self._run
+        return self._prepared
 
-    def _prepare(self) -> Run:
+    def _prepare(self) -> Any:
         if self.runtime == "onnx":
             return OnnxModel(self.network, self.device, self.precision, self.models_dir)
         folded = fold(self.network)
@@ -132,4 +148,4 @@ class Runtime(nn.Module):
                     layer.to(torch.bfloat16)  # once, instead of by autocast at each call
         elif folded.asr is not None and self.device.type == "cpu":  # its tiles would lose too much in half precision
             folded.asr = WinogradASRNet(folded.asr)  # type: ignore[assignment]
-        return folded if self.runtime == "torch" else torch.jit.freeze(torch.jit.script(folded))
+        return folded if self.runtime == "torch" else torch.jit.freeze(torch.jit.script(folded), ["scored"])

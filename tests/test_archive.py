@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import logging
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -28,7 +29,7 @@ from monai_ddad.archive import listing as listing_module
 from monai_ddad.archive import reading, score_archive
 from monai_ddad.archive.listing import Listing, list_archive
 from monai_ddad.archive.parts import Parts, make_part
-from monai_ddad.archive.reading import KILLED, PREFETCH, read_carefully, read_chunks
+from monai_ddad.archive.reading import KILLED, PREFETCH, ReaderKilledError, notice_kill, read_carefully, read_chunks
 from monai_ddad.data import DataError, list_images
 from monai_ddad.inference import Predictor, Result
 from tests.processes import start, start_ranks
@@ -123,7 +124,7 @@ def test_rows_are_those_of_a_plain_loop_over_single_files(films, models, tmp_pat
             reasons[position] = dataset.errors[0]
             continue
         result, row = predictor.predict(dataset)[0], rows[position]
-        assert {name: row[name] for name in result.scores} == pytest.approx(result.scores, rel=1e-5)
+        assert {name: row[name] for name in result.scores} == pytest.approx(result.scores, rel=1e-5, abs=1e-5)
         assert (row["p_value"], row["percentile"]) == pytest.approx((result.p_value, result.percentile))
         expected = (result.flagged, result.out_of_protocol, result.slices)
         assert (row["flagged"], row["out_of_protocol"], row["slices"]) == expected
@@ -413,14 +414,16 @@ def test_what_is_wrong_is_said_in_one_line(films, models, tmp_path, monkeypatch,
 
 
 def test_scores_that_are_not_finite_are_no_scores():
-    results = {n: Result({"rec": value}, "rec", None, None, None, "", 0) for n, value in enumerate([0.5, np.nan])}
+    results = {
+        n: Result({"rec": value}, "rec", "rec", None, None, None, "", 0) for n, value in enumerate([0.5, np.nan])
+    }
     table = make_part(0, 2, ["rec"], results, {})
     assert table["rec"].to_pylist() == [0.5, None]
     assert table["reason"].to_pylist() == [None, "its scores are not finite"]
 
 
 def test_uncalibrated_scores_have_null_decisions():
-    results = {0: Result({"rec": 0.25}, "rec", None, None, None, "odd", 3)}
+    results = {0: Result({"rec": 0.25}, "rec", "rec", None, None, None, "odd", 3)}
     table = make_part(7, 2, ["rec"], results, {1: "empty"})
     assert table.to_pylist() == [
         {"position": 7, "rec": 0.25, "p_value": None, "percentile": None, "flagged": None}
@@ -552,6 +555,17 @@ def test_a_chunk_that_kills_its_reader_is_read_item_by_item():
     read = read_carefully(numbered([1, 2, 3, 4, 13, 66, 7, 66]), 1, read_square)
     assert read.errors == {0: "the image cannot be prepared (KeyError)", 1: KILLED, 3: KILLED}
     assert (read.number, read.positions, read.slices, read.images[:, 0, 0, 0].tolist()) == (1, [2], [None], [7])
+
+
+def test_a_reader_that_dies_while_another_thing_is_done_interrupts_it_not():
+    chunks = read_chunks(numbered([*range(10, 30)]), range(5), read_square, 1)
+    next(chunks)
+    (reader,) = multiprocessing.active_children()
+    os.kill(reader.pid, signal.SIGKILL)
+    reader.join()
+    time.sleep(0.2)  # in which PyTorch's handler would raise
+    with pytest.raises(ReaderKilledError), notice_kill():
+        list(chunks)
 
 
 def test_images_that_kill_their_readers_are_unreadable_and_stop_nothing(films, models, tmp_path, monkeypatch, caplog):

@@ -144,7 +144,7 @@ def test_a_score_that_the_model_lacks_is_refused():
 
 
 def test_volumes_are_calibrated_by_the_means_of_their_slices():
-    calibration = Calibration(2)
+    calibration = Calibration(2, 2)
     scores = torch.tensor([[5.0, 0.0], [1.0, 2.0], [3.0, 4.0], [9.0, 9.0], [7.0, 8.0]])
     calibration.fit_scores(scores, groups=[3, 3, 3, 8, 9], volumes=[7, 4, 4, None, 5])
     assert calibration.images.scores.tolist() == [[1, 3, 5, 7, 9], [0, 2, 4, 8, 9]]
@@ -156,7 +156,7 @@ def test_volumes_are_calibrated_by_the_means_of_their_slices():
 def test_map_percentiles_are_the_share_of_normal_pixels_below():
     generator = torch.Generator().manual_seed(0)
     maps = torch.rand(40, 2, 16, 16, generator=generator) ** 2
-    calibration = Calibration(2)
+    calibration = Calibration(2, 2)
     calibration.fit_maps(maps)
     values = np.array([0.001, 0.1, 0.5, 0.9, 0.99])
     for channel in range(2):

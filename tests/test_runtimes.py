@@ -79,8 +79,8 @@ def test_any_change_of_the_weights_counts_and_nothing_else_prepares_the_network_
     network = make_net()
     run = Runtime(network)
     first = run(images)
-    prepared = run._run
-    assert torch.equal(run(images), first) and run._run is prepared
+    prepared = run._prepared
+    assert torch.equal(run(images), first) and run._prepared is prepared
     change(network)
     found = run(images)
     with torch.no_grad():

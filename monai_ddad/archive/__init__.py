@@ -144,7 +144,7 @@ def _score(predictor: Predictor, parts: Parts, listing: Listing, todo: list[int]
         logger.info(f"{done} of {len(listing)} images were done by an earlier call.")
     left = todo[rank::processes]
     workers = available_cores() if num_workers is None else num_workers
-    names, starts = predictor.network.map_names, listing.starts
+    names, starts = predictor.network.score_names, listing.starts
     progress = tqdm(
         desc=f"images of process 1 of {processes}" if processes > 1 else "images",
         total=done // processes + sum(len(listing.chunks[number]) for number in left),

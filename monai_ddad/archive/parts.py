@@ -51,7 +51,7 @@ def make_part(
         ``reason``, which is null where the item was scored, as are the others where it was not.
 
     Example:
-        >>> result = Result({"rec": 0.5}, "rec", None, None, None, "", 0)
+        >>> result = Result({"rec": 0.5}, "rec", "rec", None, None, None, "", 0)
         >>> table = make_part(256, 2, ["rec"], {1: result}, {0: "the file is empty"})
         >>> table["position"].to_pylist(), table["rec"].to_pylist(), table["reason"].to_pylist()
         ([256, 257], [None, 0.5], ['the file is empty', None])

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -70,7 +73,38 @@ def read_chunks(
         multiprocessing_context="fork" if workers and sys.platform == "linux" else None,
         in_order=False,
     )
-    yield from loader
+    handled = workers > 0 and sys.platform != "win32" and threading.current_thread() is threading.main_thread()
+    yield from _waited(iter(loader)) if handled else loader
+
+
+def _waited(chunks: Iterator[ReadChunk]) -> Iterator[ReadChunk]:
+    """Let PyTorch tell that a reading process has died only while chunks are waited for.
+
+    It raises from a signal handler, at any moment: also in the middle of a fork, whose locks then stay locked for all
+    other threads. A death at another moment it finds within some seconds of the next wait.
+
+    Args:
+        chunks: of a loader that has started its processes.
+    """
+    waiting = False
+    tell = signal.getsignal(signal.SIGCHLD)
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if waiting and callable(tell):
+            tell(number, frame)
+
+    signal.signal(signal.SIGCHLD, handle)
+    try:
+        while True:
+            waiting = True
+            read = next(chunks, None)
+            waiting = False
+            if read is None:
+                return
+            yield read
+    finally:
+        waiting = False
+        signal.signal(signal.SIGCHLD, tell or signal.SIG_DFL)
 
 
 class ReaderKilledError(RuntimeError):

@@ -121,6 +121,8 @@ def draw_overlay(finding: Finding, model: Model) -> Image.Image:
     result = finding.result
     picture = add_colour_bar(overlay_heat_map(finding.heat.image(), finding.picture_percentiles))
     lines = [f"{result.score} {result.scores[result.score]:.4g}   {_decision(finding, model)}"]
+    if result.map != result.score:
+        lines.append(f"shown is the map {result.map}")
     if finding.heat.slice is not None:
         lines.append(f"mean of {result.slices} slices, shown is slice {finding.heat.slice} of the volume, from 0")
     if result.out_of_protocol:
@@ -236,7 +238,7 @@ def parametric_map(finding: Finding, model: Model) -> Dataset:
         voi_lut_transformations=[window],
         derived_pixel_contrast="NONE",
         content_label="DDAD",
-        content_description=f"Anomaly map {finding.result.score}",
+        content_description=f"Anomaly map {finding.result.map}",
         **_equipment(model),
         **_uids(finding, model, 903),
     )
@@ -247,18 +249,19 @@ def report(finding: Finding, model: Model) -> Dataset:
     """Make a structured report (TID 1500) with every score, the p-value, the percentile and the decision."""
     sources, result = _references(finding, model), finding.result
     algorithm = hd.sr.AlgorithmIdentification(name=f"DDAD {model.name}", version=model.version)
-    values = {f"Anomaly score {name}": score for name, score in result.scores.items()}
+    values = {name: (f"Anomaly score {name}", score) for name, score in result.scores.items()}
     if result.p_value is not None and result.percentile is not None:
-        values |= {"P-value": result.p_value, "Percentile among normal images": result.percentile}
-        values |= {"Rate of false alarms asked for": model.alpha}
+        values["p_value"] = "P-value", result.p_value
+        values["percentile"] = "Percentile among normal images", result.percentile
+        values["alpha"] = "Rate of false alarms asked for", model.alpha
     measurements = [
         hd.sr.Measurement(
-            name=_code(name.lower().replace(" ", "_")[:16], name),
+            name=_code(code, name),
             value=float(f"{value:.9g}"),
             unit=codes.UCUM.NoUnits,
             algorithm_id=algorithm,
         )
-        for name, value in values.items()
+        for code, (name, value) in values.items()
     ]
     decisions = {None: "Not calibrated", True: "Flagged", False: "Not flagged"}
     evaluations = [

@@ -41,7 +41,7 @@ class Finding(Scored):
     """A scored image with its map.
 
     Attributes:
-        heat: the map of the deciding score on the image's grid.
+        heat: the result's map on the image's grid.
         picture_percentiles: of the shape of ``heat.picture_values``, the share of normal pixels that lie lower, in
             [0, 100].
         region: bool of the shape of ``heat.values``, where the map lies above the chosen percentile.

@@ -4,12 +4,15 @@ from monai_ddad.engines.calibrate import calibrate
 from monai_ddad.engines.ensemble_trainer import EnsembleTrainer
 from monai_ddad.engines.refine_trainer import RefineTrainer
 from monai_ddad.engines.resumable import ResumableTrainer
+from monai_ddad.engines.scoring import SCORES, score_batch
 from monai_ddad.engines.workflow import TrainingWorkflow
 
 __all__ = [
+    "SCORES",
     "EnsembleTrainer",
     "RefineTrainer",
     "ResumableTrainer",
     "TrainingWorkflow",
     "calibrate",
+    "score_batch",
 ]

@@ -10,7 +10,6 @@ from monai_ddad.data.hold_out import find_groups
 from monai_ddad.data.resident import ResidentDataset, normalise
 from monai_ddad.networks import DDADNet
 from monai_ddad.placement import set_tf32
-from monai_ddad.scores import image_scores
 
 __all__ = ["calibrate"]
 
@@ -22,6 +21,9 @@ def calibrate(
     network: DDADNet, training: ResidentDataset, held_out: ResidentDataset, alpha: float = 0.05, images: int = 500
 ) -> None:
     """Fill the buffers by which a model compares an image with those of the training and with new normal ones.
+
+    Scores beyond the paper learn from the images of the training, so that the calibration images are as new to them as
+    any other.
 
     Scores are calibrated on the images that no network has seen; where there are none, p-values stay 1. Means and
     deviations of a z-map come from the known normals that were trained on, so that the calibration images are as new to
@@ -47,14 +49,20 @@ def calibrate(
         deviation = maps.std(dim=0)
         network.z_mean = maps.mean(dim=0).to(device)
         network.z_deviation = (deviation + FLOOR * deviation.mean().clamp(min=1e-12)).to(device)
+    if network.plus is not None:
+        features = torch.cat([network.plus_features(batch).cpu() for batch in _batches(network, training)])
+        groups = find_groups(training)
+        sides = [[i for i, label in enumerate(training.labels) if (label == 0) is side] for side in (True, False)]
+        (known_groups, pool_groups), (first, second) = [[groups[i] for i in side] for side in sides], sides
+        network.plus.fit(features[first], features[second], known_groups, pool_groups)
     network.protocol.fit(normalise(training.images))
     calibration = network.calibration
     calibration.alpha = torch.tensor(alpha, device=device)
     shown = _thinned(held_out, images) if len(held_out) else known
     calibration.fit_maps(_maps(network, shown), network.field(normalise(shown.images)))
-    scores = [image_scores(network(batch), network.field(batch)).cpu() for batch in _batches(network, held_out)]
+    scores = [network.image_scores(batch).cpu() for batch in _batches(network, held_out)]
     volumes = [None if part is None else position for position, part in zip(held_out.positions, held_out.slices)]
-    joined = torch.cat(scores) if scores else torch.zeros(0, len(network.map_names))
+    joined = torch.cat(scores) if scores else torch.zeros(0, len(network.score_names))
     calibration.fit_scores(joined, find_groups(held_out), volumes)
     calibration.to(device)
 

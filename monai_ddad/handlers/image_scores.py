@@ -9,10 +9,10 @@ import torch
 from ignite.engine import Events
 from monai.utils.enums import CommonKeys
 
+from monai_ddad.engines.scoring import SCORES
 from monai_ddad.metrics import auroc, average_precision
 from monai_ddad.networks import DDADNet
 from monai_ddad.protocol import reason
-from monai_ddad.scores import image_scores
 
 __all__ = ["ImageScores"]
 
@@ -21,7 +21,7 @@ class ImageScores:
     """Collect the image scores of an evaluator's epoch.
 
     The evaluator's batches hold ``"index"`` and ``"label"`` (-1 where unknown) and its output ``"image"`` and
-    ``"pred"``, the maps of a :class:`~monai_ddad.networks.DDADNet`. At the end of the epoch ``state.scores`` holds
+    ``"scores"``, as :func:`~monai_ddad.engines.score_batch` makes it. At the end of the epoch ``state.scores`` holds
     ``"index"`` (N,), ``"label"`` (N,) and each score (N,) by name, as NumPy arrays in the order of the index; where
     both classes are there, ``state.metrics`` holds ``auroc_<score>`` and ``average_precision_<score>``.
 
@@ -36,7 +36,7 @@ class ImageScores:
 
     def __init__(self, network: DDADNet) -> None:
         self.network = network
-        self.names = network.map_names
+        self.names = network.score_names
 
     def attach(self, engine: Any) -> None:
         """Attach to an evaluator."""
@@ -51,8 +51,7 @@ class ImageScores:
     def collect(self, engine: Any) -> None:
         """Score a batch."""
         index, label = torch.as_tensor(engine.state.batch["index"]), torch.as_tensor(engine.state.batch["label"])
-        maps, image = engine.state.output[CommonKeys.PRED].float(), engine.state.output[CommonKeys.IMAGE]
-        scores = image_scores(maps, self.network.field(image)).cpu()
+        scores, image = engine.state.output[SCORES].float().cpu(), engine.state.output[CommonKeys.IMAGE]
         bad = index[~torch.isfinite(scores).all(dim=1)].tolist()
         if bad:
             raise FloatingPointError(f"the scores of the images number {bad[:10]} (from 0) are not finite.")

@@ -41,7 +41,7 @@ class SaveMaps:
         dataset: the images that are scored, with an invertible transform, in the order of the batches.
         reading: the transform that reads an item, the first step of the data set's own.
         output_dir: folder of ``overlays`` and ``maps``.
-        map_name: one of the network's ``map_names``; None takes that of the deciding score.
+        map_name: one of the network's ``map_names``; None takes its ``shown_map``.
         map_format: ``"npz"`` or ``"nifti"`` to save the maps of pictures, ``"none"`` for their overlays alone.
 
     Raises:
@@ -59,7 +59,7 @@ class SaveMaps:
     ) -> None:
         if map_format not in ("none", "npz", "nifti"):
             raise ValueError(f"map_format must be none, npz or nifti, got {map_format!r}.")
-        self.map_name = map_name or network.score
+        self.map_name = map_name or network.shown_map
         if self.map_name not in network.map_names:
             raise ValueError(f"map_name must be one of {network.map_names}, got {map_name!r}.")
         self.map_format = map_format

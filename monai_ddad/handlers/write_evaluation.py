@@ -117,7 +117,7 @@ class WriteEvaluation:
     def write(self, engine: Any) -> None:
         """Write all files and log the table."""
         seconds = time.perf_counter() - self._started
-        scores, names, strange = engine.state.scores, self.network.map_names, engine.state.out_of_protocol
+        scores, names, strange = engine.state.scores, self.network.score_names, engine.state.out_of_protocol
         decisions = self._decide(scores, self.network.calibration.images)
         flags = self._write_tables(scores, decisions, strange)
         figures = self._figures(scores, decisions, flags)
@@ -137,6 +137,7 @@ class WriteEvaluation:
                 "sha256": hashlib.sha256(self.dataset.images.numpy().tobytes()).hexdigest(),
             },
             "score": self.network.score,
+            "map": self.network.shown_map,
             "decision": decisions.summary() if decisions else None,
             "volume_decision": volumes.summary() if volumes else None,
             "protocol_checked": self.network.protocol.fitted,
@@ -175,7 +176,7 @@ class WriteEvaluation:
         if self.file_names:
             columns["image"] = [_first_file(self.dataset.data[position]) for position in self.dataset.positions]
         further = _decision_columns(decisions) | {"out_of_protocol": strange}
-        write_scores(scores, self.network.map_names, self.output_dir / "scores.csv", columns, further)
+        write_scores(scores, self.network.score_names, self.output_dir / "scores.csv", columns, further)
         write_table(
             ["position", "reason", *(["image"] if self.file_names else [])],
             [
@@ -190,7 +191,7 @@ class WriteEvaluation:
         self, scores: dict[str, np.ndarray], decisions: Decisions | None, copies: dict[str, np.ndarray]
     ) -> dict[str, Any]:
         """Compute the figures of each split; slices count by volume."""
-        names = self.network.map_names
+        names = self.network.score_names
         pictures = np.array([self.dataset.slices[index] is None for index in scores["index"]])
         splits = {"all": pictures}
         for name, split in (("duplicate", "without_duplicates"), ("near_copy", "without_near_copies")):
@@ -207,7 +208,7 @@ class WriteEvaluation:
         volumes = [None if part is None else i for i, part in zip(self.dataset.positions, self.dataset.slices)]
         if all(volumes[index] is None for index in scores["index"]):
             return None, {}
-        names = self.network.map_names
+        names = self.network.score_names
         joined = volume_scores(scores, names, volumes)
         decisions = self._decide(joined, self.network.calibration.volumes)
         write_scores(
@@ -241,7 +242,7 @@ class WriteEvaluation:
         if len(normals) == 0:
             return None
         alpha = self.network.calibration.rate if self.alpha is None else self.alpha
-        return decide(scores, self.network.map_names, normals, self.network.score, alpha)
+        return decide(scores, self.network.score_names, normals, self.network.score, alpha)
 
     def _write_gallery(self, scores: dict[str, np.ndarray], decisions: Decisions | None) -> None:
         """Write pictures of right and wrong decisions for the report."""
@@ -251,7 +252,7 @@ class WriteEvaluation:
         labels = np.where(volumes & (scores["label"] == 1), -1, scores["label"])  # not every slice shows a lesion
         rows = choose_rows(scores[score], labels, flagged, 2 * self.gallery_size)
         images = self.dataset.images[torch.from_numpy(scores["index"][rows])]
-        channel = self.network.map_names.index(score)
+        channel = self.network.map_names.index(self.network.shown_map)
         maps = self._maps(images)[:, channel]
         percentiles = self.network.calibration.map_percentiles(maps, channel)
         write_gallery(images, percentiles, rows, self.output_dir / "gallery")

@@ -83,8 +83,7 @@ class AnomalyResultd(MapTransform):
     def __init__(self, keys: KeysCollection, reading: Callable[..., Any], network: DDADNet, percentile: float) -> None:
         super().__init__(keys)
         self.reading = reading
-        self.names = network.map_names
-        self.score = network.score
+        self.network = network
         self.percentile = percentile
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
@@ -95,10 +94,11 @@ class AnomalyResultd(MapTransform):
             if not found["loaded"]:
                 raise HTTPException(status_code=409, detail="the model has no weights: train it, or put model.pt back.")
             result["result"] = self._decide(found, item.slices[0] is not None)
-            name = result.get("map") or self.score
-            if name not in self.names:
-                raise HTTPException(status_code=400, detail=f"the map must be one of {', '.join(self.names)}.")
-            channel = self.names.index(name)
+            names = self.network.map_names
+            name = result.get("map") or self.network.shown_map
+            if name not in names:
+                raise HTTPException(status_code=400, detail=f"the map must be one of {', '.join(names)}.")
+            channel = names.index(name)
             maps = found["maps"][:, channel : channel + 1]
             heat = restore_map(item, self.reading, 0, list(maps))
             volume = heat.affine is not None
@@ -128,16 +128,18 @@ class AnomalyResultd(MapTransform):
         return bool(floating)
 
     def _decide(self, found: dict[str, Any], volume: bool) -> dict[str, Any]:
-        chosen = self.names.index(self.score)
+        names, score = self.network.score_names, self.network.score
+        chosen = names.index(score)
         known = found["normals"] > 0
         p_value = float(found["p_values"][chosen])
         return {
             "score": float(found["scores"][chosen]),
-            "score_name": self.score,
+            "score_name": score,
+            "map": self.network.shown_map,
             "p_value": p_value if known else None,
             "percentile": float(found["percentiles"][chosen]) if known else None,
             "flagged": bool(flagged(np.array(p_value), round(float(found["alpha"]), 6))) if known else None,
             "out_of_protocol": most_common_reason(found["protocol"].tolist()),
-            "scores": {name: float(value) for name, value in zip(self.names, found["scores"])},
+            "scores": {name: float(value) for name, value in zip(names, found["scores"])},
             "slices": len(found["maps"]) if volume else 0,
         }

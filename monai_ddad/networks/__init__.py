@@ -1,10 +1,11 @@
 """Networks of DDAD."""
 
 from monai_ddad.networks.autoencoder import AE, AEU
-from monai_ddad.networks.ddad import BACKBONES, REFINE_INPUTS, DDADNet, Decision
+from monai_ddad.networks.ddad import BACKBONES, REFINE_INPUTS, DDADNet, Decision, ScoringDDADNet
 from monai_ddad.networks.ensemble import Ensemble
 from monai_ddad.networks.folding import fold
 from monai_ddad.networks.memory import MemAE, Memory
+from monai_ddad.networks.plus import PLUS_NAMES, PlusScores
 from monai_ddad.networks.refine import ASRNet
 from monai_ddad.networks.winograd import WinogradASRNet
 
@@ -12,6 +13,7 @@ __all__ = [
     "AE",
     "AEU",
     "BACKBONES",
+    "PLUS_NAMES",
     "REFINE_INPUTS",
     "ASRNet",
     "DDADNet",
@@ -19,6 +21,8 @@ __all__ = [
     "Ensemble",
     "MemAE",
     "Memory",
+    "PlusScores",
+    "ScoringDDADNet",
     "WinogradASRNet",
     "fold",
 ]

@@ -98,7 +98,11 @@ class AE(nn.Module):
         Returns:
             (B, out_channels, H, W), unbounded.
         """
-        return self.decode(self.encode(image))
+        return self.reconstruct(self.encode(image))
+
+    def reconstruct(self, latent: torch.Tensor) -> torch.Tensor:
+        """Turn (B, latent_size) codes of :meth:`encode` into the (B, out_channels, H, W) output."""
+        return self.decode(latent)
 
     @torch.jit.unused
     def training_loss(self, image: torch.Tensor) -> torch.Tensor:

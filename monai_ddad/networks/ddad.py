@@ -11,12 +11,13 @@ from monai_ddad.calibration import Calibration
 from monai_ddad.networks.autoencoder import AE, AEU
 from monai_ddad.networks.ensemble import Ensemble
 from monai_ddad.networks.memory import MemAE
+from monai_ddad.networks.plus import PLUS_NAMES, PlusScores
 from monai_ddad.networks.refine import ASRNet
 from monai_ddad.protocol import ProtocolCheck
-from monai_ddad.scores import image_scores, inter_map, intra_map, mean_variance, rec_map, z_map
+from monai_ddad.scores import image_scores, inter_map, intra_map, mean_variance, rec_map, ssim_map, z_map
 from monai_ddad.seeding import derive_seed
 
-__all__ = ["BACKBONES", "REFINE_INPUTS", "DDADNet", "Decision"]
+__all__ = ["BACKBONES", "REFINE_INPUTS", "DDADNet", "Decision", "ScoringDDADNet"]
 
 BACKBONES: dict[str, type[AE]] = {"AE": AE, "AE-U": AEU, "MemAE": MemAE}
 REFINE_INPUTS: dict[str, list[str]] = {"dual": ["inter", "intra"], "intra": ["intra"], "none": []}
@@ -44,7 +45,9 @@ class DDADNet(nn.Module):
             view of a :class:`~monai_ddad.transforms.FundusField`.
         z_map: ``"inter"``, ``"intra"`` or ``"rec"`` to add that map as a z-score of each pixel against the known
             normals, or ``"none"``.
-        score: the one of ``map_names`` whose mean decides on an image; None takes the first.
+        scores: ``"paper"``, the mean of each map, or ``"plus"`` for those of :class:`PlusScores`, too.
+        score: the one of ``score_names`` that decides on an image; None takes ``ddad_plus`` if there is one, else the
+            first.
         calibration_images, calibration_volumes: how many of them the calibration holds.
         seed: seed of the initial weights, a stream of its own for each member; None draws them from PyTorch's
             global generator.
@@ -52,11 +55,14 @@ class DDADNet(nn.Module):
     Attributes:
         map_names: names of the output channels: ``r_dual`` or ``r_intra`` first (if refined), then ``inter``,
             ``intra`` (if defined) and ``rec``, and ``z_<map>`` (if asked for).
+        score_names: names of the image scores: ``map_names``, whose means they are, then :data:`PLUS_NAMES` (if asked).
         score: name of the score that decides.
+        shown_map: name of the map that shows where: the score's own, and ``"inter"`` of a score that has none.
         settings: what the ensembles were built with.
 
     Raises:
-        ValueError: an unknown backbone, refine input, z-map or score, no members, or a refined ensemble of one member.
+        ValueError: an unknown backbone, refine input, z-map, set of scores or score, no members, or an ensemble of one
+            member that is refined or has scores beyond the paper.
 
     Source: MedIA 2023, sections 3.2 to 3.4; method.md sections 2 to 4.
 
@@ -86,6 +92,7 @@ class DDADNet(nn.Module):
         entropy_weight: float = 2e-4,
         masked: bool = False,
         z_map: Literal["none", "inter", "intra", "rec"] = "none",
+        scores: Literal["paper", "plus"] = "paper",
         score: str | None = None,
         calibration_images: int = 0,
         calibration_volumes: int = 0,
@@ -103,6 +110,10 @@ class DDADNet(nn.Module):
                 f"refine={refine!r} needs the intra map, the spread of at least 2 members, and members is 1: "
                 "raise members to 2 or more, or set refine to none and use the inter and rec maps."
             )
+        if scores not in ("paper", "plus"):
+            raise ValueError(f"scores must be paper or plus, got {scores!r}.")
+        if members == 1 and scores != "paper":
+            raise ValueError("scores=plus needs the spread of at least 2 members, got 1: set scores to paper.")
         options: dict[str, Any] = {
             "in_channels": in_channels,
             "image_size": image_size,
@@ -139,11 +150,17 @@ class DDADNet(nn.Module):
             *names,
             *([] if z_map == "none" else [f"z_{z_map}"]),
         ]
-        if score is not None and score not in self.map_names:
-            raise ValueError(f"score must be one of {', '.join(self.map_names)}, got {score!r}.")
-        self.score = score or self.map_names[0]
+        self.scores = scores
+        self.plus = PlusScores(members * latent_size) if scores == "plus" else None
+        self.score_names: list[str] = [*self.map_names, *([] if self.plus is None else PLUS_NAMES)]
+        if score is not None and score not in self.score_names:
+            raise ValueError(f"score must be one of {', '.join(self.score_names)}, got {score!r}.")
+        self.score = score or (self.map_names[0] if self.plus is None else PLUS_NAMES[-1])
+        self.shown_map = self.score if self.score in self.map_names else "inter"
         self.protocol = ProtocolCheck(in_channels)
-        self.calibration = Calibration(len(self.map_names), calibration_images, calibration_volumes)
+        self.calibration = Calibration(
+            len(self.score_names), len(self.map_names), calibration_images, calibration_volumes
+        )
         if seed is not None:
             self._initialise(seed)
 
@@ -169,15 +186,23 @@ class DDADNet(nn.Module):
         return found
 
     def without_refinement(self) -> "DDADNet":
-        """Return a network of the same ensembles, whose weights it shares, that computes no maps but theirs.
+        """Return a network of the same ensembles, whose weights it shares, that computes nothing but their maps.
 
         It is for maps and scores; p-values and percentiles are those of the whole network.
         """
         other = copy.copy(self)
-        other._modules = {name: None if name == "asr" else module for name, module in self._modules.items()}
-        other.refine, other.z_map, other.z_channel = "none", "none", -1
+        left = ("asr", "plus")
+        other._modules = {name: None if name in left else module for name, module in self._modules.items()}
+        other.refine, other.z_map, other.z_channel, other.scores = "none", "none", -1, "paper"
         other.refine_channels = []
-        other.map_names, other.score = self.discrepancy_names, self.discrepancy_names[0]
+        other.map_names = other.score_names = self.discrepancy_names
+        other.score = other.shown_map = self.discrepancy_names[0]
+        return other
+
+    def scoring(self) -> "ScoringDDADNet":
+        """Return the same network, whose weights it shares, as one whose output has the image scores in it."""
+        other = ScoringDDADNet.__new__(ScoringDDADNet)
+        other.__dict__.update(self.__dict__)
         return other
 
     def discrepancy_maps(self, image: torch.Tensor) -> torch.Tensor:
@@ -189,18 +214,29 @@ class DDADNet(nn.Module):
         Returns:
             (B, M, H, W), at least 0: inter, intra (if defined) and rec, each averaged over the image's channels.
         """
-        ndm, udm = self.ndm(image).to(image.dtype), self.udm(image).to(image.dtype)  # out of autocast's half precision
-        if self.backbone == "AE-U":
-            ndm, log_variances = ndm.chunk(2, dim=2)
-            udm, _ = udm.chunk(2, dim=2)
-            variance = mean_variance(log_variances)
-        else:
-            variance = torch.ones_like(image)
-        deviation = variance.sqrt()
-        maps = [inter_map(udm, ndm) / deviation]
+        ndm, udm, deviation = self._reconstruct(image, self.udm.encode(image))
+        return self._compare(image, ndm, udm, deviation)
+
+    def _reconstruct(
+        self, image: torch.Tensor, codes: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+        """Reconstruct by the NDM, and by the UDM from its codes; with the deviation that AE-U predicts."""
+        ndm = self.ndm(image).to(image.dtype)  # out of autocast's half precision
+        udm = self.udm.reconstruct(codes).to(image.dtype)
+        if self.backbone != "AE-U":
+            return ndm, udm, None
+        ndm, log_variances = ndm.chunk(2, dim=2)
+        return ndm, udm.chunk(2, dim=2)[0], mean_variance(log_variances).sqrt()
+
+    def _compare(
+        self, image: torch.Tensor, ndm: torch.Tensor, udm: torch.Tensor, deviation: torch.Tensor | None
+    ) -> torch.Tensor:
+        maps = [inter_map(udm, ndm)]
         if self.members > 1:
-            maps.append(intra_map(ndm) / deviation)
-        maps.append(rec_map(image, ndm) / variance)
+            maps.append(intra_map(ndm))
+        maps.append(rec_map(image, ndm))
+        if deviation is not None:
+            maps = [values / (deviation.square() if i == len(maps) - 1 else deviation) for i, values in enumerate(maps)]
         return torch.stack(maps, dim=1).mean(dim=2)
 
     def refine_logits(self, maps: torch.Tensor) -> torch.Tensor:
@@ -219,7 +255,10 @@ class DDADNet(nn.Module):
             (B, M, H, W), one channel a name in :attr:`map_names`; refined maps lie in [0, 1], the others are at
             least 0; all are 0 where :meth:`field` is.
         """
-        maps = self.discrepancy_maps(image)
+        return self._refined(image, self.discrepancy_maps(image))
+
+    def _refined(self, image: torch.Tensor, maps: torch.Tensor) -> torch.Tensor:
+        """Add what is made of the (B, M, H, W) discrepancy maps, and blacken them outside the field."""
         parts = [maps]
         if self.asr is not None:
             parts = [self.refine_logits(maps).softmax(dim=1)[:, 1:], maps]
@@ -229,6 +268,53 @@ class DDADNet(nn.Module):
         field = self.field(image)
         return maps if field is None else maps * field
 
+    @torch.jit.export
+    def scored(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Compute all anomaly maps and image scores.
+
+        Args:
+            image: (B, C, H, W) float in [-1, 1], H = W = ``image_size``.
+
+        Returns:
+            maps: (B, M, H, W), as :meth:`forward` returns them.
+            scores: (B, S) in the order of :attr:`score_names`.
+        """
+        codes = self.udm.encode(image)
+        ndm, udm, deviation = self._reconstruct(image, codes)
+        discrepancies = self._compare(image, ndm, udm, deviation)
+        maps = self._refined(image, discrepancies)
+        scores = image_scores(maps, self.field(image))
+        if self.plus is not None:
+            features = self._plus_features(image, ndm, udm, deviation, codes, discrepancies)
+            scores = torch.cat([scores, self.plus(features)], dim=1)
+        return maps, scores
+
+    @torch.jit.export
+    def plus_features(self, image: torch.Tensor) -> torch.Tensor:
+        """Compute what the scores beyond the paper are made of; see :meth:`PlusScores.features`."""
+        codes = self.udm.encode(image)
+        ndm, udm, deviation = self._reconstruct(image, codes)
+        return self._plus_features(image, ndm, udm, deviation, codes, self._compare(image, ndm, udm, deviation))
+
+    def _plus_features(
+        self,
+        image: torch.Tensor,
+        ndm: torch.Tensor,
+        udm: torch.Tensor,
+        deviation: torch.Tensor | None,
+        codes: torch.Tensor,
+        discrepancies: torch.Tensor,
+    ) -> torch.Tensor:
+        assert self.plus is not None
+        field = self.field(image)
+        if field is None:
+            field = torch.ones_like(image[:, :1])
+        maps = torch.cat([discrepancies[:, -1:], discrepancies[:, :1], ssim_map(udm, ndm)], dim=1)
+        if deviation is not None:
+            image, ndm, udm = image / deviation, ndm / deviation, udm / deviation
+        latent = codes.to(image.dtype).transpose(0, 1).flatten(1)
+        return self.plus.features(image, udm, ndm, latent, maps, field)
+
     def field(self, image: torch.Tensor) -> torch.Tensor | None:
         """Return which pixels of (B, C, H, W) images count: (B, 1, H, W) of 0 and 1; None if all do."""
         if not self.masked:
@@ -237,18 +323,32 @@ class DDADNet(nn.Module):
 
     @torch.jit.export
     def image_scores(self, image: torch.Tensor) -> torch.Tensor:
-        """Score images: (B, C, H, W) in [-1, 1] -> (B, M), the maps' means in the order of :attr:`map_names`."""
-        return image_scores(self(image), self.field(image))
+        """Score images: (B, C, H, W) in [-1, 1] -> (B, S) in the order of :attr:`score_names`."""
+        return self.scored(image)[1]
 
     @torch.jit.export
     def p_values(self, scores: torch.Tensor) -> torch.Tensor:
-        """Compute p-values of (B, M) image scores: (B, M) in (0, 1]; see :func:`monai_ddad.calibration.p_values`."""
+        """Compute p-values of (B, S) image scores: (B, S) in (0, 1]; see :func:`monai_ddad.calibration.p_values`."""
         return self.calibration.images.p_values(scores)
 
     @torch.jit.export
     def percentiles(self, scores: torch.Tensor) -> torch.Tensor:
-        """Compute percentiles of (B, M) image scores among the calibration images: (B, M) in [0, 100]."""
+        """Compute percentiles of (B, S) image scores among the calibration images: (B, S) in [0, 100]."""
         return self.calibration.images.percentiles(scores)
+
+
+class ScoringDDADNet(DDADNet):
+    """A :class:`DDADNet` that returns image scores, too, for runtimes that call no method but the first, as TensorRT.
+
+    Example:
+        >>> network = DDADNet(image_size=32, width=2, hidden_size=8).eval().scoring()
+        >>> [tuple(output.shape) for output in network(torch.zeros(5, 1, 32, 32))]
+        [(5, 4, 32, 32), (5, 4)]
+    """
+
+    def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Compute all anomaly maps and image scores; see :meth:`DDADNet.scored`."""
+        return self.scored(image)
 
 
 class Decision(nn.Module):
@@ -275,10 +375,9 @@ class Decision(nn.Module):
 
         Returns:
             maps: (B, M, H, W).
-            scores: (B, M).
-            p_values: (B, M).
+            scores: (B, S).
+            p_values: (B, S).
             protocol: (B, 4), see :class:`monai_ddad.protocol.ProtocolCheck`.
         """
-        maps = self.network(image)
-        scores = image_scores(maps, self.network.field(image))
+        maps, scores = self.network.scored(image)
         return maps, scores, self.network.p_values(scores), self.network.protocol(image)

@@ -41,3 +41,17 @@ class Ensemble(nn.Module):
         for member in self.members:
             outputs.append(member(image))
         return torch.stack(outputs)
+
+    def encode(self, image: torch.Tensor) -> torch.Tensor:
+        """Encode with every member, an :class:`~monai_ddad.networks.AE`: (B, C, H, W) -> (K, B, latent_size)."""
+        codes: list[torch.Tensor] = []
+        for member in self.members:
+            codes.append(member.encode(image))  # type: ignore[operator]
+        return torch.stack(codes)
+
+    def reconstruct(self, codes: torch.Tensor) -> torch.Tensor:
+        """Turn what :meth:`encode` returned into what :meth:`forward` does: (K, B, latent_size) -> (K, B, C', H, W)."""
+        outputs: list[torch.Tensor] = []
+        for k, member in enumerate(self.members):
+            outputs.append(member.reconstruct(codes[k]))  # type: ignore[operator]
+        return torch.stack(outputs)

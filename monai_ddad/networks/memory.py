@@ -74,9 +74,9 @@ class MemAE(AE):
         self.entropy_weight = entropy_weight
         self.mem_rep = Memory(memory_slots, latent_size, shrink_threshold)
 
-    def forward(self, image: torch.Tensor) -> torch.Tensor:
-        """Reconstruct (B, C, H, W) images through the memory."""
-        code, _ = self.mem_rep(self.encode(image))
+    def reconstruct(self, latent: torch.Tensor) -> torch.Tensor:
+        """Turn (B, latent_size) codes into (B, C, H, W) images, through the memory."""
+        code, _ = self.mem_rep(latent)
         return self.decode(code)
 
     @torch.jit.unused

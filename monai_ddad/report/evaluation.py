@@ -65,6 +65,7 @@ def write_report(run: str | os.PathLike[str], output: str | os.PathLike[str] | N
         cards=cards,
         kinds={kind: title for kind, title in KINDS.items() if any(card.kind == kind for card in cards)},
         score=found.score,
+        map=found.metrics.get("map", found.score),
         slices=bool(slice_rows(found.table).any()),
         excluded=[table for table in (protocol_table(found), unreadable_table(found)) if table],
         records=records(found),

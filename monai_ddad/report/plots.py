@@ -186,7 +186,10 @@ def plot_calibration(p_values: np.ndarray, groups: int, alpha: float, title: str
 
 
 def _lines() -> Iterator[dict[str, Any]]:
-    return ({"color": colour, "linestyle": style} for colour, style in itertools.cycle(zip(LINES, STYLES)))
+    styles = itertools.chain.from_iterable(
+        STYLES[turn:] + STYLES[:turn] for turn in itertools.cycle(range(len(STYLES)))
+    )
+    return ({"color": colour, "linestyle": style} for colour, style in zip(itertools.cycle(LINES), styles))
 
 
 def _square(across: str, up: str) -> tuple[Figure, Axes]:

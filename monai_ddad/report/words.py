@@ -40,6 +40,15 @@ SCORE_NAMES = {
     "z_inter": "inter, in standard deviations from known normals",
     "z_intra": "intra, in standard deviations from known normals",
     "z_rec": "rec, in standard deviations from known normals",
+    "ratio": "how much worse the ensemble that learned known normals reconstructs than the other one, as a logarithm",
+    "f": "difference between the two ensembles relative to the disagreement within them, as a logarithm",
+    "ssim": "difference in structure between the mean reconstructions by the two ensembles",
+    "maha_rec": "how unusual rec is, and where, compared with known normals; needs no unlabelled images",
+    "maha_inter": "how unusual inter is, and where, compared with known normals",
+    "pu_latent": "towards the unlabelled images rather than the known normals, in the latent codes",
+    "pu_map": "towards the unlabelled images rather than the known normals, in inter",
+    "ddad_plus": "maha_rec and, as far as the unlabelled images differ from known normals, ratio and pu_latent, each "
+    "in standard deviations from known normals",
 }
 SPLIT_NAMES = {
     "all": "all images",

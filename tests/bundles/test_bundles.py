@@ -173,7 +173,7 @@ def test_evaluation_and_inference_prepare_images_as_the_training_did(trained):
     paths = [str(data / "images" / name) for name in tests["0"] + tests["1"]]
     run(bundle, ["inference"], output_dir=str(output), dataset_dir=paths)
     for row, again in zip(first, table(output / "eval/inference/scores.csv"), strict=True):
-        for name in DDADNet().map_names:
+        for name in DDADNet(scores="plus").score_names:
             assert math.isclose(float(row[name]), float(again[name]), rel_tol=1e-5)
     with Image.open(paths[0]) as image, Image.open(output / "eval/inference/overlays/000000.png") as overlay:
         assert overlay.width > image.width and overlay.height >= image.height

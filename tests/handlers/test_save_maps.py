@@ -17,7 +17,7 @@ from monai_ddad.handlers import SaveMaps
 from monai_ddad.transforms import AxialSlicesd, BrainSliced, PlainResized, ReadImaged
 
 READING = ReadImaged("image")
-NETWORK = SimpleNamespace(map_names=["inter", "rec"], calibration=Calibration(2))
+NETWORK = SimpleNamespace(map_names=["inter", "rec"], calibration=Calibration(2, 2))
 NETWORK.calibration.map_quantiles[1] = torch.linspace(0, 0.2, len(LEVELS))
 
 

@@ -11,6 +11,7 @@ into ``docs/scores.md``.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import sys
 from pathlib import Path
 
@@ -36,7 +37,8 @@ def read(bundle: Path, run: Path, data: Path) -> tuple[dict[str, np.ndarray], np
     Raises:
         ValueError: the run was evaluated on other images.
     """
-    table = read_run(run).table
+    evaluation = read_run(run)
+    table = evaluation.table
     settings = run_record(str(run / "models"))["settings"]
     items = load_datalist(data, settings["unlabeled_size"], settings["abnormal_rate"])
     predictor = Predictor(bundle, run / "models", torch.device("cpu"))
@@ -49,7 +51,8 @@ def read(bundle: Path, run: Path, data: Path) -> tuple[dict[str, np.ndarray], np
         )
     )
     labels = np.array([item["label"] for item in items["test"]])
-    if not np.array_equal(table.label, labels):
+    digest = hashlib.sha256(test.numpy().tobytes()).hexdigest()
+    if evaluation.metrics["images"]["sha256"] != digest or not np.array_equal(table.label, labels):
         raise ValueError(f"{run} was evaluated on other images than those of {data}.")
     alone = np.array([table.cell("near_copy", row) != "1" for row in range(len(table))])
     return table.scores | score_controls(known, pool, test, labels), labels, alone

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import importlib
 import itertools
 import json
@@ -15,8 +16,10 @@ from types import ModuleType
 import pytest
 import torch
 from monai.bundle import ConfigWorkflow
+from sklearn.metrics import roc_auc_score
 
 from monai_ddad.data.phantom import PhantomKind, write_phantom_dataset
+from monai_ddad.networks import DDADNet
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SMALL = {
@@ -43,13 +46,34 @@ def table(name: str, monkeypatch, capsys, *arguments: str) -> list[list[str]]:
 def trained(tmp_path_factory) -> Path:
     """Output folder of a run with 10 calibration images."""
     folder = tmp_path_factory.mktemp("run")
-    write_phantom_dataset(folder / "phantom", normal=30, unlabeled=10, test=6, side=32)
-    settings = SMALL | {"calibration_minimum": 10, "unlabeled_size": 10, "output_dir": str(folder)}
+    write_phantom_dataset(folder / "phantom", normal=30, unlabeled=24, test=6, side=32)
+    settings = SMALL | {"calibration_minimum": 10, "unlabeled_size": 24, "output_dir": str(folder)}
     config = str(REPOSITORY / "bundles/ddad_brain/configs/train.json")
     workflow = ConfigWorkflow(config, logging_file=False, dataset_dir=str(folder / "phantom"), **settings)
     workflow.initialize()
     workflow.run()
     return folder
+
+
+def test_scores_are_compared_with_each_other_and_with_controls(trained, monkeypatch, capsys):
+    run = ("--run", str(REPOSITORY / "bundles/ddad_brain"), str(trained), str(trained / "phantom"))
+    rows = table("compare.py", monkeypatch, capsys, *run, *run)
+    names = [row[0] for row in rows[2:]]
+    assert names[:3] == ["`inter`", "`intra`", "`rec`"] and "`ddad_plus`" in names and names[-1] == "pixel discriminant"
+    assert all(len(row) == 5 and row[1] == row[3] for row in rows[2:])
+    with (trained / "eval/scores.csv").open() as file:
+        found = list(csv.DictReader(file))
+    area = roc_auc_score([int(row["label"]) for row in found], [float(row["inter"]) for row in found])
+    assert rows[2][1].startswith(f"{area:.3f} [")
+
+
+def test_the_cost_of_scores_is_laid_out(monkeypatch, capsys):
+    rows = table("plus_cost.py", monkeypatch, capsys, "--images", "40", "--rounds", "1")
+    assert [row[0].split(",")[0] for row in rows[2:5]] == [
+        "scoring 40 images",
+        "training 50 epochs on 40 images",
+        "training 250 epochs on 40 images",
+    ]
 
 
 def test_new_phantoms_are_flagged_at_about_the_promised_rate(trained, monkeypatch, capsys):
@@ -66,7 +90,8 @@ def test_new_phantoms_are_flagged_at_about_the_promised_rate(trained, monkeypatc
 
 def test_realised_rates_are_laid_out_a_row_a_score(trained, monkeypatch, capsys):
     rows = table("realised_rates.py", monkeypatch, capsys, str(trained))
-    assert [row[2] for row in rows] == ["score", "`inter`", "`intra`", "`rec`", "by chance"]
+    names = DDADNet(refine="none", scores="plus").score_names
+    assert [row[2] for row in rows] == ["score", *(f"`{name}`" for name in names), "by chance"]
     assert all(row[1].startswith("all (6)") for row in rows[1:])
 
 

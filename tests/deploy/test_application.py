@@ -33,6 +33,7 @@ from monai_ddad.deploy.dicom_objects import PATIENT
 from monai_ddad.deploy.findings import Model
 from monai_ddad.deploy.operators import AnomalyOperator, DicomWriterOperator, PictureLoaderOperator
 from monai_ddad.deploy.studies import group_instances, read_folder
+from monai_ddad.networks import PLUS_NAMES
 from tests.deploy.conftest import ALL, film, picture, save
 from tests.small_models import BUNDLES
 from tests.transforms.encodings import dataset
@@ -141,13 +142,15 @@ def test_half_precision_is_near(films, trained):
         for precision in ("float32", "bfloat16")
     )
     assert full.scores != half.scores
-    assert all(half.scores[name] == pytest.approx(score, rel=0.05) for name, score in full.scores.items())
+    for name, score in full.scores.items():  # those beyond the paper may be near 0
+        near = 0.2 if name in PLUS_NAMES else 0
+        assert half.scores[name] == pytest.approx(score, rel=0.05, abs=near)
 
 
 def test_another_runtime_scores_the_same(films, run):
     first, second = (run("ddad_cxr", films, "--runtime", name).results["images"] for name in ("torch", "torchscript"))
     for one, other in zip(first, second, strict=True):
-        assert one["scores"] == pytest.approx(other["scores"], rel=1e-5)
+        assert one["scores"] == pytest.approx(other["scores"], rel=1e-5, abs=1e-5)
 
 
 def test_a_runtime_that_is_not_installed_ends_with_the_extra_to_install(films, run, monkeypatch):

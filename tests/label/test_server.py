@@ -80,14 +80,15 @@ def test_score_and_map_are_those_of_the_bundle(server, trained, kind):
     path = server.studies / (f"{image}.png" if kind == "picture" else "volume.nii.gz")
     (row,), folder = expected("ddad_brain", trained("ddad_brain"), [str(path)])
     found = server.infer(image).json()
-    assert found["score_name"] == "r_dual" and found["score"] == pytest.approx(float(row["r_dual"]), rel=1e-5)
+    assert (found["score_name"], found["map"]) == ("ddad_plus", "inter")
+    assert found["score"] == pytest.approx(float(row["ddad_plus"]), rel=1e-4, abs=1e-4)
     if kind == "picture":
         assert found["p_value"] == pytest.approx(float(row["p_value"]), rel=1e-5)
         assert found["flagged"] == bool(int(row["flagged"])) and found["out_of_protocol"] == row["out_of_protocol"]
-    for name in ("r_dual", "rec"):
+    for name in ("inter", "rec"):
         (server.studies.parent / "found.nii.gz").write_bytes(server.result(image, map=name))
         heat = nib.load(server.studies.parent / "found.nii.gz")
-        if name == "r_dual":
+        if name == "inter":
             saved = nib.load(next(folder.glob("maps/*.nii.gz")))
             np.testing.assert_allclose(heat.get_fdata(), saved.get_fdata(), rtol=1e-4, atol=1e-6)
             np.testing.assert_allclose(heat.affine, saved.affine)

@@ -78,8 +78,8 @@ def format_table(splits: dict[str, dict[str, Any]]) -> str:
         >>> figures = {"auroc": 0.9, "auroc_interval": [0.8, 1.0]}
         >>> figures |= {"average_precision": 0.7, "average_precision_interval": [0.6, 0.8]}
         >>> print(format_table({"all": {"normal": 5, "abnormal": 6, "scores": {"rec": figures}}}))
-        split                  images    score    AUROC                AP
-        all                    5 + 6     rec      .900 [.800, 1.000]   .700 [.600, .800]
+        split                  images    score      AUROC                AP
+        all                    5 + 6     rec        .900 [.800, 1.000]   .700 [.600, .800]
     """
     rows = [("split", "images", "score", "AUROC", "AP")]
     for split, figures in splits.items():
@@ -90,7 +90,7 @@ def format_table(splits: dict[str, dict[str, Any]]) -> str:
             rows.append(
                 (split.replace("_", " "), f"{figures['normal']} + {figures['abnormal']}", name, cells[0], cells[1])
             )
-    return "\n".join(f"{a:22} {b:9} {c:8} {d:20} {e}" for a, b, c, d, e in rows)
+    return "\n".join(f"{a:22} {b:9} {c:10} {d:20} {e}" for a, b, c, d, e in rows)
 
 
 def _short(value: float) -> str:

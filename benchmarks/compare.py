@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from controls import CONTROLS, score_controls
-from pages import format_table, publish
+from pages import add_runs, format_table, publish
 
 from monai_ddad.bundle import run_record
 from monai_ddad.checkpoints import CheckpointError
@@ -104,15 +104,7 @@ def lay_out(runs: list[tuple[Path, Path, Path]]) -> str:
 def main() -> None:
     """Print or write the tables of all data sets."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--run",
-        nargs=3,
-        type=Path,
-        action="append",
-        required=True,
-        metavar=("BUNDLE", "RUN", "DATA"),
-        help="folders of a bundle, of an evaluated run and of the data set; may be given several times",
-    )
+    add_runs(parser)
     parser.add_argument("--write", action="store_true", help="put the tables into docs/scores.md")
     options = parser.parse_args()
     by_bundle: dict[Path, list[tuple[Path, Path, Path]]] = {}

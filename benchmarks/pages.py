@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import datetime
 import sys
 from collections.abc import Sequence
@@ -11,9 +12,22 @@ import torch
 
 from monai_ddad.machine import available_cores
 
-__all__ = ["format_table", "machine", "publish"]
+__all__ = ["add_runs", "format_table", "machine", "publish"]
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
+
+
+def add_runs(parser: argparse.ArgumentParser) -> None:
+    """Add the option ``--run``, which names trained runs and what they were trained with."""
+    parser.add_argument(
+        "--run",
+        nargs=3,
+        type=Path,
+        action="append",
+        required=True,
+        metavar=("BUNDLE", "RUN", "DATA"),
+        help="folders of a bundle, of an evaluated run and of the data set; may be given several times",
+    )
 
 
 def machine(cores: int | None = None) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from pages import format_table, machine, publish
+from pages import add_runs, format_table, machine, publish
 
 from monai_ddad.checkpoints import CheckpointError
 from monai_ddad.data import DataError, load_datalist, normalise
@@ -65,15 +65,7 @@ def measure(bundle: Path, run: Path, data: Path) -> list[list[str]]:
 def main() -> None:
     """Print or write a table of all runs."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--run",
-        nargs=3,
-        type=Path,
-        action="append",
-        required=True,
-        metavar=("BUNDLE", "RUN", "DATA"),
-        help="folders of a bundle, of a trained run and of the data set; may be given several times",
-    )
+    add_runs(parser)
     parser.add_argument("--write", action="store_true", help="put the table into docs/performance.md")
     options = parser.parse_args()
     rows = []

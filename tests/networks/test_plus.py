@@ -147,9 +147,18 @@ def test_images_of_one_patient_teach_nothing_of_each_other():
     assert plus.weight > 0.6  # which is what groups prevent: the pool is of the same kind
 
 
-def test_the_device_of_the_features_does_not_matter():
+@pytest.mark.gpu
+def test_a_gpu_learns_and_scores_as_the_cpu_does_wherever_the_features_are():
+    expected, plus = PlusScores(latents=6), PlusScores(latents=6).cuda()
+    for scores in (expected, plus):
+        scores.fit(features_of(400, seed=0), features_of(300, seed=1, shift=0.2))
+    new = features_of(9, seed=2)
+    torch.testing.assert_close(plus(new.cuda()).cpu(), expected(new), atol=1e-4, rtol=1e-4)
+
+
+def test_features_are_moved_to_where_the_scores_are():
     plus = PlusScores(latents=6).to("meta")
-    with pytest.raises(NotImplementedError, match="meta"):  # it gets as far as reading a value
+    with pytest.raises(NotImplementedError, match="out of meta tensor"):  # a feature was moved there, and is read
         plus.fit(features_of(30, seed=0), features_of(30, seed=1))
 
 

@@ -170,3 +170,12 @@ def test_a_refined_score_that_falls_where_inter_rises_is_doubted():
     assert doubt_refinement(1 - 1e-7 * noisy, inter, True) == ""  # ties, up to rounding
     unrelated = sum(doubt_refinement(rng.normal(size=20), rng.normal(size=20), True) != "" for _ in range(500))
     assert unrelated <= 5
+
+
+def test_histograms_of_many_scores_stand_in_rows_of_four(table, tmp_path):
+    names = [f"score {number}" for number in range(12)]
+    many = {"label": table["label"]} | {name: table["rec"] + number for number, name in enumerate(names)}
+    plot_histograms(many, names, tmp_path / "many.png")
+    plot_histograms(many, names[:4], tmp_path / "four.png")
+    with Image.open(tmp_path / "many.png") as large, Image.open(tmp_path / "four.png") as small:
+        assert large.size == (small.width, 3 * small.height)

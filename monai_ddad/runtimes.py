@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from monai_ddad.networks import DDADNet, WinogradASRNet, fold
-from monai_ddad.networks.onednn import OneDNNLinear
+from monai_ddad.networks.cpu_layers import CPULayers
 from monai_ddad.onnx_models import ONNX_FILE, OnnxModel, providers, require
 from monai_ddad.placement import autocast, place, set_tf32
 
@@ -114,7 +114,7 @@ class Runtime(nn.Module):
         torch.get_num_threads()  # or the first products of a new thread use another number than was set, and round so
         with self._lock:
             network = self._up_to_date()
-        with torch.no_grad(), self.autocast(), OneDNNLinear():
+        with torch.no_grad(), self.autocast(), CPULayers():
             return call(network)
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from torch.func import functional_call, stack_module_state, vmap
 from monai_ddad.data.resident import normalise
 from monai_ddad.engines.graphed import GraphedStep
 from monai_ddad.networks import AE
-from monai_ddad.networks.onednn import OneDNNLinear
+from monai_ddad.networks.cpu_layers import CPULayers
 
 __all__ = ["FusedMembers", "MakeOptimizer", "Member"]
 
@@ -43,7 +43,7 @@ class Member:
         images = normalise(self.images[positions[0]])
         self.network.train()
         self.optimizer.zero_grad(set_to_none=True)
-        with self.autocast(), OneDNNLinear():
+        with self.autocast(), CPULayers():
             loss = self.network.training_loss(images)
         loss.backward()
         self.optimizer.step()

@@ -19,6 +19,7 @@ from monai_ddad.engines.resumable import ResumableTrainer, hyperparameters
 from monai_ddad.engines.shards import SHARDS, Shards, apply_sharded
 from monai_ddad.losses import focal_loss
 from monai_ddad.networks import DDADNet
+from monai_ddad.networks.cpu_layers import CPULayers
 from monai_ddad.placement import autocast, choose_precision, place
 from monai_ddad.seeding import derive_seed, epoch_order
 from monai_ddad.transforms.synthetic import RandBlendPatch
@@ -175,7 +176,7 @@ class RefineTrainer(ResumableTrainer):
         """Train on (B, M, H, W) maps and (B, H, W) masks; return the loss."""
         assert self.optimizer is not None and self.network.asr is not None
         self.optimizer.zero_grad(set_to_none=True)
-        with self.autocast():
+        with self.autocast(), CPULayers():
             logits = self.network.asr(maps)
         loss = focal_loss(logits.float(), masks)
         loss.backward()
@@ -186,7 +187,7 @@ class RefineTrainer(ResumableTrainer):
         """Return loss and gradients of the whole batch as one vector, having computed those of one part."""
         assert self.network.asr is not None
         maps, masks = self.maps.of_step(shard, row)
-        with self.autocast():
+        with self.autocast(), CPULayers():
             logits = apply_sharded(self.network.asr.model, maps, self.shards, shard)
         loss = focal_loss(logits.to(maps.dtype), masks) * (len(maps) / self._order.shape[1])
         gradients = torch.autograd.grad(loss, list(self.network.asr.parameters()))

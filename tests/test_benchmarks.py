@@ -67,6 +67,17 @@ def test_scores_are_compared_with_each_other_and_with_controls(trained, monkeypa
     assert rows[2][1].startswith(f"{area:.3f} [")
 
 
+@pytest.mark.slow
+def test_pools_of_all_rates_and_without_a_type_are_trained_once(tmp_path, monkeypatch, capsys):
+    write_phantom_dataset(tmp_path / "data", normal=24, unlabeled=8, test=4, side=32)
+    options = ["--bundle", str(REPOSITORY / "bundles/ddad_brain"), "--data", str(tmp_path / "data")]
+    options += ["--output", str(tmp_path / "out"), "--epochs", "1", "--experiments", "gamma", "--types", "(p)"]
+    for _ in range(2):
+        table("robustness.py", monkeypatch, capsys, *options)
+    found = json.loads((tmp_path / "out/data.json").read_text())
+    assert [variant["value"] for variant in found["variants"]] == [0.7, 1.0, 1.4]
+
+
 def test_the_cost_of_scores_is_laid_out(monkeypatch, capsys):
     rows = table("plus_cost.py", monkeypatch, capsys, "--images", "40", "--rounds", "1")
     assert [row[0].split(",")[0] for row in rows[2:5]] == [

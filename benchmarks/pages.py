@@ -12,7 +12,7 @@ import torch
 
 from monai_ddad.machine import available_cores
 
-__all__ = ["add_runs", "format_table", "machine", "publish"]
+__all__ = ["DOCS", "add_runs", "format_table", "machine", "publish"]
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 

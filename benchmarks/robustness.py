@@ -6,7 +6,8 @@ The data set is in the authors' layout, whose list says what the pool's images a
 rates of the pool from 0 to 1 at an equal size; sizes at an equal rate; a pool that differs from the known normals in
 its brightness (gamma); and, where ``--types`` finds the type of an abnormal image in its name, pools without one type,
 tested on each type. What is trained stays in the output folder and is not trained again. Draws ``<data>.png`` and
-writes ``<data>.json`` there; with ``--write`` to ``docs/robustness``.
+writes ``<data>.json`` there, with ``--write`` to ``docs/robustness``, and prints a table of the types, with ``--write``
+into ``docs/scores.md``.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
-from pages import DOCS, machine
+from pages import DOCS, format_table, machine, publish
 from PIL import Image
 
 from monai_ddad.checkpoints import atomic_file
@@ -37,6 +38,8 @@ RATES = (0.0, 0.05, 0.1, 0.25, 0.5, 0.75, 1.0)
 SIZES = (20, 60, 200)
 RATE = 0.5  # where the size is what varies, or the brightness
 GAMMAS = (0.7, 1.0, 1.4)
+ALONE = "without near copies"
+FAINT = 0.01  # a gain below it is not divided by
 SCORES = ("ddad_plus", "maha_rec", "ratio", "pu_latent", "inter")
 LABELS = {
     "rate": "abnormal rate of the pool",
@@ -142,11 +145,9 @@ def figures(folder: Path, test: Sequence[dict[str, Any]], types: str | None) -> 
     table = read_run(folder).table
     alone = np.array([table.cell("near_copy", row) != "1" for row in range(len(table))])
     kinds = np.array(["" if item["label"] == 0 or not types else kind_of(item["image"], types) for item in test])
-    splits = {"all": np.ones_like(alone), "without near copies": alone}
+    splits = {"all": np.ones_like(alone), ALONE: alone}
     splits |= {f"{kind}": (kinds == kind) | (table.label == 0) for kind in sorted(set(kinds)) if kind}
-    splits |= {
-        f"{kind}, without near copies": keep & alone for kind, keep in splits.items() if kind in set(kinds) - {""}
-    }
+    splits |= {f"{kind}, {ALONE}": keep & alone for kind, keep in splits.items() if kind in set(kinds) - {""}}
     return {
         split: {
             name: [
@@ -157,6 +158,23 @@ def figures(folder: Path, test: Sequence[dict[str, Any]], types: str | None) -> 
         }
         for split, keep in splits.items()
     }
+
+
+def lay_out(found: list[dict[str, Any]]) -> str:
+    """Return the table of the types: AUROC by the pool, and what is left of what abnormal images in it gain."""
+    pools = {point["value"]: point["figures"] for point in found if point["experiment"] == "without"}
+    (pure,) = (point["figures"] for point in found if point["experiment"] == "rate" and point["value"] == 0)
+    rows = []
+    for kind in [value for value in pools if value != "nothing"]:
+        for name in SCORES:
+            splits = (kind, f"{kind}, {ALONE}")
+            areas = np.array([[of[split][name][0] for split in splits] for of in (pure, pools[kind], pools["nothing"])])
+            gained = areas[1:] - areas[0]
+            left = [f"{some:.0%}" if full > FAINT else "-" for full, some in zip(gained[1], gained[0] / gained[1])]
+            cells = ["{:.3f} ({:.3f})".format(*area) for area in areas]
+            rows.append([kind, f"`{name}`", *cells, "{} ({})".format(*left)])
+    header = ["type tested", "score", "pool without abnormal images", "without that type", "with all", "gain left"]
+    return format_table(header, rows)
 
 
 def draw(found: list[dict[str, Any]], path: Path) -> None:
@@ -211,6 +229,8 @@ def main() -> None:
     write_json({**about, "variants": found}, target / f"{options.data.name}.json")
     if set(LABELS) <= set(options.experiments):
         draw(found, target / f"{options.data.name}.png")
+    if options.types and {"rate", "without"} <= set(options.experiments):
+        publish(lay_out(found), "scores.md", f"types {options.data.name}", options.write)
 
 
 if __name__ == "__main__":

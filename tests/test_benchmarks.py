@@ -67,15 +67,57 @@ def test_scores_are_compared_with_each_other_and_with_controls(trained, monkeypa
     assert rows[2][1].startswith(f"{area:.3f} [")
 
 
-@pytest.mark.slow
-def test_pools_of_all_rates_and_without_a_type_are_trained_once(tmp_path, monkeypatch, capsys):
-    write_phantom_dataset(tmp_path / "data", normal=24, unlabeled=8, test=4, side=32)
-    options = ["--bundle", str(REPOSITORY / "bundles/ddad_brain"), "--data", str(tmp_path / "data")]
-    options += ["--output", str(tmp_path / "out"), "--epochs", "1", "--experiments", "gamma", "--types", "(p)"]
-    for _ in range(2):
-        table("robustness.py", monkeypatch, capsys, *options)
-    found = json.loads((tmp_path / "out/data.json").read_text())
-    assert [variant["value"] for variant in found["variants"]] == [0.7, 1.0, 1.4]
+def test_settings_that_differ_name_the_rows(trained, monkeypatch, capsys):
+    header, _, *rows = table("settings.py", monkeypatch, capsys, "--runs", str(trained), str(trained))
+    assert [row[0] for row in rows] == ["", ""] and header[-1] == "`ddad_plus`"
+    assert rows[0] == rows[1] and rows[0][1] == ""  # without ASR-Net there is no r_dual
+
+
+@pytest.fixture
+def robustness(monkeypatch) -> ModuleType:
+    """The benchmark of pools."""
+    monkeypatch.syspath_prepend(str(REPOSITORY / "benchmarks"))
+    return importlib.import_module("robustness")
+
+
+def test_pools_have_the_rate_and_size_that_they_are_of(robustness):
+    normal, abnormal = [f"n{i}" for i in range(400)], [f"{kind}_{i}" for i in range(300) for kind in "ab"]
+    found = list(robustness.variants(normal, abnormal, "(a|b)_"))
+    pools = {variant.name: variant.pool for variant in found}
+    ill = {name: sum(path in set(abnormal) for path in pool) for name, pool in pools.items()}
+    assert [ill[f"rate_{rate}"] / len(pools[f"rate_{rate}"]) for rate in (0.0, 0.25, 1.0)] == [0, 0.25, 1]
+    assert {len(pools[f"rate_{rate}"]) for rate in robustness.RATES} == {400}
+    assert [len(pools[f"size_{size}"]) for size in (20, 800)] == [20, 800] and ill["size_800"] == 400
+    assert pools["gamma_0.7"] == pools["rate_0.5"] and "gamma_1.0" not in pools
+    assert not any(path.startswith("a") for path in pools["without_a"])
+    assert ill["without_a"] == ill["without_b"] == ill["without_nothing"] == 300
+
+
+def test_pools_of_another_brightness_are_trained_once(tmp_path, monkeypatch, capsys):
+    data = tmp_path / "data"
+    write_phantom_dataset(data, normal=12, unlabeled=8, test=4, side=32)
+    options = ["--bundle", str(REPOSITORY / "bundles/ddad_brain"), "--data", str(data), "--epochs", "1"]
+    options += ["--output", str(tmp_path / "out"), "--experiments", "gamma"]
+    table("robustness.py", monkeypatch, capsys, *options)
+    file = tmp_path / "out/data.json"
+    first = json.loads(file.read_text())["variants"]
+    assert [variant["value"] for variant in first] == [0.7, 1.0, 1.4]
+    monkeypatch.setattr(sys, "executable", "nothing")
+    table("robustness.py", monkeypatch, capsys, *options)
+    assert json.loads(file.read_text())["variants"] == first
+
+
+def test_what_is_left_of_a_gain_is_laid_out_by_type(robustness):
+    def point(experiment: str, value: object, areas: tuple[float, float]) -> dict[str, object]:
+        splits = {f"{kind}{end}": areas[kind == "b"] for kind in "ab" for end in ("", f", {robustness.ALONE}")}
+        figures = {split: {name: [area] * 3 for name in robustness.SCORES} for split, area in splits.items()}
+        return {"experiment": experiment, "value": value, "figures": figures}
+
+    pure, full = point("rate", 0.0, (0.5, 0.9)), point("without", "nothing", (0.9, 0.905))
+    text = robustness.lay_out([pure, full, point("without", "a", (0.7, 0.9)), point("without", "b", (0.9, 0.8))])
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines()[2:]]
+    assert rows[0] == ["a", "`ddad_plus`", "0.500 (0.500)", "0.700 (0.700)", "0.900 (0.900)", "50% (50%)"]
+    assert rows[-1][0] == "b" and rows[-1][3:] == ["0.800 (0.800)", "0.905 (0.905)", "- (-)"]
 
 
 def test_the_cost_of_scores_is_laid_out(monkeypatch, capsys):

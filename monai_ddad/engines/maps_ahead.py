@@ -16,7 +16,6 @@ from monai_ddad.transforms.synthetic import BlendBox, RandBlendPatch, blend_boxe
 __all__ = ["MapsAhead"]
 
 BATCH = {"cpu": 64, "cuda": 256}  # images that the frozen ensembles take at once
-FLOOR = 1e-6  # of a map's deviation
 KEPT = 2**30  # bytes of maps of unchanged images, at most
 
 
@@ -51,8 +50,6 @@ class MapsAhead:
             ensembles = self.network.without_refinement()
             ensembles.masked = False  # ASR-Net sees the maps as they are
             self._frozen = Runtime(ensembles, precision=self.precision)
-            if self.network.standardise:
-                self._learn_scale()
             self._plain = self._maps_of_plain_images()
 
     def end(self) -> None:
@@ -100,20 +97,7 @@ class MapsAhead:
         """Compute the (N, M, H, W) maps that ASR-Net sees."""
         assert self._frozen is not None
         found = [self._frozen(batch) for batch in images.split(BATCH[images.device.type])]
-        return self.network.refine_input(torch.cat(found))
-
-    def _learn_scale(self) -> None:
-        """Let the maps that ASR-Net sees have mean 0 and deviation 1 over the pixels of all images as they are."""
-        mean, deviation = self.network.refine_mean, self.network.refine_deviation
-        mean.zero_()
-        deviation.fill_(1)
-        moments = []
-        for batch in torch.arange(len(self.images)).split(BATCH[self.images.device.type]):
-            maps = self._maps(self._normal(batch)).double()
-            moments.append(torch.stack([maps, maps.square()]).mean(dim=(3, 4)).sum(dim=1))
-        first, second = torch.stack(moments).sum(dim=0) / len(self.images)
-        mean.copy_(first.view_as(mean))
-        deviation.copy_((second - first.square()).clamp(min=FLOOR**2).sqrt().view_as(deviation))
+        return torch.cat(found)[:, self.network.refine_channels]
 
     def _maps_of_plain_images(self) -> torch.Tensor | None:
         """Compute the maps of all images as they are; None where they would take too much memory."""

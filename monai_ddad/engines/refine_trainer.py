@@ -131,7 +131,6 @@ class RefineTrainer(ResumableTrainer):
             "ensembles": weights_digest(nn.ModuleList([self.network.ndm, self.network.udm])),
             "normal images": hashlib.sha256(self.images.cpu().numpy().tobytes()).hexdigest(),
             "refine": self.network.refine,
-            "standardise": self.network.standardise,
             "anomaly": {
                 "prob": self.anomaly.prob,
                 "centre_range": list(self.anomaly.centre_range),

@@ -116,7 +116,6 @@ class TrainingWorkflow:
                 **self.network.settings,
                 "refine": self.network.refine,
                 "masked": self.network.masked,
-                "standardise": self.network.standardise,
                 "z_map": self.network.z_map,
                 "scores": self.network.scores,
                 "score": self.network.score,

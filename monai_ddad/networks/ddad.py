@@ -35,8 +35,6 @@ class DDADNet(nn.Module):
         members: networks in each ensemble (K). With 1 the intra map is undefined and left out, and ``refine`` must be
             ``"none"``.
         refine: input of ASR-Net: ``"dual"`` (inter and intra), ``"intra"``, or ``"none"`` for no ASR-Net.
-        standardise: give ASR-Net each input map less its mean over the known normals, in standard deviations, instead
-            of the map as it is.
         in_channels: channels of the image, 1 for grey and 3 for RGB.
         image_size: side of the square image in pixels, a multiple of 16.
         latent_size: length of the latent code.
@@ -76,8 +74,6 @@ class DDADNet(nn.Module):
         (torch.Size([5, 4, 32, 32]), torch.Size([5, 4]))
     """
 
-    refine_mean: torch.Tensor
-    refine_deviation: torch.Tensor
     z_mean: torch.Tensor
     z_deviation: torch.Tensor
 
@@ -86,7 +82,6 @@ class DDADNet(nn.Module):
         backbone: Literal["AE", "AE-U", "MemAE"] = "AE",
         members: int = 3,
         refine: Literal["dual", "intra", "none"] = "dual",
-        standardise: bool = False,
         in_channels: int = 1,
         image_size: int = 64,
         latent_size: int = 16,
@@ -143,10 +138,6 @@ class DDADNet(nn.Module):
         self.image_size = image_size
         names = ["inter", "intra", "rec"] if members > 1 else ["inter", "rec"]
         self.refine_channels: list[int] = [names.index(name) for name in REFINE_INPUTS[refine]]
-        self.standardise = standardise and self.asr is not None
-        inputs = len(self.refine_channels) if self.standardise else 0
-        self.register_buffer("refine_mean", torch.zeros(inputs, 1, 1), persistent=self.standardise)
-        self.register_buffer("refine_deviation", torch.ones(inputs, 1, 1), persistent=self.standardise)
         if z_map != "none" and z_map not in names:
             raise ValueError(f"z_map must be none or one of {', '.join(names)}, got {z_map!r}.")
         self.z_channel = names.index(z_map) if z_map != "none" else -1
@@ -248,16 +239,11 @@ class DDADNet(nn.Module):
             maps = [values / (deviation.square() if i == len(maps) - 1 else deviation) for i, values in enumerate(maps)]
         return torch.stack(maps, dim=1).mean(dim=2)
 
-    def refine_input(self, maps: torch.Tensor) -> torch.Tensor:
-        """Choose ASR-Net's input from the (B, M, H, W) discrepancy maps: (B, M', H, W)."""
-        maps = maps[:, self.refine_channels]
-        return (maps - self.refine_mean) / self.refine_deviation if self.standardise else maps
-
     def refine_logits(self, maps: torch.Tensor) -> torch.Tensor:
         """Apply ASR-Net to the (B, M, H, W) discrepancy maps; return (B, 2, H, W) logits of (normal, anomalous)."""
         if self.asr is None:
             raise ValueError("this model has no ASR-Net (refine is none).")
-        return self.asr(self.refine_input(maps))
+        return self.asr(maps[:, self.refine_channels])
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """Compute all anomaly maps.

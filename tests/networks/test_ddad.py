@@ -64,17 +64,6 @@ def test_refined_map_is_the_softmax_of_asr_on_the_raw_maps(make_net, images, bac
     np.testing.assert_allclose(maps[:, 1], expected["inter"], rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("refine, inputs", [("dual", [0, 1]), ("intra", [1])])
-def test_standardised_maps_are_what_asr_sees(make_net, images, refine, inputs):
-    network = make_net(refine=refine, standardise=True)
-    mean, deviation = network.refine_mean, network.refine_deviation
-    maps = network.discrepancy_maps(images)
-    seen = [(maps[:, [i]] - mean[k]) / deviation[k] for k, i in enumerate(inputs)]
-    torch.testing.assert_close(network.refine_logits(maps), network.asr(torch.cat(seen, dim=1)))
-    added = set(network.state_dict()) - set(make_net(refine=refine).state_dict())
-    assert added == {"refine_mean", "refine_deviation"}
-
-
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_one_member_gives_finite_inter_and_rec_maps_alone(make_net, images, backbone):
     network = make_net(backbone, members=1, refine="none")
@@ -178,7 +167,7 @@ def test_a_members_initial_weights_do_not_depend_on_how_many_there_are(tiny):
 @pytest.mark.parametrize("refine, members", [("dual", 3), ("intra", 2), ("none", 1)])
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_torchscript_equals_eager(make_net, images, backbone, refine, members):
-    network = make_net(backbone, refine=refine, members=members, standardise=refine == "intra")
+    network = make_net(backbone, refine=refine, members=members)
     scripted = torch.jit.script(network)
     with torch.no_grad():
         torch.testing.assert_close(scripted(images), network(images), atol=1e-5, rtol=1e-5)
@@ -189,7 +178,7 @@ def test_torchscript_equals_eager(make_net, images, backbone, refine, members):
 def test_onnx_runtime_equals_eager(make_net, images, backbone, tmp_path):
     runtime = pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
-    network, file = make_net(backbone, members=2, standardise=True), tmp_path / "model.onnx"
+    network, file = make_net(backbone, members=2), tmp_path / "model.onnx"
     torch.onnx.export(
         network,
         (images[:2],),

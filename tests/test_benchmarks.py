@@ -73,6 +73,29 @@ def test_settings_that_differ_name_the_rows(trained, monkeypatch, capsys):
     assert rows[0] == rows[1] and rows[0][1] == ""  # without ASR-Net there is no r_dual
 
 
+def test_asr_net_is_trained_on_maps_as_they_are_and_standardised(trained, tmp_path, monkeypatch, capsys):
+    bundle, data = REPOSITORY / "bundles/ddad_brain", trained / "phantom"
+    settings = SMALL | {"refine": "dual", "refine_epochs": 1, "unlabeled_size": 24, "output_dir": str(tmp_path)}
+    config = str(bundle / "configs/train.json")
+    workflow = ConfigWorkflow(
+        config, logging_file=False, dataset_dir=str(data), phases=["ndm", "udm", "refine"], **settings
+    )
+    workflow.initialize()
+    workflow.run()
+    options = ("--run", str(bundle), str(tmp_path), str(data), "--epochs", "2")
+    header, _, *rows = table("refine_inputs.py", monkeypatch, capsys, *options)
+    assert header[2:] == ["1", "2"] and [row[1] for row in rows] == ["as they are", "standardised"]
+    assert all(0 <= float(cell) <= 1 for row in rows for cell in row[2:]) and rows[0][2:] != rows[1][2:]
+
+
+def test_standardised_maps_have_mean_0_and_deviation_1(monkeypatch):
+    monkeypatch.syspath_prepend(str(REPOSITORY / "benchmarks"))
+    maps = torch.rand(5, 2, 8, 8) * torch.tensor([3.0, 0.1]).view(2, 1, 1)
+    scale = importlib.import_module("refine_inputs").Standardise(maps.mean(dim=(0, 2, 3)), maps.std(dim=(0, 2, 3)))
+    torch.testing.assert_close(scale(maps).mean(dim=(0, 2, 3)), torch.zeros(2), atol=1e-5, rtol=0)
+    torch.testing.assert_close(scale(maps).std(dim=(0, 2, 3)), torch.ones(2))
+
+
 @pytest.fixture
 def robustness(monkeypatch) -> ModuleType:
     """The benchmark of pools."""

@@ -34,6 +34,9 @@ BATCH = 64
 class Standardise(nn.Module):
     """Subtract a mean from each channel and divide by a deviation; (C,) each."""
 
+    mean: torch.Tensor
+    deviation: torch.Tensor
+
     def __init__(self, mean: torch.Tensor, deviation: torch.Tensor) -> None:
         super().__init__()
         self.register_buffer("mean", mean.view(-1, 1, 1))

@@ -19,12 +19,20 @@ import numpy as np
 import torch
 from ignite.engine import Events
 from monai.bundle import ConfigWorkflow
-from pages import add_runs
+from pages import add_runs, format_table, publish
+from scipy.stats import spearmanr
 
+from monai_ddad.bundle import run_record
+from monai_ddad.checkpoints import load_file, save_file
 from monai_ddad.data import ResidentDataset, normalise
 from monai_ddad.engines import calibrate
+from monai_ddad.metrics import aucp, auroc, paired_bootstrap
+from monai_ddad.networks import PLUS_NAMES, UNFITTED_NAMES
 
-FILE = "epoch_choice.npz"
+FILE = "epoch_choice.pt"
+PARTS = ("normals", "pool", "trained_pool", "test")
+SCORES = ("inter", "intra", "rec", *UNFITTED_NAMES)  # that an epoch can be chosen by
+DECIDES = PLUS_NAMES[-1]
 
 
 class Observer:
@@ -40,16 +48,19 @@ class Observer:
             "test": content("validate#dataset"),
         }
         self.file = file
-        self.found: dict[str, Any] = {"labels": np.array(self.parts["test"].labels)}
+        self.scores: dict[int, dict[str, torch.Tensor]] = {}
 
     @torch.no_grad()
     def __call__(self, engine: Any) -> None:
+        """Score all parts by a copy of the network."""
         network = copy.deepcopy(engine.network)
         calibrate(network, self.training, self.calibration)
-        for name, part in self.parts.items():
-            scores = [network.image_scores(normalise(batch)) for batch in part.images.split(64)]
-            self.found[f"{engine.state.epoch}/{name}"] = torch.cat(scores).numpy()
-        np.savez(self.file, names=network.score_names, **self.found)
+        self.scores[engine.state.epoch] = {
+            name: torch.cat([network.image_scores(normalise(batch)) for batch in part.images.split(64)])
+            for name, part in self.parts.items()
+        }
+        labels = self.parts["test"].labels
+        save_file({"names": network.score_names, "labels": labels, "scores": self.scores}, self.file)
 
 
 def train(bundle: Path, output: Path, data: Path, settings: dict[str, Any], interval: int) -> None:
@@ -64,6 +75,61 @@ def train(bundle: Path, output: Path, data: Path, settings: dict[str, Any], inte
     workflow.run()
 
 
+class Course:
+    """What a run's epochs are worth by one score, with labels and without.
+
+    Attributes:
+        new, trained: (E,) AUCp with the unlabelled images that were set aside, and with those of the training.
+        auroc: (E,) of the test images.
+        test: (E, N) their scores.
+        chosen: index of the epoch with the highest AUCp, the first of equal ones.
+    """
+
+    def __init__(self, found: dict[str, Any], score: str) -> None:
+        column, labels = found["names"].index(score), np.array(found["labels"])
+        parts = {name: [scores[name][:, column].numpy() for scores in found["scores"].values()] for name in PARTS}
+        self.new = np.array([aucp(low, high) for low, high in zip(parts["normals"], parts["pool"])])
+        self.trained = np.array([aucp(low, high) for low, high in zip(parts["normals"], parts["trained_pool"])])
+        self.test = np.array(parts["test"])
+        self.auroc = np.array([float(auroc(scores, labels)) for scores in self.test])
+        self.chosen = int(self.new.argmax())
+
+
+def lay_out(bundle: Path, run: Path) -> str:
+    """Return the tables of a run: what each epoch is worth, and what would be chosen by which score."""
+    found = load_file(run / FILE)
+    settings, epochs, labels = run_record(str(run / "models"))["settings"], list(found["scores"]), found["labels"]
+    courses = {score: Course(found, score) for score in (*SCORES, DECIDES)}
+    decides, inter = courses[DECIDES], courses["inter"]
+    rows = [
+        [str(epoch), *(f"{values[i]:.3f}" for values in (inter.new, inter.trained, inter.auroc, decides.auroc))]
+        for i, epoch in enumerate(epochs)
+    ]
+    header = ["epoch", "AUCp of `inter`", "the same, pool trained on", "AUROC of `inter`", f"AUROC of `{DECIDES}`"]
+    choices = []
+    for score in SCORES:
+        course = courses[score]
+        figures = [f"{spearmanr(values, course.auroc).statistic:+.2f}" for values in (course.new, course.trained)]
+        gains = [gain(part, course.chosen, np.array(labels)) for part in (course, decides)]
+        choices.append([f"`{score}`", *figures, str(epochs[course.chosen]), *gains])
+    chosen = ["chosen by", "rank correlation", "the same, pool trained on", "epoch", "its AUROC by that score"]
+    sizes = [len(found["scores"][epochs[0]][name]) for name in PARTS]
+    about = (
+        f"`{bundle.name}`, preset `{settings['preset']}`, no ASR-Net, {settings['epochs']} epochs, seed "
+        f"{settings['seed']}; {sizes[0]} known normals and {sizes[1]} unlabelled images set aside, {sizes[2]} "
+        f"unlabelled images trained on, {sizes[3]} test images:"
+    )
+    tables = format_table(header, rows), format_table([*chosen, f"AUROC of `{DECIDES}` there"], choices)
+    return "\n".join([about, "", *tables])
+
+
+def gain(course: Course, chosen: int, labels: np.ndarray) -> str:
+    """Say what an epoch is worth, and by how much it is better than the last one."""
+    paired = paired_bootstrap(auroc, course.test[-1], course.test[chosen], labels)
+    low, high = paired.interval
+    return f"{course.auroc[chosen]:.3f}, {paired.difference:+.3f} [{low:+.3f}, {high:+.3f}]"
+
+
 def main() -> None:
     """Print or write the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -76,6 +142,8 @@ def main() -> None:
         if not (run / FILE).is_file():
             settings = {"epochs": options.epochs, "refine": "none", "selection_share": 0.1}
             train(bundle, run, data, settings, options.interval)
+    tables = [lay_out(bundle, run) for bundle, run, _ in options.run]
+    publish("\n".join(tables), "scores.md", "epoch choice", options.write)
 
 
 if __name__ == "__main__":

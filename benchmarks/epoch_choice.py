@@ -2,7 +2,7 @@
 
     python benchmarks/epoch_choice.py --run bundles/ddad_brain runs/brain data/brain_mri --epochs 50 --write
 
-Trains each run that is not trained yet, with images set aside for the choice, and takes down every few epochs for each
+Trains each run that is not trained yet, or not to the end, with images set aside for the choice, and takes down every few epochs for each
 score the AUCp (known normals against unlabelled images), once with the unlabelled images that were set aside and once
 with those that the UDM trains on, and the AUROC on the test images, which enters nothing but these tables. Prints
 Markdown tables; with ``--write`` they go into ``docs/scores.md``.
@@ -48,7 +48,7 @@ class Observer:
             "test": content("validate#dataset"),
         }
         self.file = file
-        self.scores: dict[int, dict[str, torch.Tensor]] = {}
+        self.scores: dict[int, dict[str, torch.Tensor]] = load_file(file)["scores"] if file.is_file() else {}
 
     @torch.no_grad()
     def __call__(self, engine: Any) -> None:
@@ -139,7 +139,7 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help="put the tables into docs/scores.md")
     options = parser.parse_args()
     for bundle, run, data in options.run:
-        if not (run / FILE).is_file():
+        if not (run / "models" / "run.json").is_file():
             settings = {"epochs": options.epochs, "refine": "none", "selection_share": 0.1}
             train(bundle, run, data, settings, options.interval)
     tables = [lay_out(bundle, run) for bundle, run, _ in options.run]

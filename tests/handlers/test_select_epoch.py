@@ -11,7 +11,7 @@ import torch
 from ignite.engine import Events
 from sklearn.metrics import roc_auc_score
 
-from monai_ddad.checkpoints import CheckpointError
+from monai_ddad.checkpoints import CheckpointError, load_file, save_file
 from monai_ddad.data import ResidentDataset, normalise
 from monai_ddad.engines import EnsembleTrainer
 from monai_ddad.handlers import ResumeCheckpoint, SelectEpoch
@@ -211,3 +211,15 @@ def test_a_score_that_is_unknown_or_not_trained_yet_is_refused(start, score, net
 def test_one_module_alone_is_refused(start, module):
     with pytest.raises(ValueError, match=f"this run trains {module} alone"):
         start(modules=[module])
+
+
+def test_a_checkpoint_of_before_epochs_were_chosen_goes_on(start, tmp_path):
+    path = tmp_path / "state.pt"
+    whole = start(epochs=3, train_handlers=[])
+    start(epochs=2, train_handlers=[ResumeCheckpoint(str(path))])
+    content = load_file(path)
+    del content["fingerprint"]["selection"], content["state"]["selected"]
+    save_file(content, path)
+    resumed = start(epochs=3, train_handlers=[ResumeCheckpoint(str(path))])
+    assert list(resumed.epochs) == [3]
+    assert all(torch.equal(value, resumed.network.state_dict()[name]) for name, value in whole.epochs[3].items())

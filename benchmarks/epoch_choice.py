@@ -2,10 +2,10 @@
 
     python benchmarks/epoch_choice.py --run bundles/ddad_brain runs/brain data/brain_mri --epochs 50 --write
 
-Trains each run that is not trained yet, or not to the end, with images set aside for the choice, and takes down every few epochs for each
-score the AUCp (known normals against unlabelled images), once with the unlabelled images that were set aside and once
-with those that the UDM trains on, and the AUROC on the test images, which enters nothing but these tables. Prints
-Markdown tables; with ``--write`` they go into ``docs/scores.md``.
+Trains each run that is not trained to the end, with images set aside for the choice, and takes down every few epochs
+for each score the AUCp (known normals against unlabelled images), once with the unlabelled images that were set aside
+and once with those that the UDM trains on, and the AUROC on the test images, which enters nothing but these tables.
+Prints Markdown tables; with ``--write`` they go into ``docs/scores.md``.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
-"""Known normals set aside for calibration."""
+"""Training images set aside, for calibration or for the choice of an epoch."""
 
 from __future__ import annotations
 
 import logging
+from typing import Literal
 
 import numpy as np
 from scipy.sparse import coo_array
@@ -16,20 +17,28 @@ logger = logging.getLogger(__name__)
 
 
 def hold_out(
-    dataset: ResidentDataset, share: float = 0.1, at_least: int = 30, seed: int = 0
+    dataset: ResidentDataset,
+    share: float = 0.1,
+    at_least: int = 30,
+    seed: int = 0,
+    label: Literal[0] | None = 0,
+    purpose: str = "calibration",
 ) -> tuple[ResidentDataset, ResidentDataset]:
-    """Set known normals aside that no network is to see, by which scores are calibrated.
+    """Set known normals, or unlabelled images, aside that no network is to see.
 
     What belongs together stays on one side: the slices of a volume, items of one ``"group"`` (a patient), and pictures
     of equal content. Groups are taken in a random order, whatever their size, until there are enough images, so that
-    the last may bring more than was asked for; but at most half of the known normals are set aside. Groups that
-    unlabelled images belong to, too, stay in training.
+    the last may bring more than was asked for; but at most half of the images of that label are set aside. Groups with
+    images of both labels stay in training.
 
     Args:
         dataset: known normal (label 0) and unlabelled (None) images.
-        share: part of the known normal items to set aside, in [0, 1); 0 sets none aside.
+        share: part of the items of that label to set aside, in [0, 1); 0 sets none aside.
         at_least: items to set aside where ``share`` is not 0.
         seed: seed of the choice.
+        label: 0 for known normals, None for unlabelled images.
+        purpose: what they are for, as named in messages and in the settings ``<purpose>_share`` and
+            ``<purpose>_minimum``.
 
     Returns:
         the images to train on, and those that are set aside.
@@ -47,31 +56,34 @@ def hold_out(
     """
     if not 0 <= share < 1 or at_least < 0:
         raise DataError(
-            f"calibration_share must be in [0, 1) and calibration_minimum at least 0, got {share} and {at_least}."
+            f"{purpose}_share must be in [0, 1) and {purpose}_minimum at least 0, got {share} and {at_least}."
         )
-    normals = len({position for position, label in zip(dataset.positions, dataset.labels) if label == 0})
-    wanted = max(at_least, round(share * normals)) if share else 0
-    if wanted > normals // 2:
-        wanted = normals // 2
-        if normals:
-            logger.warning(f"Only {wanted} of the {normals} known normals are set aside for calibration, half of them.")
+    if share == 0:
+        return dataset, dataset.subset([])
+    kind = "unlabelled images" if label is None else "known normals"
+    number = len({position for position, own in zip(dataset.positions, dataset.labels) if own == label})
+    wanted = max(at_least, round(share * number))
+    if wanted > number // 2:
+        wanted = number // 2
+        if number:
+            logger.warning(f"Only {wanted} of the {number} {kind} are set aside for {purpose}, half of them.")
     groups = find_groups(dataset)
-    mixed = {group for group, label in zip(groups, dataset.labels) if label != 0}
+    others = {group for group, own in zip(groups, dataset.labels) if own != label}
     members: dict[int, set[int]] = {}  # positions of the items of each group
     for group, position in zip(groups, dataset.positions):
-        if group not in mixed:
+        if group not in others:
             members.setdefault(group, set()).add(position)
     chosen: set[int] = set()
     held = 0
     for group in np.random.default_rng(seed).permutation(list(members)).tolist():
-        if held >= wanted or held + len(members[group]) > normals // 2:
+        if held >= wanted or held + len(members[group]) > number // 2:
             break
         chosen.add(group)
         held += len(members[group])
     if held < wanted:
         logger.warning(
-            f"{held} instead of {wanted} known normals are set aside for calibration: groups are kept together, "
-            "and those with unlabelled images stay in training."
+            f"{held} instead of {wanted} {kind} are set aside for {purpose}: groups are kept together, and those with "
+            "both known normals and unlabelled images stay in training."
         )
     sides: tuple[list[int], list[int]] = ([], [])
     for index, group in enumerate(groups):

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import ignite.distributed as idist
 import torch
 from monai.engines.utils import IterationEvents
 from monai.utils.enums import CommonKeys
@@ -52,6 +53,9 @@ class EnsembleTrainer(ResumableTrainer):
 
     Attributes:
         epochs: epochs done by each module.
+        selection: by what an epoch is chosen, where a :class:`~monai_ddad.handlers.SelectEpoch` is attached.
+        selected: ``"epoch"``, ``"value"`` and ``"weights"`` of the best epoch so far, which a run ends with; empty
+            where none is chosen.
 
     Raises:
         DataError: fewer than 2 known normal or 2 unlabelled images, or images of other channels than the network's.
@@ -123,6 +127,8 @@ class EnsembleTrainer(ResumableTrainer):
         self.units = make_units(self.entries, positions, trained, self.fused, make)
         side_by_side = self.num_workers if self._on_threads else len(self.units)
         self._turns = plan_turns([unit.steps for unit in self.units], side_by_side)
+        self.selection: dict[str, Any] | None = None
+        self.selected: dict[str, Any] = {}
         self._resumed: dict[str, dict[str, Any]] = {}  # optimizers of the modules that this run does not train
         super().__init__(device, max_epochs, max(1, len(self._turns)), train_handlers, train=bool(trained))
         self.epochs = dict.fromkeys(MODULES, 0)
@@ -138,6 +144,7 @@ class EnsembleTrainer(ResumableTrainer):
             "precision": self.precision,
             "optimizer": self._optimizer_settings,
             "training images": self.data_hash,
+            "selection": self.selection,
         }
 
     def _check(self, dataset: ResidentDataset) -> None:
@@ -168,7 +175,8 @@ class EnsembleTrainer(ResumableTrainer):
                 super().run()
         finally:
             torch.set_num_threads(threads)
-        self._share_weights()
+        self.share_weights()
+        self._take_selected()
         self.network.eval()
 
     def _start_thread(self) -> None:
@@ -200,20 +208,37 @@ class EnsembleTrainer(ResumableTrainer):
                     trained.wait()
         last = self.state.iteration % self.state.epoch_length == 0
         if last and self.gather_interval and self.state.epoch % self.gather_interval == 0:
-            self._share_weights()
+            self.share_weights()
         engine.fire_event(IterationEvents.MODEL_COMPLETED)
         losses = torch.cat(found) if found else torch.zeros(0)
         names = [entry.name for unit, _ in stepping for entry in unit.entries]
         mean = losses.mean() if found else torch.zeros(())
         return [{CommonKeys.LOSS: mean, "losses": dict(zip(names, losses))}]
 
-    def _share_weights(self) -> None:
+    def share_weights(self) -> None:
+        """Give all processes the weights as they are now; all have to call."""
         for entry in self.entries:
             broadcast(entry.network.state_dict().values(), entry.rank)
 
+    def copy_weights(self) -> dict[str, dict[str, torch.Tensor]]:
+        """Return the weights of all members as they are now, by member, in the CPU's memory."""
+        return {
+            entry.name: {name: value.to("cpu", copy=True) for name, value in entry.network.state_dict().items()}
+            for entry in self.entries
+        }
+
+    def _take_selected(self) -> None:
+        """Take the weights of the epoch that was chosen, if any, in all processes."""
+        if self.selection is None:
+            return
+        for entry in self.entries:
+            if self.selected and idist.get_rank() == 0:
+                entry.network.load_state_dict(self.selected["weights"][entry.name])
+            broadcast(entry.network.state_dict().values(), rank=0)
+
     def training_state(self) -> dict[str, Any]:
         """Return all that a later run needs to go on after this epoch; all processes have to call."""
-        self._share_weights()
+        self.share_weights()
         own = [(entry.name, state) for unit in self.units for entry, state in zip(unit.entries, unit.trained.states())]
         states = {**self._resumed, **dict(gather(own))}
         return {
@@ -221,12 +246,14 @@ class EnsembleTrainer(ResumableTrainer):
             "seconds": self.seconds,
             "weights": {entry.name: entry.network.state_dict() for entry in self.entries},
             "optimizers": {entry.name: states[entry.name] for entry in self.entries if entry.name in states},
+            "selected": self.selected,
         }
 
     def load_training_state(self, state: dict[str, Any]) -> None:
         """Go on from what :meth:`training_state` returned, with any number of processes."""
         self.epochs = dict(state["epochs"])
         self.seconds = state["seconds"]
+        self.selected = state.get("selected", {})  # which earlier versions did not have
         for entry in self.entries:
             entry.network.load_state_dict(state["weights"][entry.name])
         optimizers = state["optimizers"]

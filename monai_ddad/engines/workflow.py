@@ -127,6 +127,7 @@ class TrainingWorkflow:
             "preparation": self.preparation,
             "settings": self.settings,
             "epochs": {**self.ensembles.epochs, **self.refine.epochs},
+            "selection": self._selection(),
             "seconds": {
                 "ensembles": round(self.ensembles.seconds, 3),
                 "refine": round(self.refine.seconds, 3),
@@ -140,6 +141,13 @@ class TrainingWorkflow:
             "versions": {"monai_ddad": monai_ddad.__version__, "python": platform.python_version()}
             | {name: version(name) for name in packages},
         }
+
+    def _selection(self) -> dict[str, Any] | None:
+        """Return which epoch was chosen and by what; None where it is the last one."""
+        selection, selected = self.ensembles.selection, self.ensembles.selected
+        if selection is None or not selected:
+            return None
+        return selection | {"epoch": selected["epoch"], "aucp": selected["value"]}
 
 
 def _listed(unfinished: dict[str, str]) -> str:

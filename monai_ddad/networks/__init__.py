@@ -5,7 +5,7 @@ from monai_ddad.networks.ddad import BACKBONES, REFINE_INPUTS, DDADNet, Decision
 from monai_ddad.networks.ensemble import Ensemble
 from monai_ddad.networks.folding import fold
 from monai_ddad.networks.memory import MemAE, Memory
-from monai_ddad.networks.plus import PLUS_NAMES, PlusScores
+from monai_ddad.networks.plus import PLUS_NAMES, UNFITTED_NAMES, PlusScores
 from monai_ddad.networks.refine import ASRNet
 from monai_ddad.networks.winograd import WinogradASRNet
 
@@ -15,6 +15,7 @@ __all__ = [
     "BACKBONES",
     "PLUS_NAMES",
     "REFINE_INPUTS",
+    "UNFITTED_NAMES",
     "ASRNet",
     "DDADNet",
     "Decision",

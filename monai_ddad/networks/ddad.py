@@ -185,17 +185,22 @@ class DDADNet(nn.Module):
         self.loaded = True
         return found
 
-    def without_refinement(self) -> "DDADNet":
+    def without_refinement(self, keep_plus: bool = False) -> "DDADNet":
         """Return a network of the same ensembles, whose weights it shares, that computes nothing but their maps.
 
         It is for maps and scores; p-values and percentiles are those of the whole network.
+
+        Args:
+            keep_plus: with the scores beyond the paper, if the network has them.
         """
         other = copy.copy(self)
-        left = ("asr", "plus")
+        left = ("asr",) if keep_plus else ("asr", "plus")
         other._modules = {name: None if name in left else module for name, module in self._modules.items()}
-        other.refine, other.z_map, other.z_channel, other.scores = "none", "none", -1, "paper"
+        other.refine, other.z_map, other.z_channel = "none", "none", -1
+        other.scores = "paper" if other.plus is None else "plus"
         other.refine_channels = []
-        other.map_names = other.score_names = self.discrepancy_names
+        other.map_names = self.discrepancy_names
+        other.score_names = [*other.map_names, *([] if other.plus is None else PLUS_NAMES)]
         other.score = other.shown_map = self.discrepancy_names[0]
         return other
 

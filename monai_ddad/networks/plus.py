@@ -9,11 +9,12 @@ from torch import nn
 from monai_ddad.distributions import Discriminant, Reference
 from monai_ddad.scores import cell_logs, f_score, image_scores, ratio_score
 
-__all__ = ["MIN_GROUPS", "PLUS_NAMES", "PlusScores"]
+__all__ = ["MIN_GROUPS", "PLUS_NAMES", "UNFITTED_NAMES", "PlusScores"]
 
 logger = logging.getLogger(__name__)
 
 PLUS_NAMES = ("ratio", "f", "ssim", "maha_rec", "maha_inter", "pu_latent", "pu_map", "ddad_plus")
+UNFITTED_NAMES = PLUS_NAMES[:3]  # which :meth:`PlusScores.fit` does not change
 PARTS = 3  # of ddad_plus: maha_rec, ratio, pu_latent
 CELLS = 8  # along a side
 FOLDS = 5

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import re
 import shutil
 import socket
 from concurrent.futures import ThreadPoolExecutor
@@ -303,6 +304,33 @@ def test_phases_run_alone_give_the_same_model(trained, dataset_dir, small, tmp_p
     whole, parts = (load_file(folder / "models" / "model.pt") for folder in (trained, tmp_path))
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
     assert (tmp_path / "eval" / "metrics.json").is_file()
+
+
+def test_an_epoch_is_chosen_without_labels(dataset_dir, small, tmp_path, caplog):
+    settings = {"output_dir": str(tmp_path), "dataset_dir": str(dataset_dir)}
+    options = small | {"epochs": 4, "selection_share": 0.2, "selection_minimum": 4}
+    caplog.set_level("INFO", "monai_ddad.handlers.select_epoch")
+    run("train", **settings, **options)
+    record = json.loads((tmp_path / "models" / "run.json").read_text())
+    selection = record["selection"]
+    assert selection["score"] == "inter" and (selection["normal"], selection["unlabeled"]) == (4, 4)
+    assert (record["data"]["normal"], record["data"]["unlabeled"]) == (12, 6) and record["epochs"]["udm"] == 4
+    lines = [line for line in caplog.messages if "AUCp of inter" in line]
+    values = [float(re.search(r"inter (0?\.\d+|1\.\d+);", line)[1]) for line in lines]
+    assert selection["epoch"] == values.index(max(values)) + 1 and len(values) == 4
+    kept = load_file(tmp_path / "models" / "checkpoint_ensemble.pt")["state"]
+    model = load_file(tmp_path / "models" / "model.pt")
+    for member, weights in kept["selected"]["weights"].items():
+        module, number = re.fullmatch(r"(\w+)\[(\d)\]", member).groups()
+        assert all(torch.equal(model[f"{module}.members.{number}.{name}"], value) for name, value in weights.items())
+    figures = json.loads((tmp_path / "eval" / "metrics.json").read_text())
+    caplog.clear()
+    run(["train", "evaluate"], **settings)
+    assert json.loads((tmp_path / "eval" / "metrics.json").read_text())["splits"] == figures["splits"]
+    assert "not the training images of the model" not in caplog.text
+    run("train", **settings, **options)
+    again = load_file(tmp_path / "models" / "model.pt")
+    assert all(torch.equal(again[name], value) for name, value in model.items())
 
 
 def test_phases_on_unfinished_parts_are_refused(dataset_dir, small, tmp_path):

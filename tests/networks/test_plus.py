@@ -8,7 +8,7 @@ import torch
 
 from monai_ddad.data import normalise
 from monai_ddad.engines import calibrate
-from monai_ddad.networks import PLUS_NAMES, DDADNet, PlusScores, fold
+from monai_ddad.networks import PLUS_NAMES, UNFITTED_NAMES, DDADNet, PlusScores, fold
 from monai_ddad.runtimes import RUNTIMES, Runtime
 from monai_ddad.scores import f_score, image_scores, ratio_score, ssim_map
 
@@ -188,6 +188,27 @@ def test_a_score_without_a_map_shows_inter(make_net):
     assert make_net(scores="plus").score == "ddad_plus" and make_net().score == "r_dual"
     bare = make_net(scores="plus", score="ddad_plus").without_refinement()
     assert bare.score_names == bare.map_names == ["inter", "intra", "rec"] and bare.shown_map == "inter"
+
+
+def test_without_refinement_the_scores_beyond_the_paper_can_be_kept(make_net, images):
+    network = make_net(scores="plus", z_map="rec")
+    kept = network.without_refinement(keep_plus=True)
+    assert kept.score_names == ["inter", "intra", "rec", *PLUS_NAMES] and kept.map_names == kept.score_names[:3]
+    maps, scores = kept.scored(images)
+    expected = dict(zip(network.score_names, network.image_scores(images).T))
+    torch.testing.assert_close(scores, torch.stack([expected[name] for name in kept.score_names], dim=1))
+    assert maps.shape[1] == 3
+    assert make_net().without_refinement(keep_plus=True).score_names == ["inter", "intra", "rec"]
+
+
+def test_what_is_learned_changes_no_score_that_is_said_to_need_nothing(make_net, images):
+    network = make_net(scores="plus", refine="none")
+    before = dict(zip(network.score_names, network.image_scores(images).T))
+    sample = torch.randn(200, network.plus_features(images).shape[1])
+    network.plus.fit(sample[:100], sample[100:] + 1)
+    after = dict(zip(network.score_names, network.image_scores(images).T))
+    changed = [name for name in PLUS_NAMES if not torch.equal(before[name], after[name])]
+    assert changed == [name for name in PLUS_NAMES if name not in UNFITTED_NAMES]
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from monai_ddad.engines.calibrate import calibrate
 from monai_ddad.engines.ensemble_trainer import EnsembleTrainer
+from monai_ddad.engines.pu_trainer import PUTrainer
 from monai_ddad.engines.refine_trainer import RefineTrainer
 from monai_ddad.engines.resumable import ResumableTrainer
 from monai_ddad.engines.scoring import SCORES, score_batch
@@ -10,6 +11,7 @@ from monai_ddad.engines.workflow import TrainingWorkflow
 __all__ = [
     "SCORES",
     "EnsembleTrainer",
+    "PUTrainer",
     "RefineTrainer",
     "ResumableTrainer",
     "TrainingWorkflow",

@@ -1,4 +1,4 @@
-"""The whole training run: ensembles, refinement, calibration, model file, evaluation."""
+"""The whole training run: ensembles, refinement, classifiers, calibration, model file, evaluation."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from monai_ddad.checkpoints import save_file
 from monai_ddad.data.resident import ResidentDataset
 from monai_ddad.engines.calibrate import calibrate
 from monai_ddad.engines.ensemble_trainer import EnsembleTrainer
+from monai_ddad.engines.pu_trainer import PUTrainer
 from monai_ddad.engines.refine_trainer import RefineTrainer
 from monai_ddad.networks import DDADNet
 from monai_ddad.outputs import write_json
@@ -25,7 +26,7 @@ __all__ = ["PHASES", "TrainingWorkflow"]
 
 logger = logging.getLogger(__name__)
 
-PHASES = ("ndm", "udm", "refine", "evaluate")
+PHASES = ("ndm", "udm", "refine", "pu", "evaluate")
 
 
 class TrainingWorkflow:
@@ -38,12 +39,13 @@ class TrainingWorkflow:
         network: the model.
         ensembles: trainer of NDM and UDM; its ``trained`` says which of them this run trains.
         refine: trainer of ASR-Net.
+        pu: trainer of the classifiers between known normals and unlabelled images, if there are any.
         evaluator: evaluates the model at the end.
         dataset: the training images.
         calibration: known normals set aside, by which the scores are calibrated; may be empty.
         alpha: false-positive rate at which an image is flagged.
         models_dir: folder of the two files.
-        phases: any of ``"ndm"``, ``"udm"``, ``"refine"`` and ``"evaluate"``.
+        phases: any of ``"ndm"``, ``"udm"``, ``"refine"``, ``"pu"`` and ``"evaluate"``.
         settings: the run's settings, recorded in ``run.json``.
         preparation: how the images are prepared, recorded in ``run.json`` for inference.
 
@@ -57,6 +59,7 @@ class TrainingWorkflow:
         network: DDADNet,
         ensembles: EnsembleTrainer,
         refine: RefineTrainer,
+        pu: PUTrainer,
         evaluator: Evaluator,
         dataset: ResidentDataset,
         calibration: ResidentDataset,
@@ -74,6 +77,7 @@ class TrainingWorkflow:
         self.network = network
         self.ensembles = ensembles
         self.refine = refine
+        self.pu = pu
         self.evaluator = evaluator
         self.dataset = dataset
         self.calibration = calibration
@@ -93,9 +97,10 @@ class TrainingWorkflow:
             )
         if not self.ensembles.unfinished:
             self.refine.run()
+        self.pu.run()
         if idist.get_rank() > 0:
             return
-        unfinished = self.ensembles.unfinished | self.refine.unfinished
+        unfinished = self.ensembles.unfinished | self.refine.unfinished | self.pu.unfinished
         if unfinished:
             logger.warning(f"{_listed(unfinished)}: no model.pt is written and nothing is evaluated.")
             return
@@ -118,6 +123,7 @@ class TrainingWorkflow:
                 "masked": self.network.masked,
                 "z_map": self.network.z_map,
                 "scores": self.network.scores,
+                "pu_members": self.network.pu_members,
                 "score": self.network.score,
                 "calibration_images": len(self.network.calibration.images),
                 "calibration_volumes": len(self.network.calibration.volumes),
@@ -126,11 +132,12 @@ class TrainingWorkflow:
             },
             "preparation": self.preparation,
             "settings": self.settings,
-            "epochs": {**self.ensembles.epochs, **self.refine.epochs},
+            "epochs": {**self.ensembles.epochs, **self.refine.epochs, **self.pu.epochs},
             "selection": self._selection(),
             "seconds": {
                 "ensembles": round(self.ensembles.seconds, 3),
                 "refine": round(self.refine.seconds, 3),
+                **({"pu": round(self.pu.seconds, 3)} if self.network.pu is not None else {}),
             },
             "data": {
                 "normal": self.dataset.labels.count(0),

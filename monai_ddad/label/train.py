@@ -127,7 +127,7 @@ class AnomalyTrain(TrainTask):
             bundle_root=str(self.versions.bundle),
             dataset_dir=str(folder / "datalist.json"),
             output_dir=str(folder),
-            phases=["ndm", "udm", "refine"],
+            phases=["ndm", "udm", "refine", "pu"],
             **settings,
         )
         workflow.initialize()

@@ -6,6 +6,7 @@ from monai_ddad.networks.ensemble import Ensemble
 from monai_ddad.networks.folding import fold
 from monai_ddad.networks.memory import MemAE, Memory
 from monai_ddad.networks.plus import PLUS_NAMES, UNFITTED_NAMES, PlusScores
+from monai_ddad.networks.pu import PU_NAME, PUClassifier
 from monai_ddad.networks.refine import ASRNet
 from monai_ddad.networks.winograd import WinogradASRNet
 
@@ -14,6 +15,7 @@ __all__ = [
     "AEU",
     "BACKBONES",
     "PLUS_NAMES",
+    "PU_NAME",
     "REFINE_INPUTS",
     "UNFITTED_NAMES",
     "ASRNet",
@@ -22,6 +24,7 @@ __all__ = [
     "Ensemble",
     "MemAE",
     "Memory",
+    "PUClassifier",
     "PlusScores",
     "ScoringDDADNet",
     "WinogradASRNet",

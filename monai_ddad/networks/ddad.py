@@ -12,6 +12,7 @@ from monai_ddad.networks.autoencoder import AE, AEU
 from monai_ddad.networks.ensemble import Ensemble
 from monai_ddad.networks.memory import MemAE
 from monai_ddad.networks.plus import PLUS_NAMES, PlusScores
+from monai_ddad.networks.pu import PU_NAME, PUClassifier
 from monai_ddad.networks.refine import ASRNet
 from monai_ddad.protocol import ProtocolCheck
 from monai_ddad.scores import image_scores, inter_map, intra_map, mean_variance, rec_map, ssim_map, z_map
@@ -46,6 +47,7 @@ class DDADNet(nn.Module):
         z_map: ``"inter"``, ``"intra"`` or ``"rec"`` to add that map as a z-score of each pixel against the known
             normals, or ``"none"``.
         scores: ``"paper"``, the mean of each map, or ``"plus"`` for those of :class:`PlusScores`, too.
+        pu_members: classifiers between known normals and unlabelled images, whose mean logit is one more score.
         score: the one of ``score_names`` that decides on an image; None takes ``ddad_plus`` if there is one, else the
             first.
         calibration_images, calibration_volumes: how many of them the calibration holds.
@@ -55,14 +57,15 @@ class DDADNet(nn.Module):
     Attributes:
         map_names: names of the output channels: ``r_dual`` or ``r_intra`` first (if refined), then ``inter``,
             ``intra`` (if defined) and ``rec``, and ``z_<map>`` (if asked for).
-        score_names: names of the image scores: ``map_names``, whose means they are, then :data:`PLUS_NAMES` (if asked).
+        score_names: names of the image scores: ``map_names``, whose means they are, then :data:`PLUS_NAMES` (if asked),
+            then :data:`PU_NAME` (with ``pu_members``).
         score: name of the score that decides.
         shown_map: name of the map that shows where: the score's own, and ``"inter"`` of a score that has none.
         settings: what the ensembles were built with.
 
     Raises:
-        ValueError: an unknown backbone, refine input, z-map, set of scores or score, no members, or an ensemble of one
-            member that is refined or has scores beyond the paper.
+        ValueError: an unknown backbone, refine input, z-map, set of scores or score, no members, fewer than 0
+            ``pu_members``, or an ensemble of one member that is refined or has scores beyond the paper.
 
     Source: MedIA 2023, sections 3.2 to 3.4; method.md sections 2 to 4.
 
@@ -93,6 +96,7 @@ class DDADNet(nn.Module):
         masked: bool = False,
         z_map: Literal["none", "inter", "intra", "rec"] = "none",
         scores: Literal["paper", "plus"] = "paper",
+        pu_members: int = 0,
         score: str | None = None,
         calibration_images: int = 0,
         calibration_volumes: int = 0,
@@ -114,6 +118,8 @@ class DDADNet(nn.Module):
             raise ValueError(f"scores must be paper or plus, got {scores!r}.")
         if members == 1 and scores != "paper":
             raise ValueError("scores=plus needs the spread of at least 2 members, got 1: set scores to paper.")
+        if pu_members < 0:
+            raise ValueError(f"pu_members must be at least 0, got {pu_members}.")
         options: dict[str, Any] = {
             "in_channels": in_channels,
             "image_size": image_size,
@@ -152,7 +158,13 @@ class DDADNet(nn.Module):
         ]
         self.scores = scores
         self.plus = PlusScores(members * latent_size) if scores == "plus" else None
-        self.score_names: list[str] = [*self.map_names, *([] if self.plus is None else PLUS_NAMES)]
+        self.pu_members = pu_members
+        self.pu = Ensemble(PUClassifier(in_channels) for _ in range(pu_members)) if pu_members else None
+        self.score_names: list[str] = [
+            *self.map_names,
+            *([] if self.plus is None else PLUS_NAMES),
+            *([] if self.pu is None else [PU_NAME]),
+        ]
         if score is not None and score not in self.score_names:
             raise ValueError(f"score must be one of {', '.join(self.score_names)}, got {score!r}.")
         self.score = score or (self.map_names[0] if self.plus is None else PLUS_NAMES[-1])
@@ -170,6 +182,7 @@ class DDADNet(nn.Module):
             self.ndm.members,
             self.udm.members,
             [] if self.asr is None else [self.asr],
+            [] if self.pu is None else self.pu.members,
         ]
         with torch.random.fork_rng(devices=[]):
             for index, networks in enumerate(modules):
@@ -194,9 +207,9 @@ class DDADNet(nn.Module):
             keep_plus: with the scores beyond the paper, if the network has them.
         """
         other = copy.copy(self)
-        left = ("asr",) if keep_plus else ("asr", "plus")
+        left = ("asr", "pu") if keep_plus else ("asr", "pu", "plus")
         other._modules = {name: None if name in left else module for name, module in self._modules.items()}
-        other.refine, other.z_map, other.z_channel = "none", "none", -1
+        other.refine, other.z_map, other.z_channel, other.pu_members = "none", "none", -1, 0
         other.scores = "paper" if other.plus is None else "plus"
         other.refine_channels = []
         other.map_names = self.discrepancy_names
@@ -292,6 +305,8 @@ class DDADNet(nn.Module):
         if self.plus is not None:
             features = self._plus_features(image, ndm, udm, deviation, codes, discrepancies)
             scores = torch.cat([scores, self.plus(features)], dim=1)
+        if self.pu is not None:
+            scores = torch.cat([scores, self.pu(image).to(image.dtype).mean(dim=0)], dim=1)
         return maps, scores
 
     @torch.jit.export

@@ -1,5 +1,6 @@
 """MONAI transforms of DDAD."""
 
+from monai_ddad.transforms.alter import Alterations, RandAlter, alter
 from monai_ddad.transforms.brain_mri import AxialSlices, AxialSlicesd, BrainSlice, BrainSliced, slices_to_volume
 from monai_ddad.transforms.chest_xray import ChestFilm, ChestFilmd
 from monai_ddad.transforms.fundus import FundusField, FundusFieldd
@@ -8,6 +9,7 @@ from monai_ddad.transforms.resample import PlainResize, PlainResized
 from monai_ddad.transforms.synthetic import BlendBox, BlendPatch, RandBlendPatch
 
 __all__ = [
+    "Alterations",
     "AxialSlices",
     "AxialSlicesd",
     "BlendBox",
@@ -21,8 +23,10 @@ __all__ = [
     "ImageReadError",
     "PlainResize",
     "PlainResized",
+    "RandAlter",
     "RandBlendPatch",
     "ReadImage",
     "ReadImaged",
+    "alter",
     "slices_to_volume",
 ]

@@ -124,6 +124,34 @@ def test_metrics_are_those_of_the_score_table(trained):
     assert record["versions"]["torch"].startswith("2.")
 
 
+def test_classifiers_give_one_more_score_and_can_be_added_to_a_finished_run(trained, dataset_dir, small, tmp_path):
+    shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
+    settings = {"dataset_dir": str(dataset_dir), "output_dir": str(tmp_path)}
+    options = {"pu_members": 2, "pu_epochs": 2, "calibration_share": 0, "calibration_minimum": 0}
+    run("train", **settings, **small, **options)
+    before, record = (json.loads((folder / "models" / "run.json").read_text()) for folder in (trained, tmp_path))
+    assert record["network"]["score_names"] == [*NAMES, "pu_cnn"] and record["network"]["pu_members"] == 2
+    assert record["epochs"] == before["epochs"] | {"pu": 2} and record["seconds"]["pu"] > 0
+    assert record["seconds"]["ensembles"] == before["seconds"]["ensembles"]
+    tables = [read_table(tmp_path / "eval" / "scores.csv"), read_table(trained / "eval" / "scores.csv")]
+    assert tables[0]["pu_cnn"].std() > 0
+    for name in NAMES:
+        np.testing.assert_array_equal(tables[0][name], tables[1][name])
+    run(["train", "evaluate"], **settings)
+    np.testing.assert_array_equal(read_table(tmp_path / "eval" / "scores.csv")["pu_cnn"], tables[0]["pu_cnn"])
+    run("inference", output_dir=str(tmp_path), dataset_dir=str(dataset_dir / "images"), score="pu_cnn")
+    assert "pu_cnn" in read_table(tmp_path / "eval" / "inference" / "scores.csv")
+
+
+def test_a_phase_without_its_classifiers_leaves_no_model(dataset_dir, small, tmp_path, caplog):
+    settings = small | {"pu_members": 1, "dataset_dir": str(dataset_dir), "output_dir": str(tmp_path)}
+    run("train", **settings, phases=["ndm", "udm", "refine", "evaluate"])
+    assert "pu has 0 of 50 epochs: no model.pt is written" in caplog.text
+    assert not (tmp_path / "models" / "model.pt").exists()
+    run("train", **settings, phases=["pu"], pu_epochs=1)
+    assert (tmp_path / "models" / "model.pt").exists()
+
+
 def test_evaluation_alone_repeats_the_figures(trained, dataset_dir, tmp_path):
     shutil.copytree(trained / "models", tmp_path / "models", ignore=shutil.ignore_patterns("checkpoint*"))
     run(["train", "evaluate"], output_dir=str(tmp_path), dataset_dir=str(dataset_dir))

@@ -58,5 +58,16 @@ lint: .venv-test/installed
 	.venv-deploy/bin/$(PIP) --no-deps --editable .
 	touch $@
 
+# PyOD and anomalib, with which benchmarks/baselines.py compares. anomalib imports torchvision, which has no build for
+# PyTorch without CUDA: the .pth file lets Python import it all the same
+.venv-compare/installed: setup.py .ci/compare.txt tests/label/cpu_torchvision/sitecustomize.py
+	$(PYTHON) -m venv .venv-compare
+	.venv-compare/bin/$(PIP) --constraint .ci/compare.txt $(TORCH)
+	.venv-compare/bin/$(PIP) --no-deps --requirement .ci/compare.txt
+	.venv-compare/bin/$(PIP) --no-deps --editable .
+	cp tests/label/cpu_torchvision/sitecustomize.py "$$(echo .venv-compare/lib/python*/site-packages)/cpu_torchvision.py"
+	echo "import cpu_torchvision" >"$$(echo .venv-compare/lib/python*/site-packages)/cpu_torchvision.pth"
+	touch $@
+
 clean:
-	rm -rf .venv .venv-test .venv-label .venv-deploy build *.egg-info
+	rm -rf .venv .venv-test .venv-label .venv-deploy .venv-compare build *.egg-info

@@ -6,7 +6,7 @@ PIP = pip install --quiet --disable-pip-version-check
 WITHOUT_IGNORES = -o addopts="--import-mode=importlib --doctest-modules -ra --strict-markers"
 PIP_INSTALL = $(PIP) --constraint .ci/constraints.txt
 
-.PHONY: demo test test-label test-deploy lint clean
+.PHONY: demo test test-label test-deploy test-compare lint clean
 
 demo: .venv/installed
 	OMP_WAIT_POLICY=PASSIVE .venv/bin/python -W ignore -m monai.bundle run --config_file bundles/ddad_brain/train.json
@@ -24,6 +24,10 @@ test-label: .venv-label/installed
 test-deploy: .venv-deploy/installed
 	LD_LIBRARY_PATH="$$(echo $(CURDIR)/.venv-deploy/lib/python*/site-packages/nvidia/cu13/lib)$${LD_LIBRARY_PATH:+:$$LD_LIBRARY_PATH}" \
 	OMP_WAIT_POLICY=PASSIVE .venv-deploy/bin/python -m pytest $(WITHOUT_IGNORES) monai_ddad/deploy tests/deploy
+
+# of the benchmarks, those that compare with other libraries; not part of "make test"
+test-compare: .venv-compare/installed
+	OMP_WAIT_POLICY=PASSIVE .venv-compare/bin/python -m pytest $(WITHOUT_IGNORES) tests/test_benchmarks.py -k libraries
 
 lint: .venv-test/installed
 	.venv-test/bin/ruff check .

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import multiprocessing
-import os
 import re
 import time
 from collections.abc import Callable
@@ -56,7 +55,7 @@ class Method:
     """A method to compare with.
 
     Attributes:
-        fit: learns from images; found by its name in its module.
+        fit: learns from images; a function of a module, or a partial one, since it runs in another process.
         needs: module that it imports beyond those of this package; empty if none.
     """
 
@@ -128,7 +127,7 @@ def peak_memory() -> float | None:
 
     ``ru_maxrss`` would count what the process that started this one held.
     """
-    status = Path(f"/proc/{os.getpid()}/status")
+    status = Path("/proc/self/status")
     found = re.search(r"^VmHWM:\s+(\d+) kB$", status.read_text() if status.exists() else "", re.MULTILINE)
     return int(found[1]) / 1024 if found else None
 

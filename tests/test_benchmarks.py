@@ -7,6 +7,7 @@ import importlib
 import itertools
 import json
 import runpy
+import shutil
 import sys
 import time
 from collections.abc import Callable
@@ -23,7 +24,7 @@ from sklearn.metrics import roc_auc_score
 from sklearn.neighbors import NearestNeighbors
 
 from monai_ddad.checkpoints import save_file
-from monai_ddad.data import normalise
+from monai_ddad.data import load_datalist, normalise
 from monai_ddad.data.phantom import PhantomKind, write_phantom_dataset
 from monai_ddad.networks import DDADNet
 
@@ -87,11 +88,14 @@ def test_scores_are_compared_with_each_other_and_with_other_methods(trained, mon
 
 def test_methods_are_compared_on_a_data_set_without_a_run(tmp_path, monkeypatch, capsys):
     write_phantom_dataset(tmp_path / "phantom", normal=20, unlabeled=8, test=6, side=64)
+    items = load_datalist(tmp_path / "phantom")
+    shutil.copy(items["training"][0]["image"], items["test"][1]["image"])
     bundle = str(REPOSITORY / "bundles/ddad_brain")
     arguments = ("--data", bundle, str(tmp_path), str(tmp_path / "phantom"), "--methods", "fine detail", "--seed", "3")
     table("baselines.py", monkeypatch, capsys, *arguments)
     content = json.loads((tmp_path / "baselines.json").read_text())
     assert content["training"] == {"known": 20, "pool": 8} and content["settings"]["seed"] == 3
+    assert content["near_copy"][1] and not all(content["near_copy"])
     header, _, row, *_ = table("compare.py", monkeypatch, capsys, str(tmp_path))
     assert header == ["score", "seed 3, all", "seed 3, without near copies"]
     area = roc_auc_score(content["labels"], content["methods"]["fine detail"]["scores"])

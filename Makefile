@@ -27,7 +27,7 @@ test-deploy: .venv-deploy/installed
 
 # of the benchmarks, those that compare with other libraries; not part of "make test"
 test-compare: .venv-compare/installed
-	OMP_WAIT_POLICY=PASSIVE .venv-compare/bin/python -m pytest $(WITHOUT_IGNORES) tests/test_benchmarks.py -k libraries
+	OMP_WAIT_POLICY=PASSIVE .venv-compare/bin/python -m pytest $(WITHOUT_IGNORES) tests/test_benchmarks.py -k library
 
 lint: .venv-test/installed
 	.venv-test/bin/ruff check .

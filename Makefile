@@ -6,7 +6,7 @@ PIP = pip install --quiet --disable-pip-version-check
 WITHOUT_IGNORES = -o addopts="--import-mode=importlib --doctest-modules -ra --strict-markers"
 PIP_INSTALL = $(PIP) --constraint .ci/constraints.txt
 
-.PHONY: demo test test-label test-deploy lint clean
+.PHONY: demo test test-label test-deploy test-compare lint clean
 
 demo: .venv/installed
 	OMP_WAIT_POLICY=PASSIVE .venv/bin/python -W ignore -m monai.bundle run --config_file bundles/ddad_brain/train.json
@@ -24,6 +24,10 @@ test-label: .venv-label/installed
 test-deploy: .venv-deploy/installed
 	LD_LIBRARY_PATH="$$(echo $(CURDIR)/.venv-deploy/lib/python*/site-packages/nvidia/cu13/lib)$${LD_LIBRARY_PATH:+:$$LD_LIBRARY_PATH}" \
 	OMP_WAIT_POLICY=PASSIVE .venv-deploy/bin/python -m pytest $(WITHOUT_IGNORES) monai_ddad/deploy tests/deploy
+
+# of the benchmarks, those that compare with other libraries; not part of "make test"
+test-compare: .venv-compare/installed
+	OMP_WAIT_POLICY=PASSIVE .venv-compare/bin/python -m pytest $(WITHOUT_IGNORES) tests/test_benchmarks.py -k library
 
 lint: .venv-test/installed
 	.venv-test/bin/ruff check .
@@ -58,5 +62,16 @@ lint: .venv-test/installed
 	.venv-deploy/bin/$(PIP) --no-deps --editable .
 	touch $@
 
+# PyOD and anomalib, with which benchmarks/baselines.py compares. anomalib imports torchvision, which has no build for
+# PyTorch without CUDA: the .pth file lets Python import it all the same
+.venv-compare/installed: setup.py .ci/compare.txt tests/label/cpu_torchvision/sitecustomize.py
+	$(PYTHON) -m venv .venv-compare
+	.venv-compare/bin/$(PIP) --constraint .ci/compare.txt $(TORCH)
+	.venv-compare/bin/$(PIP) --no-deps --requirement .ci/compare.txt
+	.venv-compare/bin/$(PIP) --no-deps --editable .
+	cp tests/label/cpu_torchvision/sitecustomize.py "$$(echo .venv-compare/lib/python*/site-packages)/cpu_torchvision.py"
+	echo "import cpu_torchvision" >"$$(echo .venv-compare/lib/python*/site-packages)/cpu_torchvision.pth"
+	touch $@
+
 clean:
-	rm -rf .venv .venv-test .venv-label .venv-deploy build *.egg-info
+	rm -rf .venv .venv-test .venv-label .venv-deploy .venv-compare build *.egg-info

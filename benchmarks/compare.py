@@ -1,120 +1,158 @@
-"""Compare the scores of DDAD (dual-distribution discrepancy) with each other and with simple controls.
+"""Compare the scores of DDAD (dual-distribution discrepancy) with each other, with controls and with other methods.
 
-    python benchmarks/compare.py --run bundles/ddad_brain runs/brain data/brain_mri --write
+    python benchmarks/compare.py runs/brain runs/brain_1 --write
 
-Runs are evaluated ones; several of one data set, such as with two seeds, are laid out side by side. Prints a Markdown
-table for each data set: AUROC with 95 % bootstrap intervals on all test images and on those without near copies in the
-training, and by how much ``ddad_plus`` is better with the p-value of a paired bootstrap test; with ``--write`` they go
-into ``docs/scores.md``.
+Takes folders of runs in which ``baselines.py`` has left its results; several of one data set, such as with two seeds,
+are laid out side by side. Prints a Markdown table for each data set: AUROC with 95 % bootstrap intervals on all test
+images and on those without near copies in the training, and by how much ``ddad_plus`` is better with the p-value of a
+paired bootstrap test; and one of what the methods cost. With ``--write`` they go into ``docs/scores.md``. A folder
+without an evaluated model has the other methods alone.
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
+import json
+import statistics
 import sys
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import torch
-from controls import CONTROLS, score_controls
-from pages import add_runs, format_table, publish
+from pages import format_table, publish
 
 from monai_ddad.bundle import run_record
 from monai_ddad.checkpoints import CheckpointError
-from monai_ddad.data import DataError, load_datalist
-from monai_ddad.inference import Predictor
+from monai_ddad.data import DataError
 from monai_ddad.metrics import auroc, bootstrap_interval, paired_bootstrap
 from monai_ddad.report.read import read_run
 
 OURS = "ddad_plus"
+MODEL = "DDAD"  # the trained model among the methods
 RESAMPLES = 1000
 
 
-def read(bundle: Path, run: Path, data: Path) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
-    """Return (N,) scores by name, labels, and which test images have no near copy in the training.
+@dataclass(frozen=True)
+class Results:
+    """What is known of one run.
+
+    Attributes:
+        baselines: content of ``baselines.json``.
+        scores: (N,) by name, those of DDAD in backticks and first.
+        labels: (N,) of the test images.
+        alone: (N,) bool, test images without near copies.
+        training_s: of DDAD's ensembles, by the clock; None without a model.
+        preset: of the training; None without a model.
+    """
+
+    baselines: dict[str, Any]
+    scores: dict[str, np.ndarray]
+    labels: np.ndarray
+    alone: np.ndarray
+    training_s: float | None
+    preset: str | None
+
+
+def read(run: Path) -> Results:
+    """Read the scores of a run and of the other methods.
 
     Raises:
-        ValueError: the run was evaluated on other images.
+        ValueError: the two are of different images.
+        DataError: a file is missing.
     """
-    evaluation = read_run(run)
-    table = evaluation.table
-    settings = run_record(str(run / "models"))["settings"]
-    items = load_datalist(data, settings["unlabeled_size"], settings["abnormal_rate"])
-    predictor = Predictor(bundle, run / "models", torch.device("cpu"))
-    known, pool, test = (
-        predictor.read([item["image"] for item in part]).images
-        for part in (
-            [item for item in items["training"] if item["label"] == 0],
-            [item for item in items["training"] if item["label"] is None],
-            items["test"],
-        )
-    )
-    labels = np.array([item["label"] for item in items["test"]])
-    digest = hashlib.sha256(test.numpy().tobytes()).hexdigest()
-    if evaluation.metrics["images"]["sha256"] != digest or not np.array_equal(table.label, labels):
-        raise ValueError(f"{run} was evaluated on other images than those of {data}.")
-    alone = np.array([table.cell("near_copy", row) != "1" for row in range(len(table))])
-    return table.scores | score_controls(known, pool, test, labels), labels, alone
+    file = run / "baselines.json"
+    if not file.is_file():
+        raise DataError(f"{run} has no baselines.json: run benchmarks/baselines.py on it first.")
+    baselines = json.loads(file.read_text(encoding="utf-8"))
+    labels = np.array(baselines["labels"])
+    others = {name: np.array(found["scores"]) for name, found in baselines["methods"].items() if name != MODEL}
+    if "brightness" in others and auroc(others["brightness"], labels) < 0.5:
+        others["brightness"] = -others["brightness"]
+    own: dict[str, np.ndarray] = {}
+    training_s, preset = None, None
+    if MODEL in baselines["methods"]:
+        evaluation, record = read_run(run), run_record(str(run / "models"))
+        if evaluation.metrics["images"]["sha256"] != baselines["images"]:
+            raise ValueError(f"{run} was evaluated after the other methods, on other images: run baselines.py again.")
+        own = {f"`{name}`": values for name, values in evaluation.table.scores.items()}
+        training_s, preset = record["seconds"]["ensembles"], record["settings"]["preset"]
+    return Results(baselines, own | others, labels, ~np.array(baselines["near_copy"]), training_s, preset)
 
 
-def cells(scores: dict[str, np.ndarray], labels: np.ndarray, alone: np.ndarray) -> dict[str, list[str]]:
+def cells(results: Results) -> dict[str, list[str]]:
     """Return the cells of a run, by score."""
     found: dict[str, list[str]] = {}
-    for name, values in scores.items():
+    ours = results.scores.get(f"`{OURS}`")
+    for name, values in results.scores.items():
         row = []
-        for keep in (np.ones_like(alone), alone):
-            some, kept = values[keep], labels[keep]
-            low, high = bootstrap_interval(auroc, some, kept, RESAMPLES)
-            row.append(f"{auroc(some, kept):.3f} [{low:.3f}, {high:.3f}]")
-            if name != OURS:
-                paired = paired_bootstrap(auroc, some, scores[OURS][keep], kept, RESAMPLES)
+        for keep in (np.ones_like(results.alone), results.alone):
+            some, labels = values[keep], results.labels[keep]
+            low, high = bootstrap_interval(auroc, some, labels, RESAMPLES)
+            row.append(f"{auroc(some, labels):.3f} [{low:.3f}, {high:.3f}]")
+            if ours is not None and values is not ours:
+                paired = paired_bootstrap(auroc, some, ours[keep], labels, RESAMPLES)
                 row[-1] += f", {paired.difference:+.3f} (p {paired.p_value:.3f})"
         found[name] = row
     return found
 
 
-def lay_out(runs: list[tuple[Path, Path, Path]]) -> str:
+def lay_out(runs: list[Results]) -> str:
     """Return the table of the runs of one data set."""
-    columns: list[dict[str, list[str]]] = []
-    header = ["score"]
-    counts = ""
-    for bundle, run, data in runs:
-        scores, labels, alone = read(bundle, run, data)
-        columns.append(cells(scores, labels, alone))
-        settings = run_record(str(run / "models"))["settings"]
-        header += [f"seed {settings['seed']}, all", f"seed {settings['seed']}, without near copies"]
-        kept = labels[alone]
-        counts = (
-            f"`{bundle.name}`, {(labels == 0).sum()} normal and {(labels == 1).sum()} abnormal test images, "
-            f"{(kept == 0).sum()} and {(kept == 1).sum()} without near copies; {settings['epochs']} epochs, preset "
-            f"`{settings['preset']}`"
-        )
+    columns = [cells(results) for results in runs]
+    seeds = [results.baselines["settings"]["seed"] for results in runs]
+    header = ["score", *(f"seed {seed}, {part}" for seed in seeds for part in ("all", "without near copies"))]
     names = list(dict.fromkeys(name for column in columns for name in column))
-    rows = [
-        [
-            name if name in CONTROLS else f"`{name}`",
-            *(cell for column in columns for cell in column.get(name, ["", ""])),
-        ]
-        for name in names
-    ]
-    return f"{counts}:\n\n{format_table(header, rows)}"
+    rows = [[name, *(cell for column in columns for cell in column.get(name, ["", ""]))] for name in names]
+    last = runs[-1]
+    kept = last.labels[last.alone]
+    about = (
+        f"`{last.baselines['bundle']}`, {(last.labels == 0).sum()} normal and {(last.labels == 1).sum()} abnormal test "
+        f"images, {(kept == 0).sum()} and {(kept == 1).sum()} without near copies; "
+        f"{last.baselines['settings']['epochs']} epochs" + (f", preset `{last.preset}`" if last.preset else "")
+    )
+    return f"{about}:\n\n{format_table(header, rows)}"
+
+
+def costs(sets: list[list[Results]]) -> str:
+    """Return the table of time and memory, means over the runs of each data set."""
+    names = list(dict.fromkeys(name for runs in sets for results in runs for name in results.baselines["methods"]))
+    rows = [[name, *(_cost(name, runs) for runs in sets)] for name in names]
+    machines = {results.baselines["machine"] for runs in sets for results in runs}
+    return f"{format_table(['method', *_titles(sets)], rows)}\n{'; '.join(sorted(machines))}.\n"
+
+
+def _titles(sets: list[list[Results]]) -> list[str]:
+    return [f"`{runs[0].baselines['bundle']}`" for runs in sets]
+
+
+def _cost(name: str, runs: list[Results]) -> str:
+    """Return a cell: seconds of training, milliseconds an image, MiB."""
+    found = [results.baselines["methods"][name] for results in runs if name in results.baselines["methods"]]
+    if not found:
+        return ""
+    times = [results.training_s for results in runs if results.training_s is not None] if name == MODEL else []
+    training = statistics.fmean(times or [entry["training_s"] for entry in found])
+    cell = f"{training:.{0 if training >= 10 else 1}f} s, {statistics.fmean(e['image_ms'] for e in found):.2f} ms"
+    marks = [entry["peak_mib"] for entry in found if entry["peak_mib"] is not None]
+    return f"{cell}, {statistics.fmean(marks):.0f} MiB" if marks else cell
 
 
 def main() -> None:
     """Print or write the tables of all data sets."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_runs(parser)
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder of a run, with baselines.json")
     parser.add_argument("--write", action="store_true", help="put the tables into docs/scores.md")
     options = parser.parse_args()
-    by_bundle: dict[Path, list[tuple[Path, Path, Path]]] = {}
-    for bundle, run, data in options.run:
-        by_bundle.setdefault(bundle, []).append((bundle, run, data))
+    by_images: dict[str, list[Results]] = {}
     try:
-        tables = [lay_out(runs) for runs in by_bundle.values()]
+        for results in map(read, options.runs):
+            by_images.setdefault(results.baselines["images"], []).append(results)
+        tables = "\n".join(map(lay_out, by_images.values()))
     except (CheckpointError, DataError, ValueError) as error:
         sys.exit(f"{parser.prog}: {error}")
-    publish("\n".join(tables), "scores.md", "compare", options.write)
+    publish(tables, "scores.md", "compare", options.write)
+    publish(costs(list(by_images.values())), "scores.md", "methods", options.write)
 
 
 if __name__ == "__main__":

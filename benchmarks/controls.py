@@ -6,19 +6,17 @@ little.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import torch
+from measured import Method, Score, Settings
 from sklearn.decomposition import PCA
 from sklearn.neighbors import NearestNeighbors
 from torch.nn import functional as F
 
 from monai_ddad.data import normalise
 from monai_ddad.distributions import Discriminant, Reference
-from monai_ddad.metrics import auroc
 
-__all__ = ["CONTROLS", "score_controls"]
+__all__ = ["CONTROLS"]
 
 BINS = 16  # of a histogram
 COMPONENTS = 16  # of a PCA, as many as a latent code has numbers
@@ -27,93 +25,89 @@ CELLS = 8  # along a side
 FAINT = 1e-5
 
 
-def brightness(known: torch.Tensor, pool: torch.Tensor, test: torch.Tensor) -> np.ndarray:
+def brightness(known: torch.Tensor, pool: torch.Tensor, settings: Settings) -> Score:
     """Mean of all pixels."""
-    return test.mean(dim=(1, 2, 3)).numpy()
+    return lambda images: normalise(images).mean(dim=(1, 2, 3)).numpy()
 
 
-def histogram(known: torch.Tensor, pool: torch.Tensor, test: torch.Tensor) -> np.ndarray:
+def histogram(known: torch.Tensor, pool: torch.Tensor, settings: Settings) -> Score:
     """Distance of the grey levels' log shares to those of known normals."""
 
     def describe(images: torch.Tensor) -> torch.Tensor:
-        shares = [torch.histc(image, BINS, -1, 1) / image.numel() for image in images]
+        shares = [torch.histc(image, BINS, -1, 1) / image.numel() for image in normalise(images)]
         return (torch.stack(shares) + 1e-3).log()
 
-    return _distance(describe(known), describe(test))
+    reference = _reference(describe(known))
+    return lambda images: reference(describe(images)).numpy()
 
 
-def pca(known: torch.Tensor, pool: torch.Tensor, test: torch.Tensor) -> np.ndarray:
+def pca(known: torch.Tensor, pool: torch.Tensor, settings: Settings) -> Score:
     """Reconstruction error by the principal components of known normals."""
-    return _pca_errors(known, test)
+    return _pca_errors(known)
 
 
-def pca_ratio(known: torch.Tensor, pool: torch.Tensor, test: torch.Tensor) -> np.ndarray:
+def pca_ratio(known: torch.Tensor, pool: torch.Tensor, settings: Settings) -> Score:
     """Logarithm of that error over the one by the components of known normals and unlabelled images."""
-    return np.log(_pca_errors(known, test)) - np.log(_pca_errors(torch.cat([known, pool]), test))
+    normal, all_images = _pca_errors(known), _pca_errors(torch.cat([known, pool]))
+    return lambda images: np.log(normal(images)) - np.log(all_images(images))
 
 
-def nearest(known: torch.Tensor, pool: torch.Tensor, test: torch.Tensor) -> np.ndarray:
+def nearest(known: torch.Tensor, pool: torch.Tensor, settings: Settings) -> Score:
     """Euclidean distance of the pixels to the nearest known normal."""
-    found = NearestNeighbors(n_neighbors=1).fit(known.flatten(1)).kneighbors(test.flatten(1))[0]
-    return found[:, 0]
+    neighbours = NearestNeighbors(n_neighbors=1).fit(_pixels(known))
+    return lambda images: neighbours.kneighbors(_pixels(images))[0][:, 0]
 
 
-def detail(known: torch.Tensor, pool: torch.Tensor, test: torch.Tensor) -> np.ndarray:
+def detail(known: torch.Tensor, pool: torch.Tensor, settings: Settings) -> Score:
     """Distance of the energy of fine detail in 8 x 8 cells to that of known normals."""
 
     def describe(images: torch.Tensor) -> torch.Tensor:
-        fine = (images - F.avg_pool2d(F.pad(images, [2, 2, 2, 2], mode="replicate"), 5, stride=1)).square()
+        values = normalise(images)
+        fine = (values - F.avg_pool2d(F.pad(values, [2, 2, 2, 2], mode="replicate"), 5, stride=1)).square()
         return (F.adaptive_avg_pool2d(fine.mean(dim=1, keepdim=True), CELLS).flatten(1) + FAINT).log()
 
-    return _distance(describe(known), describe(test))
+    reference = _reference(describe(known))
+    return lambda images: reference(describe(images)).numpy()
 
 
-def pixel_discriminant(known: torch.Tensor, pool: torch.Tensor, test: torch.Tensor) -> np.ndarray:
+def pixel_discriminant(known: torch.Tensor, pool: torch.Tensor, settings: Settings) -> Score:
     """Fisher's discriminant between known normals and unlabelled images on 16 x 16 pixels."""
-    small = [F.adaptive_avg_pool2d(images, SIDE).flatten(1) for images in (known, pool, test)]
-    discriminant = Discriminant(small[0].shape[1])
-    discriminant.fit(small[0], small[1])
-    return discriminant(small[2]).numpy()
+
+    def shrink(images: torch.Tensor) -> torch.Tensor:
+        return F.adaptive_avg_pool2d(normalise(images), SIDE).flatten(1)
+
+    normals = shrink(known)
+    discriminant = Discriminant(normals.shape[1])
+    discriminant.fit(normals, shrink(pool))
+    return lambda images: discriminant(shrink(images)).numpy()
 
 
-CONTROLS: dict[str, Callable[[torch.Tensor, torch.Tensor, torch.Tensor], np.ndarray]] = {
-    "brightness": brightness,
-    "histogram": histogram,
-    "PCA": pca,
-    "PCA ratio": pca_ratio,
-    "nearest neighbour": nearest,
-    "fine detail": detail,
-    "pixel discriminant": pixel_discriminant,
+CONTROLS = {
+    "brightness": Method(brightness),
+    "histogram": Method(histogram),
+    "PCA": Method(pca),
+    "PCA ratio": Method(pca_ratio),
+    "nearest neighbour": Method(nearest),
+    "fine detail": Method(detail),
+    "pixel discriminant": Method(pixel_discriminant),
 }
 
 
-def score_controls(
-    known: torch.Tensor, pool: torch.Tensor, test: torch.Tensor, labels: np.ndarray
-) -> dict[str, np.ndarray]:
-    """Score test images by every control.
-
-    Args:
-        known, pool, test: (N, C, H, W) uint8 known normals, unlabelled and test images.
-        labels: (N,) of the test images, by which the brightness gets the sign that suits it best: it is the one score
-            that looks at them, to its favour.
-
-    Returns:
-        (N,) by name.
-    """
-    prepared = [normalise(images) for images in (known, pool, test)]
-    found = {name: control(*prepared).astype(np.float64) for name, control in CONTROLS.items()}
-    if auroc(found["brightness"], labels) < 0.5:
-        found["brightness"] = -found["brightness"]
-    return found
+def _pixels(images: torch.Tensor) -> np.ndarray:
+    return normalise(images).flatten(1).numpy()
 
 
-def _distance(known: torch.Tensor, test: torch.Tensor) -> np.ndarray:
+def _reference(known: torch.Tensor) -> Reference:
     reference = Reference(known.shape[1])
     reference.fit(known)
-    return reference(test).numpy()
+    return reference
 
 
-def _pca_errors(training: torch.Tensor, test: torch.Tensor) -> np.ndarray:
-    seen, new = training.flatten(1).numpy(), test.flatten(1).numpy()
-    model = PCA(COMPONENTS, random_state=0).fit(seen)
-    return ((new - model.inverse_transform(model.transform(new))) ** 2).mean(axis=1)
+def _pca_errors(training: torch.Tensor) -> Score:
+    model = PCA(COMPONENTS, random_state=0).fit(_pixels(training))
+
+    def errors(images: torch.Tensor) -> np.ndarray:
+        pixels = _pixels(images)
+        return ((pixels - model.inverse_transform(model.transform(pixels))) ** 2).mean(axis=1)
+
+    return errors

@@ -17,14 +17,14 @@ __all__ = ["DOCS", "add_runs", "format_table", "machine", "publish"]
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 
 
-def add_runs(parser: argparse.ArgumentParser) -> None:
+def add_runs(parser: argparse.ArgumentParser, required: bool = True) -> None:
     """Add the option ``--run``, which names trained runs and what they were trained with."""
     parser.add_argument(
         "--run",
         nargs=3,
         type=Path,
         action="append",
-        required=True,
+        required=required,
         metavar=("BUNDLE", "RUN", "DATA"),
         help="folders of a bundle, of an evaluated run and of the data set; may be given several times",
     )

@@ -7,17 +7,24 @@ import importlib
 import itertools
 import json
 import runpy
+import shutil
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
 import torch
 from monai.bundle import ConfigWorkflow
+from skimage.metrics import structural_similarity
+from sklearn.decomposition import PCA
 from sklearn.metrics import roc_auc_score
+from sklearn.neighbors import NearestNeighbors
 
+from monai_ddad.checkpoints import save_file
+from monai_ddad.data import load_datalist, normalise
 from monai_ddad.data.phantom import PhantomKind, write_phantom_dataset
 from monai_ddad.networks import DDADNet
 
@@ -55,16 +62,181 @@ def trained(tmp_path_factory) -> Path:
     return folder
 
 
-def test_scores_are_compared_with_each_other_and_with_controls(trained, monkeypatch, capsys):
+def test_scores_are_compared_with_each_other_and_with_other_methods(trained, monkeypatch, capsys):
     run = ("--run", str(REPOSITORY / "bundles/ddad_brain"), str(trained), str(trained / "phantom"))
-    rows = table("compare.py", monkeypatch, capsys, *run, *run)
-    names = [row[0] for row in rows[2:]]
-    assert names[:3] == ["`inter`", "`intra`", "`rec`"] and "`ddad_plus`" in names and names[-1] == "pixel discriminant"
-    assert all(len(row) == 5 and row[1] == row[3] for row in rows[2:])
+    for methods in (["AE-U", "brightness"], ["pixel discriminant"]):  # the second call keeps what the first has found
+        table("baselines.py", monkeypatch, capsys, *run, "--methods", *methods)
+    rows = table("compare.py", monkeypatch, capsys, str(trained), str(trained))
+    start = next(i for i, row in enumerate(rows) if row[0] == "method")
+    scores, costs = rows[2:start], rows[start + 2 :]
+    names = [row[0] for row in scores]
+    assert names[:3] == ["`inter`", "`intra`", "`rec`"] and "`ddad_plus`" in names
+    assert names[-3:] == ["brightness", "pixel discriminant", "AE-U"]
+    assert all(len(row) == 5 and row[1] == row[3] for row in scores)
+    assert [row[0] for row in costs] == ["DDAD", *names[-3:]] and all(row[1].endswith(" MiB") for row in costs)
     with (trained / "eval/scores.csv").open() as file:
         found = list(csv.DictReader(file))
-    area = roc_auc_score([int(row["label"]) for row in found], [float(row["inter"]) for row in found])
-    assert rows[2][1].startswith(f"{area:.3f} [")
+    labels = [int(row["label"]) for row in found]
+    area = roc_auc_score(labels, [float(row["inter"]) for row in found])
+    assert scores[0][1].startswith(f"{area:.3f} [")
+    measured = json.loads((trained / "baselines.json").read_text())["methods"]
+    assert measured["DDAD"]["scores"] == pytest.approx([float(row["ddad_plus"]) for row in found], abs=1e-4)
+    areas = [roc_auc_score(labels, measured[name]["scores"]) for name in names[-3:]]
+    areas[0] = max(areas[0], 1 - areas[0])  # the brightness alone gets the sign that suits it
+    assert [row[1].split()[0] for row in scores[-3:]] == [f"{area:.3f}" for area in areas]
+
+
+def test_methods_are_compared_on_a_data_set_without_a_run(tmp_path, monkeypatch, capsys):
+    write_phantom_dataset(tmp_path / "phantom", normal=20, unlabeled=8, test=6, side=64)
+    items = load_datalist(tmp_path / "phantom")
+    shutil.copy(items["training"][0]["image"], items["test"][1]["image"])
+    bundle = str(REPOSITORY / "bundles/ddad_brain")
+    arguments = ("--data", bundle, str(tmp_path), str(tmp_path / "phantom"), "--methods", "fine detail", "--seed", "3")
+    table("baselines.py", monkeypatch, capsys, *arguments)
+    content = json.loads((tmp_path / "baselines.json").read_text())
+    assert content["training"] == {"known": 20, "pool": 8} and content["settings"]["seed"] == 3
+    assert content["near_copy"][1] and not all(content["near_copy"])
+    header, _, row, *_ = table("compare.py", monkeypatch, capsys, str(tmp_path))
+    assert header == ["score", "seed 3, all", "seed 3, without near copies"]
+    area = roc_auc_score(content["labels"], content["methods"]["fine detail"]["scores"])
+    assert row[1].startswith(f"{area:.3f} [") and row[1].endswith("]")
+
+
+def test_folders_and_methods_that_do_not_exist_are_named(tmp_path, monkeypatch, capsys):
+    with pytest.raises(SystemExit, match=r"no baselines.json: run benchmarks/baselines.py"):
+        table("compare.py", monkeypatch, capsys, str(tmp_path))
+    with pytest.raises(SystemExit, match="there is no method 'AEU': choose among all, brightness"):
+        table("baselines.py", monkeypatch, capsys, "--data", *[str(tmp_path)] * 3, "--methods", "AEU")
+
+
+@pytest.fixture
+def module(monkeypatch) -> Callable[[str], ModuleType]:
+    """Import a module of the benchmarks."""
+    monkeypatch.syspath_prepend(str(REPOSITORY / "benchmarks"))
+    return importlib.import_module
+
+
+def settings(module: Callable[[str], ModuleType], **changes: object) -> object:
+    """Return how small networks are trained."""
+    small = {"seed": 0, "epochs": 2, "batch_size": 8, "learning_rate": 1e-3, "precision": "float32"}
+    return module("measured").Settings(**small | {"latent_size": 4, "width": 4, "hidden_size": 16} | changes)
+
+
+def pictures(number: int, seed: int = 0) -> torch.Tensor:
+    """Draw (N, 1, 32, 32) uint8 images of smooth cells."""
+    cells = torch.rand((number, 1, 4, 4), generator=torch.Generator().manual_seed(seed))
+    return torch.nn.functional.interpolate(cells, size=32, mode="bilinear").mul(255).to(torch.uint8)
+
+
+def test_the_score_of_each_network_is_that_of_its_paper(module):
+    reconstruction = module("reconstruction")
+    image, mean, log_variance = torch.rand((3, 5, 1, 32, 32), generator=torch.Generator().manual_seed(0)) * 2 - 1
+    error = (image - mean).numpy()
+    similar = [structural_similarity(a[0].numpy(), b[0].numpy(), data_range=2) for a, b in zip(image, mean)]
+    expected = {
+        "squared": (error**2).mean(axis=(1, 2, 3)),
+        "absolute": abs(error).mean(axis=(1, 2, 3)),
+        "weighted": (np.exp(-log_variance.numpy()) * error**2).mean(axis=(1, 2, 3)),
+    }
+    for name, values in expected.items():
+        output = torch.cat([mean, log_variance], dim=1) if name == "weighted" else mean
+        found = getattr(reconstruction, name)(image, output).mean(dim=(1, 2, 3)).numpy()
+        assert found == pytest.approx(values, rel=1e-5), name
+    whole = reconstruction.structure(image, mean)[:, :, 3:-3, 3:-3].mean(dim=(1, 2, 3))  # beyond, edges are repeated
+    assert (1 - whole).tolist() == pytest.approx(similar, abs=1e-5)
+
+
+def test_the_denoising_network_is_to_return_what_the_noise_was_added_to(module):
+    reconstruction = module("reconstruction")
+    network = reconstruction.DenoisingAE(image_size=32, width=4, hidden_size=16, latent_size=4)
+    network.forward = lambda image: image
+    image = torch.zeros(400, 1, 32, 32)
+    torch.manual_seed(0)
+    noise = reconstruction.coarse_noise(image)
+    torch.manual_seed(0)
+    assert network.training_loss(image).item() == pytest.approx(noise.square().mean().item())
+    assert abs(noise.mean()) < 0.01 and 0.2 < noise.std() < 0.4
+    steps = [(noise - noise.roll(shift, dims=3)).abs().mean().item() for shift in (1, 8)]
+    assert steps[0] < steps[1] / 1.5  # smooth within a cell
+
+
+def test_single_networks_learn_and_depend_on_the_seed_alone(module):
+    reconstruction, known = module("reconstruction"), pictures(16)
+    values = normalise(known)
+    for name, method in reconstruction.NETWORKS.items():
+        make = method.fit.keywords["make"]
+        untrained, trained, again, other = (
+            reconstruction.train(make, known, settings(module, epochs=epochs, seed=seed))
+            for epochs, seed in ((0, 0), (15, 0), (15, 0), (15, 1))
+        )
+        torch.rand(1)  # what was drawn before changes nothing
+        assert torch.equal(trained(values), again(values)), name
+        assert not torch.equal(trained(values), other(values)), name
+        assert trained.training_loss(values) < untrained.training_loss(values), name
+
+
+def test_scores_come_in_order_with_what_they_cost(module):
+    measured, controls = module("measured"), module("controls")
+    known, pool, test = pictures(20), pictures(20, seed=1), pictures(70, seed=2)
+    found = measured.measure(controls.CONTROLS["nearest neighbour"], known, pool, test, settings(module))
+    distances = torch.cdist(normalise(test).flatten(1), normalise(known).flatten(1)).amin(dim=1)
+    assert found["scores"] == pytest.approx(distances.tolist(), rel=1e-4)
+    assert found["training_s"] >= 0 and found["image_ms"] > 0
+
+
+def test_a_process_of_its_own_gives_the_same_without_the_memory_of_this_one(module, tmp_path):
+    measured, method = module("measured"), module("controls").CONTROLS["PCA ratio"]
+    parts = [pictures(20), pictures(20, seed=1), pictures(70, seed=2)]
+    save_file(dict(zip(("known", "pool", "test"), parts)), tmp_path / "images.pt")
+    ballast = torch.ones(2**27)  # 512 MiB
+    found = measured.measure_apart(method, tmp_path / "images.pt", settings(module))
+    assert found["scores"] == pytest.approx(measured.measure(method, *parts, settings(module))["scores"], rel=1e-4)
+    assert 100 < found["peak_mib"] < measured.peak_memory() - ballast.nbytes / 2**20 / 2
+
+
+def test_methods_that_cannot_run_say_why(module):
+    measured, images = module("measured"), pictures(4)
+    missing = measured.Method(lambda *_: None, needs="no_such_library")
+    with pytest.raises(ImportError, match=r"no_such_library cannot be imported .* make .venv-compare/installed"):
+        measured.measure(missing, images, images, images, settings(module))
+    broken = measured.Method(lambda *_: lambda batch: np.full(len(batch), np.nan))
+    with pytest.raises(FloatingPointError, match="4 of 4 scores are not finite"):
+        measured.measure(broken, images, images, images, settings(module))
+
+
+def test_weights_of_a_backbone_are_the_users_or_random_with_all_blocks_in_effect(module, tmp_path):
+    patches = module("patches")
+    backbone = torch.nn.Sequential(torch.nn.Conv2d(3, 2, 1), torch.nn.BatchNorm2d(2))
+    torch.nn.init.zeros_(backbone[1].weight)
+    patches.set_weights(backbone, None)
+    assert torch.equal(backbone[1].weight, torch.ones(2))
+    given = {name: torch.full_like(value, 3) for name, value in backbone.state_dict().items()}
+    save_file(given | {"fc.weight": torch.zeros(1)}, tmp_path / "whole.pt")
+    patches.set_weights(backbone, str(tmp_path / "whole.pt"))
+    assert all((value == 3).all() for value in backbone.state_dict().values())
+    save_file({name: value for name, value in given.items() if name != "0.bias"}, tmp_path / "part.pt")
+    with pytest.raises(ValueError, match=r"lacks 1 of the 7 tensors of a resnet18, .* such as 0.bias"):
+        patches.set_weights(backbone, str(tmp_path / "part.pt"))
+
+
+def test_the_library_pyod_sees_the_principal_components(module):
+    method, (known, test) = module("outliers").OUTLIERS["PyOD KNN"], (pictures(40), pictures(8, seed=1))
+    pytest.importorskip(method.needs, reason="make .venv-compare/installed has it", exc_type=ImportError)
+    found = module("measured").measure(method, known, known, test, settings(module))
+    pixels = normalise(known).flatten(1).numpy()
+    components = PCA(16, random_state=0).fit(pixels)
+    neighbours = NearestNeighbors(n_neighbors=5).fit(components.transform(pixels))
+    distances, _ = neighbours.kneighbors(components.transform(normalise(test).flatten(1).numpy()))
+    assert found["scores"] == pytest.approx(distances[:, -1].tolist(), rel=1e-4)
+
+
+def test_the_library_anomalib_finds_what_is_unlike_known_normals(module):
+    method, known = module("patches").PATCHES["anomalib PaDiM"], pictures(40)
+    pytest.importorskip(method.needs, reason="make .venv-compare/installed has it", exc_type=ImportError)
+    test = known[:8].clone()
+    test[4:, :, 8:20, 8:20] = 255 - test[4:, :, 8:20, 8:20]
+    scores = module("measured").measure(method, known, known, test, settings(module))["scores"]
+    assert max(scores[:4]) < min(scores[4:])
 
 
 def test_settings_that_differ_name_the_rows(trained, monkeypatch, capsys):

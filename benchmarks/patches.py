@@ -1,0 +1,104 @@
+"""PaDiM and PatchCore of anomalib on a ResNet-18, with random weights or a user's own."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+import numpy as np
+import torch
+from measured import Method, Score, Settings
+from torch import nn
+
+from monai_ddad.checkpoints import load_file
+from monai_ddad.seeding import derive_seed
+
+__all__ = ["PATCHES", "set_weights"]
+
+BACKBONE = "resnet18"
+LAYERS = {"Padim": ["layer1", "layer2", "layer3"], "Patchcore": ["layer2", "layer3"]}
+KEPT = 0.01  # of PatchCore's patches, the smallest share of its paper
+STREAM = 1001  # of seeds
+MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, which the usual weights expect
+MODULE = "anomalib.models.image.{}.torch_model"
+
+
+def padim(known: torch.Tensor, pool: torch.Tensor, settings: Settings) -> Score:
+    """Fit a Gaussian of features at each place; the score is the largest distance."""
+    model = _embedded("Padim", known, settings)
+    model.fit()
+    return _scorer(model)
+
+
+def patchcore(known: torch.Tensor, pool: torch.Tensor, settings: Settings) -> Score:
+    """Keep features of patches; the score is the largest distance to the nearest, weighted by its neighbours."""
+    model = _embedded("Patchcore", known, settings)
+    model.subsample_embedding(KEPT)
+    return _scorer(model)
+
+
+def set_weights(backbone: nn.Module, file: str | None) -> None:
+    """Set the weights of a backbone.
+
+    Random ones get ones for the last scale of each residual block, which timm sets to zero for training, where it
+    would leave the blocks without effect.
+
+    Args:
+        backbone: part of a ResNet, changed in place.
+        file: its state dict, which may hold further layers; None keeps random weights.
+
+    Raises:
+        ValueError: the file lacks weights, or has others of another shape.
+        CheckpointError: the file is missing or damaged.
+    """
+    if file is None:
+        for module in backbone.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                nn.init.ones_(module.weight)
+        return
+    given, expected = load_file(file), backbone.state_dict()
+    wrong = [
+        name
+        for name, value in expected.items()
+        if not name.endswith("num_batches_tracked") and (name not in given or given[name].shape != value.shape)
+    ]
+    if wrong:
+        raise ValueError(
+            f"the backbone's file lacks {len(wrong)} of the {len(expected)} tensors of a {BACKBONE}, or has "
+            f"them in another shape, such as {wrong[0]}: give the state dict of a {BACKBONE} of torchvision or timm."
+        )
+    backbone.load_state_dict({name: given.get(name, value) for name, value in expected.items()})
+
+
+def _embedded(name: str, known: torch.Tensor, settings: Settings) -> Any:
+    """Return a model that has seen the known normals."""
+    module = importlib.import_module(MODULE.format(name.lower()))
+    torch.manual_seed(derive_seed(settings.seed, STREAM))
+    model = getattr(module, f"{name}Model")(backbone=BACKBONE, layers=LAYERS[name], pre_trained=False)
+    set_weights(model.feature_extractor.feature_extractor, settings.backbone_weights)
+    model.train()
+    for images in known.split(64):
+        model(_colours(images))
+    return model
+
+
+def _scorer(model: nn.Module) -> Score:
+    model.eval()
+
+    @torch.inference_mode()
+    def score(images: torch.Tensor) -> np.ndarray:
+        return model(_colours(images)).pred_score.flatten().numpy()
+
+    return score
+
+
+def _colours(images: torch.Tensor) -> torch.Tensor:
+    """Turn (N, C, H, W) uint8 images into (N, 3, H, W) ones as ImageNet's are given to networks."""
+    mean, deviation = (torch.tensor(values)[:, None, None] for values in (MEAN, DEVIATION))
+    return (images.expand(-1, 3, -1, -1) / 255 - mean) / deviation
+
+
+PATCHES = {
+    "anomalib PaDiM": Method(padim, MODULE.format("padim")),
+    "anomalib PatchCore": Method(patchcore, MODULE.format("patchcore")),
+}

@@ -19,10 +19,11 @@ import torch
 from authors import REFINE_ADAM
 from ignite.engine import Events
 from pages import add_runs, format_table, publish
+from prepared import read_trained
 from torch import nn
 
 from monai_ddad.bundle import run_record
-from monai_ddad.data import ResidentDataset, load_datalist, normalise
+from monai_ddad.data import ResidentDataset, normalise
 from monai_ddad.engines import RefineTrainer
 from monai_ddad.inference import Predictor
 from monai_ddad.metrics import auroc
@@ -81,25 +82,19 @@ def compare(bundle: Path, run: Path, data: Path, epochs: int) -> list[list[float
     Raises:
         ValueError: the run has no ASR-Net.
     """
-    settings = run_record(str(run / "models"))["settings"]
-    items = load_datalist(data, settings["unlabeled_size"], settings["abnormal_rate"])
-    predictor = Predictor(bundle, run / "models", torch.device("cpu"))
-    if predictor.network.asr is None:
+    prepared, network = read_trained(bundle, run, data), Predictor(bundle, run / "models", torch.device("cpu")).network
+    if network.asr is None:
         raise ValueError(f"{run} has no ASR-Net.")
-    known, test = (
-        predictor.read([item["image"] for item in part]).images
-        for part in ([item for item in items["training"] if item["label"] == 0], items["test"])
-    )
-    labels = np.array([item["label"] for item in items["test"]])
-    maps, areas = input_maps(predictor.network, known), []
+    labels = np.array(prepared.labels)
+    maps, areas = input_maps(network, prepared.known), []
     for standardised in (False, True):
-        network = copy.deepcopy(predictor.network)
-        torch.manual_seed(settings["seed"])
-        network.asr = ASRNet(maps.shape[1])
+        other = copy.deepcopy(network)
+        torch.manual_seed(prepared.settings.seed)
+        other.asr = ASRNet(maps.shape[1])
         if standardised:
             scale = Standardise(maps.mean(dim=(0, 2, 3)), maps.std(dim=(0, 2, 3)))
-            network.asr.model = nn.Sequential(scale, *network.asr.model)
-        areas.append(train(network, known, test, labels, epochs))
+            other.asr.model = nn.Sequential(scale, *other.asr.model)
+        areas.append(train(other, prepared.known, prepared.test, labels, epochs))
     return areas
 
 

@@ -249,9 +249,7 @@ def test_asr_net_is_trained_on_maps_as_they_are_and_standardised(trained, tmp_pa
     bundle, data = REPOSITORY / "bundles/ddad_brain", trained / "phantom"
     settings = SMALL | {"refine": "dual", "refine_epochs": 1, "unlabeled_size": 24, "output_dir": str(tmp_path)}
     config = str(bundle / "configs/train.json")
-    workflow = ConfigWorkflow(
-        config, logging_file=False, dataset_dir=str(data), phases=["ndm", "udm", "refine"], **settings
-    )
+    workflow = ConfigWorkflow(config, logging_file=False, dataset_dir=str(data), **settings)
     workflow.initialize()
     workflow.run()
     options = ("--run", str(bundle), str(tmp_path), str(data), "--epochs", "2")

@@ -114,8 +114,14 @@ def train(variant: Variant, known: Sequence[str], test: Sequence[dict[str, Any]]
     """Train and evaluate one variant, unless that was done before; return its folder."""
     folder = options.output / options.data.name / variant.name
     if (folder / "eval" / "metrics.json").is_file():
+        trained = read_run(folder).training("settings")
+        wanted = {"epochs": options.epochs, "seed": options.seed, "unlabeled_size": len(variant.pool)}
+        if any(trained[name] != value for name, value in wanted.items()):
+            raise ValueError(f"{folder} holds another training: give another --output.")
         return folder
-    pool = variant.pool if variant.gamma == 1 else [brighten(path, variant.gamma, folder) for path in variant.pool]
+    pool = variant.pool
+    if variant.gamma != 1:
+        pool = [brighten(path, variant.gamma, folder / f"pool/{i:05d}.png") for i, path in enumerate(pool)]
     training = [{"image": path, "label": 0} for path in known] + [{"image": path} for path in pool]
     listed = [{"image": str(Path(item["image"]).resolve()), "label": item["label"]} for item in test]
     write_json({"training": training, "test": listed}, folder / "datalist.json")
@@ -131,9 +137,8 @@ def train(variant: Variant, known: Sequence[str], test: Sequence[dict[str, Any]]
     return folder
 
 
-def brighten(path: str, gamma: float, folder: Path) -> str:
-    """Write an image with another gamma; return its path."""
-    target = folder / "pool" / f"{Path(path).stem}.png"
+def brighten(path: str, gamma: float, target: Path) -> str:
+    """Write an 8-bit image with another gamma; return its path."""
     table = np.rint(255 * (np.arange(256) / 255) ** gamma).astype(int).tolist()
     with Image.open(path) as image, atomic_file(target) as file:
         image.point(table * len(image.getbands())).save(file, format="PNG")

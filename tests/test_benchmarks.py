@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import torch
 from monai.bundle import ConfigWorkflow
+from PIL import Image
 from skimage.metrics import structural_similarity
 from sklearn.decomposition import PCA
 from sklearn.metrics import roc_auc_score
@@ -239,10 +240,15 @@ def test_the_library_anomalib_finds_what_is_unlike_known_normals(module):
     assert max(scores[:4]) < min(scores[4:])
 
 
-def test_settings_that_differ_name_the_rows(trained, monkeypatch, capsys):
-    header, _, *rows = table("settings.py", monkeypatch, capsys, "--runs", str(trained), str(trained))
-    assert [row[0] for row in rows] == ["", ""] and header[-1] == "`ddad_plus`"
-    assert rows[0] == rows[1] and rows[0][1] == ""  # without ASR-Net there is no r_dual
+def test_settings_that_differ_name_the_rows(trained, tmp_path, monkeypatch, capsys):
+    other = tmp_path / "other"
+    shutil.copytree(trained, other)
+    metrics = json.loads((other / "eval/metrics.json").read_text())
+    metrics["training"]["settings"]["seed"] = 1
+    (other / "eval/metrics.json").write_text(json.dumps(metrics))
+    header, _, *rows = table("settings.py", monkeypatch, capsys, "--runs", str(trained), str(other))
+    assert [row[0] for row in rows] == ["seed 0", "seed 1"] and header[-1] == "`ddad_plus`"
+    assert rows[0][1:] == rows[1][1:] and rows[0][1] == ""  # without ASR-Net there is no r_dual
 
 
 def test_asr_net_is_trained_on_maps_as_they_are_and_standardised(trained, tmp_path, monkeypatch, capsys):
@@ -295,6 +301,16 @@ def test_pools_of_another_brightness_are_trained_once(tmp_path, monkeypatch, cap
     file = tmp_path / "out/data.json"
     first = json.loads(file.read_text())["variants"]
     assert [variant["value"] for variant in first] == [0.7, 1.0, 1.4]
+    dark, plain = (
+        json.loads((tmp_path / f"out/data/{name}/datalist.json").read_text()) for name in ("gamma_1.4", "rate_0.5")
+    )
+    pairs = [
+        (one["image"], two["image"]) for one, two in zip(dark["training"], plain["training"]) if "label" not in one
+    ]
+    for one, two in pairs:
+        changed, image = (np.asarray(Image.open(path)) for path in (one, two))
+        np.testing.assert_array_equal(changed, np.rint(255 * (image / 255) ** 1.4))
+    assert len({one for one, _ in pairs}) == len(pairs) == 4
     monkeypatch.setattr(sys, "executable", "nothing")
     table("robustness.py", monkeypatch, capsys, *options)
     assert json.loads(file.read_text())["variants"] == first

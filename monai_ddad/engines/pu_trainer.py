@@ -103,7 +103,7 @@ class PUTrainer(ResumableTrainer):
             )
         nnpu_loss(torch.zeros(1), torch.zeros(1), prior)  # refuses an impossible prior before anything is trained
         self.data_hash = dataset.sha256
-        self.images = dataset.images.to(device)
+        self.images = dataset.images.to(device if self.members else "cpu")
         self.optimizers = [optimizer(member.parameters()) for member in self.members]
         self.prior = prior
         self.batch_size = batch_size

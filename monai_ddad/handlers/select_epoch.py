@@ -85,6 +85,7 @@ class SelectEpoch:
         self._network = Runtime(network, device=engine.device)
         engine.selection = {
             "score": self.score,
+            "interval": self.interval,
             "normal": len(self.normals),
             "unlabeled": len(self.unlabeled),
             "sha256": [self.normals.sha256, self.unlabeled.sha256],

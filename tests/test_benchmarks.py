@@ -264,22 +264,15 @@ def test_asr_net_is_trained_on_maps_as_they_are_and_standardised(trained, tmp_pa
     assert all(0 <= float(cell) <= 1 for row in rows for cell in row[2:]) and rows[0][2:] != rows[1][2:]
 
 
-def test_standardised_maps_have_mean_0_and_deviation_1(monkeypatch):
-    monkeypatch.syspath_prepend(str(REPOSITORY / "benchmarks"))
+def test_standardised_maps_have_mean_0_and_deviation_1(module):
     maps = torch.rand(5, 2, 8, 8) * torch.tensor([3.0, 0.1]).view(2, 1, 1)
-    scale = importlib.import_module("refine_inputs").Standardise(maps.mean(dim=(0, 2, 3)), maps.std(dim=(0, 2, 3)))
+    scale = module("refine_inputs").Standardise(maps.mean(dim=(0, 2, 3)), maps.std(dim=(0, 2, 3)))
     torch.testing.assert_close(scale(maps).mean(dim=(0, 2, 3)), torch.zeros(2), atol=1e-5, rtol=0)
     torch.testing.assert_close(scale(maps).std(dim=(0, 2, 3)), torch.ones(2))
 
 
-@pytest.fixture
-def robustness(monkeypatch) -> ModuleType:
-    """The benchmark of pools."""
-    monkeypatch.syspath_prepend(str(REPOSITORY / "benchmarks"))
-    return importlib.import_module("robustness")
-
-
-def test_pools_have_the_rate_and_size_that_they_are_of(robustness):
+def test_pools_have_the_rate_and_size_that_they_are_of(module):
+    robustness = module("robustness")
     normal, abnormal = [f"n{i}" for i in range(400)], [f"{kind}_{i}" for i in range(300) for kind in "ab"]
     found = list(robustness.variants(normal, abnormal, "(a|b)_"))
     pools = {variant.name: variant.pool for variant in found}
@@ -316,7 +309,9 @@ def test_pools_of_another_brightness_are_trained_once(tmp_path, monkeypatch, cap
     assert json.loads(file.read_text())["variants"] == first
 
 
-def test_what_is_left_of_a_gain_is_laid_out_by_type(robustness):
+def test_what_is_left_of_a_gain_is_laid_out_by_type(module):
+    robustness = module("robustness")
+
     def point(experiment: str, value: object, areas: tuple[float, float]) -> dict[str, object]:
         splits = {f"{kind}{end}": areas[kind == "b"] for kind in "ab" for end in ("", f", {robustness.ALONE}")}
         figures = {split: {name: [area] * 3 for name in robustness.SCORES} for split, area in splits.items()}

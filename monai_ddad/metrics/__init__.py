@@ -10,13 +10,12 @@ from monai_ddad.metrics.ranking import (
     sensitivity_at_specificity,
 )
 from monai_ddad.metrics.rates import Rate, binomial_interval, expected_calibration_error, expected_rates, flag_rate
-from monai_ddad.metrics.unlabeled import aucp, aucp_to_auroc
+from monai_ddad.metrics.unlabeled import aucp
 
 __all__ = [
     "PairedDifference",
     "Rate",
     "aucp",
-    "aucp_to_auroc",
     "auroc",
     "average_precision",
     "best_dice",

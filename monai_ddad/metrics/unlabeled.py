@@ -6,7 +6,7 @@ import numpy as np
 
 from monai_ddad.metrics.ranking import auroc
 
-__all__ = ["aucp", "aucp_to_auroc"]
+__all__ = ["aucp"]
 
 
 def aucp(normal: np.ndarray, unlabeled: np.ndarray) -> float:
@@ -36,27 +36,3 @@ def aucp(normal: np.ndarray, unlabeled: np.ndarray) -> float:
         raise ValueError(f"AUCp needs normal and unlabelled images, got {len(normal)} and {len(unlabeled)}.")
     labels = np.repeat([0, 1], [len(normal), len(unlabeled)])
     return float(auroc(np.concatenate([normal, unlabeled]), labels))
-
-
-def aucp_to_auroc(value: float, abnormal_rate: float) -> float:
-    """Estimate AUROC from AUCp where the share of abnormal images among the unlabelled ones is known.
-
-    Args:
-        value: AUCp, in [0, 1].
-        abnormal_rate: that share r, in (0, 1].
-
-    Returns:
-        (AUCp - (1 - r) / 2) / r, which is unbiased and so not held to [0, 1].
-
-    Raises:
-        ValueError: the share is outside of (0, 1].
-
-    Source: see :func:`aucp`.
-
-    Example:
-        >>> round(aucp_to_auroc(0.74, abnormal_rate=0.6), 4)
-        0.9
-    """
-    if not 0 < abnormal_rate <= 1:
-        raise ValueError(f"abnormal_rate must be a share above 0 and at most 1, got {abnormal_rate}.")
-    return (value - (1 - abnormal_rate) / 2) / abnormal_rate

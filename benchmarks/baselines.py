@@ -48,7 +48,7 @@ def measure_all(methods: dict[str, Method], prepared: Prepared, settings: Settin
         "images": prepared.sha256,
         "labels": prepared.labels,
         "near_copy": prepared.near_copy,
-        "training": {"known": len(prepared.known), "pool": len(prepared.pool)},
+        "training": {"known": len(prepared.known), "pool": len(prepared.pool), "sha256": prepared.training_sha256},
         "settings": dataclasses.asdict(settings),
         "machine": machine(1),
     }

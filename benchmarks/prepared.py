@@ -45,6 +45,11 @@ class Prepared:
         """Hash of the test images."""
         return hashlib.sha256(self.test.numpy().tobytes()).hexdigest()
 
+    @property
+    def training_sha256(self) -> str:
+        """Hash of the known normals and the unlabelled images."""
+        return hashlib.sha256(self.known.numpy().tobytes() + self.pool.numpy().tobytes()).hexdigest()
+
 
 def read_trained(bundle: Path, run: Path, data: Path) -> Prepared:
     """Read the images of an evaluated run.

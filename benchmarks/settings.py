@@ -1,25 +1,24 @@
 """What settings change: AUROC of evaluated runs of DDAD (dual-distribution discrepancy), side by side.
 
-    python benchmarks/settings.py --runs runs/brain runs/brain_plain --runs runs/chest runs/chest_plain
+    python benchmarks/settings.py --runs runs/brain runs/brain_plain --runs runs/chest runs/chest_plain --write
 
 Each ``--runs`` is a data set; its runs are told apart by the settings in which they differ. In brackets stands the
-AUROC without test images that have a near copy in the training.
+AUROC without test images that have a near copy in the training. With ``--write`` the tables go into ``docs/scores.md``.
 """
 
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pages import format_table
+from pages import format_table, publish
 
 from monai_ddad.report.differences import differing_settings
 from monai_ddad.report.read import Run, read_run
 
-SCORES = ("r_dual", "inter", "rec", "ratio", "maha_rec", "pu_latent", "ddad_plus")
+SCORES = ("r_dual", "inter", "rec", "ratio", "maha_rec", "pu_latent", "ddad_plus", "pu_cnn")
 PARTS = ("network", "preparation", "settings")
 DERIVED = ("calibration_images", "calibration_volumes", "map_names", "score_names", "started_from_weights")
 
@@ -51,11 +50,12 @@ def lay_out(folders: Sequence[Path]) -> str:
 
 
 def main() -> None:
-    """Print the tables of all data sets."""
+    """Print or write the tables of all data sets."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=Path, nargs="+", action="append", required=True, help="of one data set")
+    parser.add_argument("--write", action="store_true", help="put the tables into docs/scores.md")
     options = parser.parse_args()
-    sys.stdout.write("\n".join(lay_out(folders) for folders in options.runs))
+    publish("\n".join(lay_out(folders) for folders in options.runs), "scores.md", "settings", options.write)
 
 
 if __name__ == "__main__":

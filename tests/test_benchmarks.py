@@ -95,7 +95,7 @@ def test_methods_are_compared_on_a_data_set_without_a_run(tmp_path, monkeypatch,
     arguments = ("--data", bundle, str(tmp_path), str(tmp_path / "phantom"), "--methods", "fine detail", "--seed", "3")
     table("baselines.py", monkeypatch, capsys, *arguments)
     content = json.loads((tmp_path / "baselines.json").read_text())
-    assert content["training"] == {"known": 20, "pool": 8} and content["settings"]["seed"] == 3
+    assert content["training"] == content["training"] | {"known": 20, "pool": 8} and content["settings"]["seed"] == 3
     assert content["near_copy"][1] and not all(content["near_copy"])
     header, _, row, *_ = table("compare.py", monkeypatch, capsys, str(tmp_path))
     assert header == ["score", "seed 3, all", "seed 3, without near copies"]
@@ -231,8 +231,9 @@ def test_the_library_pyod_sees_the_principal_components(module):
     assert found["scores"] == pytest.approx(distances[:, -1].tolist(), rel=1e-4)
 
 
-def test_the_library_anomalib_finds_what_is_unlike_known_normals(module):
-    method, known = module("patches").PATCHES["anomalib PaDiM"], pictures(40)
+@pytest.mark.parametrize("name", ["PaDiM", "PatchCore"])
+def test_the_library_anomalib_finds_what_is_unlike_known_normals(name, module):
+    method, known = module("patches").PATCHES[f"anomalib {name}"], pictures(40)
     pytest.importorskip(method.needs, reason="make .venv-compare/installed has it", exc_type=ImportError)
     test = known[:8].clone()
     test[4:, :, 8:20, 8:20] = 255 - test[4:, :, 8:20, 8:20]

@@ -2,8 +2,9 @@
 
     python benchmarks/settings.py --runs runs/brain runs/brain_plain --runs runs/chest runs/chest_plain --write
 
-Each ``--runs`` is a data set; its runs are told apart by the settings in which they differ. In brackets stands the
-AUROC without test images that have a near copy in the training. With ``--write`` the tables go into ``docs/scores.md``.
+Each ``--runs`` is a data set; its runs are told apart by the settings in which they differ from the first. In brackets
+stands the AUROC without test images that have a near copy in the training. With ``--write`` the tables go into
+``docs/scores.md``.
 """
 
 from __future__ import annotations
@@ -29,13 +30,17 @@ def settings(run: Run) -> dict[str, Any]:
 
 
 def lay_out(folders: Sequence[Path]) -> str:
-    """Return the table of the runs of one data set: what each has that not all have, and its AUROCs."""
+    """Return the table of the runs of one data set: how each differs from the first, and its AUROCs."""
     runs = [read_run(folder) for folder in folders]
     names = {row[1] for run in runs for row in differing_settings(runs[0], run) if row[0] in PARTS} - {*DERIVED}
     rows = []
     for run in runs:
         chosen = settings(run)
-        about = ", ".join(f"{name} {chosen.get(name)}" for name in sorted(names))
+        about = ", ".join(
+            f"`{name}` {chosen.get(name)}"
+            for name in sorted(names)
+            if run is runs[0] or chosen.get(name) != settings(runs[0]).get(name)
+        )
         splits = run.metrics["splits"]  # of which the second one is only there where there are near copies
         found = [split["scores"] for split in (splits["all"], splits.get("without_near_copies", splits["all"]))]
         cells = [

@@ -232,8 +232,9 @@ def test_the_library_pyod_sees_the_principal_components(module):
 
 
 @pytest.mark.parametrize("name", ["PaDiM", "PatchCore"])
-def test_the_library_anomalib_finds_what_is_unlike_known_normals(name, module):
+def test_the_library_anomalib_finds_what_is_unlike_known_normals(name, module, monkeypatch):
     method, known = module("patches").PATCHES[f"anomalib {name}"], pictures(40)
+    monkeypatch.setattr(module("patches"), "KEPT", 0.5)  # of the few patches that there are here
     pytest.importorskip(method.needs, reason="make .venv-compare/installed has it", exc_type=ImportError)
     test = known[:8].clone()
     test[4:, :, 8:20, 8:20] = 255 - test[4:, :, 8:20, 8:20]
@@ -248,8 +249,8 @@ def test_settings_that_differ_name_the_rows(trained, tmp_path, monkeypatch, caps
     metrics["training"]["settings"]["seed"] = 1
     (other / "eval/metrics.json").write_text(json.dumps(metrics))
     header, _, *rows = table("settings.py", monkeypatch, capsys, "--runs", str(trained), str(other))
-    assert [row[0] for row in rows] == ["seed 0", "seed 1"] and header[-1] == "`ddad_plus`"
-    assert rows[0][1:] == rows[1][1:] and rows[0][1] == ""  # without ASR-Net there is no r_dual
+    assert [row[0] for row in rows] == ["`seed` 0", "`seed` 1"] and header[-2:] == ["`ddad_plus`", "`pu_cnn`"]
+    assert rows[0][1:] == rows[1][1:] and rows[0][1] == rows[0][-1] == ""  # neither ASR-Net nor classifiers
 
 
 def test_asr_net_is_trained_on_maps_as_they_are_and_standardised(trained, tmp_path, monkeypatch, capsys):
@@ -308,6 +309,22 @@ def test_pools_of_another_brightness_are_trained_once(tmp_path, monkeypatch, cap
     monkeypatch.setattr(sys, "executable", "nothing")
     table("robustness.py", monkeypatch, capsys, *options)
     assert json.loads(file.read_text())["variants"] == first
+
+
+def test_figures_of_a_type_are_of_its_images_and_all_normal_ones(trained, module):
+    items = load_datalist(trained / "phantom")["test"]
+    abnormal = [i for i, item in enumerate(items) if item["label"]]
+    named = [{**item, "image": f"type_{i % 2 if i in abnormal else 'none'}.png"} for i, item in enumerate(items)]
+    found = module("robustness").figures(trained, named, r"type_(\d)")
+    alone = "without near copies"
+    assert list(found) == ["all", alone, "0", "1", f"0, {alone}", f"1, {alone}"]
+    with (trained / "eval/scores.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    for kind in (0, 1):
+        kept = [i for i in range(len(rows)) if i not in abnormal or i % 2 == kind]
+        area = roc_auc_score([int(rows[i]["label"]) for i in kept], [float(rows[i]["rec"]) for i in kept])
+        assert found[str(kind)]["rec"][0] == pytest.approx(area)
+        assert found[str(kind)]["rec"][1] <= area <= found[str(kind)]["rec"][2]
 
 
 def test_what_is_left_of_a_gain_is_laid_out_by_type(module):

@@ -15,6 +15,7 @@ test: .venv-test/installed lint
 	OMP_WAIT_POLICY=PASSIVE .venv-test/bin/python -m pytest
 	$(MAKE) test-label
 	$(MAKE) test-deploy
+	$(MAKE) test-compare
 
 # MONAI Label needs other versions than the rest, so its tests run in an environment of their own
 test-label: .venv-label/installed
@@ -25,7 +26,7 @@ test-deploy: .venv-deploy/installed
 	LD_LIBRARY_PATH="$$(echo $(CURDIR)/.venv-deploy/lib/python*/site-packages/nvidia/cu13/lib)$${LD_LIBRARY_PATH:+:$$LD_LIBRARY_PATH}" \
 	OMP_WAIT_POLICY=PASSIVE .venv-deploy/bin/python -m pytest $(WITHOUT_IGNORES) monai_ddad/deploy tests/deploy
 
-# of the benchmarks, those that compare with other libraries; not part of "make test"
+# of the benchmarks, those that compare with other libraries
 test-compare: .venv-compare/installed
 	OMP_WAIT_POLICY=PASSIVE .venv-compare/bin/python -m pytest $(WITHOUT_IGNORES) tests/test_benchmarks.py -k library
 

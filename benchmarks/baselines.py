@@ -50,14 +50,13 @@ def measure_all(methods: dict[str, Method], prepared: Prepared, settings: Settin
         "near_copy": prepared.near_copy,
         "training": {"known": len(prepared.known), "pool": len(prepared.pool), "sha256": prepared.training_sha256},
         "settings": dataclasses.asdict(settings),
-        "machine": machine(1),
     }
     found = _earlier(file, content)
     with tempfile.TemporaryDirectory() as folder:
         images = Path(folder) / "images.pt"
         save_file({"known": prepared.known, "pool": prepared.pool, "test": prepared.test}, images)
         for name, method in methods.items():
-            found[name] = measure_apart(method, images, settings)
+            found[name] = measure_apart(method, images, settings) | {"machine": machine(1)}
             logger.info(f"{bundle.name} {name}: {found[name]['training_s']:.1f} s")
             write_json(content | {"methods": {name: found[name] for name in (DDAD, *METHODS) if name in found}}, file)
 

@@ -58,7 +58,7 @@ def read(run: Path) -> Results:
     """Read the scores of a run and of the other methods.
 
     Raises:
-        ValueError: the two are of different images.
+        ValueError: the two are of different images, seeds or epochs.
         DataError: a file is missing.
     """
     file = run / "baselines.json"
@@ -73,8 +73,12 @@ def read(run: Path) -> Results:
     training_s, preset = None, None
     if MODEL in baselines["methods"]:
         evaluation, record = read_run(run), run_record(str(run / "models"))
-        if evaluation.metrics["images"]["sha256"] != baselines["images"]:
-            raise ValueError(f"{run} was evaluated after the other methods, on other images: run baselines.py again.")
+        same = all(record["settings"][name] == baselines["settings"][name] for name in ("seed", "epochs"))
+        if not same or evaluation.metrics["images"]["sha256"] != baselines["images"]:
+            raise ValueError(
+                f"{run} was trained or evaluated anew after the other methods, with another seed, epochs or images: "
+                "run baselines.py again."
+            )
         own = {f"`{name}`": values for name, values in evaluation.table.scores.items()}
         training_s, preset = record["seconds"]["ensembles"], record["settings"]["preset"]
     return Results(baselines, own | others, labels, ~np.array(baselines["near_copy"]), training_s, preset)
@@ -98,7 +102,13 @@ def cells(results: Results) -> dict[str, list[str]]:
 
 
 def lay_out(runs: list[Results]) -> str:
-    """Return the table of the runs of one data set."""
+    """Return the table of the runs of one data set.
+
+    Raises:
+        ValueError: they differ in more than the seed.
+    """
+    if len({(results.preset, results.baselines["settings"]["epochs"]) for results in runs}) > 1:
+        raise ValueError("runs of one data set differ in preset or epochs: compare those that differ in the seed.")
     columns = [cells(results) for results in runs]
     seeds = [results.baselines["settings"]["seed"] for results in runs]
     header = ["score", *(f"seed {seed}, {part}" for seed in seeds for part in ("all", "without near copies"))]
@@ -116,9 +126,10 @@ def lay_out(runs: list[Results]) -> str:
 
 def costs(sets: list[list[Results]]) -> str:
     """Return the table of time and memory, means over the runs of each data set."""
-    names = list(dict.fromkeys(name for runs in sets for results in runs for name in results.baselines["methods"]))
+    methods = [results.baselines["methods"] for runs in sets for results in runs]
+    names = list(dict.fromkeys(name for some in methods for name in some))
     rows = [[name, *(_cost(name, runs) for runs in sets)] for name in names]
-    machines = {results.baselines["machine"] for runs in sets for results in runs}
+    machines = {entry["machine"] for some in methods for entry in some.values()}
     return f"{format_table(['method', *_titles(sets)], rows)}\n{'; '.join(sorted(machines))}.\n"
 
 

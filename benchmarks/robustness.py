@@ -113,18 +113,23 @@ def kind_of(path: str, types: str | None) -> str:
 def train(variant: Variant, known: Sequence[str], test: Sequence[dict[str, Any]], options: argparse.Namespace) -> Path:
     """Train and evaluate one variant, unless that was done before; return its folder."""
     folder = options.output / options.data.name / variant.name
+    pool = variant.pool
+    if variant.gamma != 1:
+        pool = [str(folder / f"pool/{i:05d}.png") for i in range(len(pool))]
+    training = [{"image": path, "label": 0} for path in known] + [{"image": path} for path in pool]
+    listed = [{"image": str(Path(item["image"]).resolve()), "label": item["label"]} for item in test]
+    datalist, file = {"training": training, "test": listed}, folder / "datalist.json"
     if (folder / "eval" / "metrics.json").is_file():
         trained = read_run(folder).training("settings")
         wanted = {"epochs": options.epochs, "seed": options.seed, "unlabeled_size": len(variant.pool)}
-        if any(trained[name] != value for name, value in wanted.items()):
+        same = all(trained[name] == value for name, value in wanted.items())
+        if not same or json.loads(file.read_text(encoding="utf-8")) != datalist:
             raise ValueError(f"{folder} holds another training: give another --output.")
         return folder
-    pool = variant.pool
     if variant.gamma != 1:
-        pool = [brighten(path, variant.gamma, folder / f"pool/{i:05d}.png") for i, path in enumerate(pool)]
-    training = [{"image": path, "label": 0} for path in known] + [{"image": path} for path in pool]
-    listed = [{"image": str(Path(item["image"]).resolve()), "label": item["label"]} for item in test]
-    write_json({"training": training, "test": listed}, folder / "datalist.json")
+        for path, target in zip(variant.pool, pool):
+            brighten(path, variant.gamma, Path(target))
+    write_json(datalist, file)
     command = [sys.executable, "-W", "ignore", "-m", "monai.bundle", "run"]
     command += ["--config_file", str(options.bundle / "configs" / "train.json")]
     settings = {"dataset_dir": folder / "datalist.json", "output_dir": folder, "epochs": options.epochs}
@@ -137,12 +142,11 @@ def train(variant: Variant, known: Sequence[str], test: Sequence[dict[str, Any]]
     return folder
 
 
-def brighten(path: str, gamma: float, target: Path) -> str:
-    """Write an 8-bit image with another gamma; return its path."""
+def brighten(path: str, gamma: float, target: Path) -> None:
+    """Write an 8-bit image with another gamma."""
     table = np.rint(255 * (np.arange(256) / 255) ** gamma).astype(int).tolist()
     with Image.open(path) as image, atomic_file(target) as file:
         image.point(table * len(image.getbands())).save(file, format="PNG")
-    return str(target)
 
 
 def figures(folder: Path, test: Sequence[dict[str, Any]], types: str | None) -> dict[str, dict[str, list[float]]]:
@@ -214,8 +218,11 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--types", help='such as --types="-(gl|me)" for brain_mri')
     parser.add_argument("--experiments", nargs="+", default=[*LABELS, "without"], choices=[*LABELS, "without"])
-    parser.add_argument("--write", action="store_true", help="write picture and figures to docs/robustness")
+    parser.add_argument("--write", action="store_true", help="put picture and figures of all into docs/robustness")
     options = parser.parse_args()
+    everything = {*LABELS, "without"} if options.types else {*LABELS}
+    if options.write and not everything <= set(options.experiments):
+        parser.error("--write replaces what all experiments have found: leave out --experiments.")
     pool = json.loads((options.data / "data.json").read_text(encoding="utf-8"))["train"]["unlabeled"]
     images = (options.data / "images").resolve()
     normal, abnormal = (shuffled([str(images / name) for name in pool[label]]) for label in ("0", "1"))

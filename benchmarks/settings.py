@@ -10,12 +10,14 @@ stands the AUROC without test images that have a near copy in the training. With
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from pages import format_table, publish
 
+from monai_ddad.data import DataError
 from monai_ddad.report.differences import differing_settings
 from monai_ddad.report.read import Run, read_run
 
@@ -47,7 +49,7 @@ def lay_out(folders: Sequence[Path]) -> str:
             "{:.3f} ({:.3f})".format(*(scores[name]["auroc"] for scores in found)) if name in found[0] else ""
             for name in SCORES
         ]
-        rows.append([about, *cells])
+        rows.append([about or "the same", *cells])
     counts = runs[0].metrics["splits"]["all"]
     same = settings(runs[0])
     about = f"{counts['normal']} normal and {counts['abnormal']} abnormal test images, {same['epochs']} epochs"
@@ -60,7 +62,11 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, nargs="+", action="append", required=True, help="of one data set")
     parser.add_argument("--write", action="store_true", help="put the tables into docs/scores.md")
     options = parser.parse_args()
-    publish("\n".join(lay_out(folders) for folders in options.runs), "scores.md", "settings", options.write)
+    try:
+        tables = "\n".join(lay_out(folders) for folders in options.runs)
+    except DataError as error:
+        sys.exit(f"{parser.prog}: {error}")
+    publish(tables, "scores.md", "settings", options.write)
 
 
 if __name__ == "__main__":

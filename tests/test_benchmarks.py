@@ -85,6 +85,23 @@ def test_scores_are_compared_with_each_other_and_with_other_methods(trained, mon
     areas = [roc_auc_score(labels, measured[name]["scores"]) for name in names[-3:]]
     areas[0] = max(areas[0], 1 - areas[0])  # the brightness alone gets the sign that suits it
     assert [row[1].split()[0] for row in scores[-3:]] == [f"{area:.3f}" for area in areas]
+    content = json.loads((trained / "baselines.json").read_text())
+    for name in ("seed", "epochs"):
+        (trained / "baselines.json").write_text(json.dumps(content | {"settings": content["settings"] | {name: 9}}))
+        with pytest.raises(SystemExit, match="another seed, epochs or images: run baselines.py again"):
+            table("compare.py", monkeypatch, capsys, str(trained))
+    (trained / "baselines.json").write_text(json.dumps(content))
+
+
+def test_runs_that_differ_in_more_than_the_seed_are_not_laid_out_as_one(module):
+    compare = module("compare")
+    nothing = {"scores": {}, "labels": np.zeros(0), "alone": np.zeros(0, dtype=bool), "training_s": None}
+    runs = [
+        compare.Results({"settings": {"seed": 0, "epochs": epochs}}, preset="default", **nothing)
+        for epochs in (50, 250)
+    ]
+    with pytest.raises(ValueError, match="runs of one data set differ in preset or epochs"):
+        compare.lay_out(runs)
 
 
 def test_methods_are_compared_on_a_data_set_without_a_run(tmp_path, monkeypatch, capsys):
@@ -309,6 +326,13 @@ def test_pools_of_another_brightness_are_trained_once(tmp_path, monkeypatch, cap
     monkeypatch.setattr(sys, "executable", "nothing")
     table("robustness.py", monkeypatch, capsys, *options)
     assert json.loads(file.read_text())["variants"] == first
+    datalist = tmp_path / "out/data/gamma_1.4/datalist.json"
+    datalist.write_text(json.dumps(dark | {"test": dark["test"][1:]}))
+    with pytest.raises(ValueError, match=r"gamma_1.4 holds another training: give another --output"):
+        table("robustness.py", monkeypatch, capsys, *options)
+    with pytest.raises(SystemExit):
+        table("robustness.py", monkeypatch, capsys, *options, "--write")
+    assert "leave out --experiments" in capsys.readouterr().err
 
 
 def test_figures_of_a_type_are_of_its_images_and_all_normal_ones(trained, module):
@@ -440,6 +464,8 @@ def test_the_whole_job_follows_from_its_parts(speed):
     scored = 101 * 0.1 + 0.06 + 11 * 0.03
     assert found["authors"] == pytest.approx(9 * 2600 * 0.001 + 2 * (steps + refine) + scored * 600)
     assert found["float32"] == pytest.approx(2600 * 0.002 + steps + refine + 600 * 0.01 + (10 * 600 + 1000) * 0.005)
+    once = speed.whole_job(times, normal=1000, unlabeled=1000, test=600, evaluations=1)
+    assert once == found | {"authors": pytest.approx(found["authors"] - 100 * 0.1 * 600)}
     assert speed.row("the whole job", {"authors": 12.0, "float32": 6.0, "bfloat16": 4.0})[1:4] == [
         "12 s",
         "2.00",

@@ -89,6 +89,17 @@ def test_commands_run_in_the_order_of_the_page(page, workplace, monkeypatch):
         assert (workplace / "runs/mine/models/model.ts").is_file()
 
 
+def test_benchmarks_that_the_docs_name_have_the_options_that_they_give():
+    text = "".join(path.read_text() for path in (REPOSITORY / "README.md", *(REPOSITORY / "docs").glob("*.md")))
+    found = re.findall(r"\bbenchmarks/(\w+\.py)([^`\n]*)", text)
+    assert len(found) > 20
+    shared = (REPOSITORY / "benchmarks/pages.py").read_text()  # has --run
+    for name, options in found:
+        source = (REPOSITORY / "benchmarks" / name).read_text()
+        known = re.findall(r'add_argument\(\s*"(--\w+)"', source + (shared if "add_runs" in source else ""))
+        assert set(re.findall(r"--\w+", options)) <= set(known), (name, options)
+
+
 def test_data_page_shows_lists_that_are_taken(tmp_path):
     from monai_ddad.data import load_datalist
 

@@ -230,27 +230,28 @@ def ssim_map(udm: torch.Tensor, ndm: torch.Tensor, window: int = 7) -> torch.Ten
         (True, True)
     """
     first, second = udm.mean(dim=0), ndm.mean(dim=0)
-    parts = torch.cat([first, second, first * first, second * second, first * second], dim=1)
-    mean_a, mean_b, square_a, square_b, product = (_window_sums(parts, window) / window**2).chunk(5, dim=1)
+    parts = torch.cat([first, second, first * first + second * second, first * second], dim=1)
+    sums = _window_sums(_window_sums(parts, window, 2), window, 3) / window**2
+    mean_a, mean_b, squares, product = sums.chunk(4, dim=1)
     unbiased = window**2 / (window**2 - 1)
-    variances = unbiased * (square_a - mean_a * mean_a + square_b - mean_b * mean_b)
-    covariance = unbiased * (product - mean_a * mean_b)
+    mean_squares, mean_product = mean_a * mean_a + mean_b * mean_b, mean_a * mean_b
+    variances, covariance = unbiased * (squares - mean_squares), unbiased * (product - mean_product)
     stable_mean, stable_variance = (0.01 * 2) ** 2, (0.03 * 2) ** 2  # of values in [-1, 1]
-    similar = (2 * mean_a * mean_b + stable_mean) * (2 * covariance + stable_variance)
-    similar = similar / ((mean_a * mean_a + mean_b * mean_b + stable_mean) * (variances + stable_variance))
+    similar = (2 * mean_product + stable_mean) * (2 * covariance + stable_variance)
+    similar = similar / ((mean_squares + stable_mean) * (variances + stable_variance))
     edge = window // 2
     return F.pad(1 - similar.mean(dim=1, keepdim=True), [edge, edge, edge, edge], mode="replicate").clamp(min=0)
 
 
-def _window_sums(values: torch.Tensor, window: int) -> torch.Tensor:
-    """Sum (..., H, W) values over all squares of a side; several times as fast as pooling on a CPU."""
-    height, width = values.shape[-2] - window + 1, values.shape[-1] - window + 1
-    rows = values[..., :height, :]
-    for k in range(1, window):
-        rows = rows + values[..., k : k + height, :]
-    total = rows[..., :width]
-    for k in range(1, window):
-        total = total + rows[..., k : k + width]
+def _window_sums(values: torch.Tensor, window: int, dim: int) -> torch.Tensor:
+    """Sum an odd number of neighbours along a dimension, from sums of 2, 4 and so on; on a CPU faster than pooling."""
+    length = values.shape[dim] - window + 1
+    total, count, size = values.narrow(dim, 0, length), 1, 1
+    while count < window:
+        there = values.shape[dim] - size
+        values, size = values.narrow(dim, 0, there) + values.narrow(dim, size, there), 2 * size
+        if window // size % 2 == 1:
+            total, count = total + values.narrow(dim, count, length), count + size
     return total
 
 

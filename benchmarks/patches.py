@@ -73,7 +73,9 @@ def set_weights(backbone: nn.Module, file: str | None) -> None:
 def _embedded(name: str, known: torch.Tensor, settings: Settings) -> Any:
     """Return a model that has seen the known normals."""
     module = importlib.import_module(MODULE.format(name.lower()))
-    torch.manual_seed(derive_seed(settings.seed, STREAM))
+    seed = derive_seed(settings.seed, STREAM)
+    torch.manual_seed(seed)
+    np.random.seed(seed % 2**32)  # of the projection by which PatchCore chooses
     model = getattr(module, f"{name}Model")(backbone=BACKBONE, layers=LAYERS[name], pre_trained=False)
     set_weights(model.feature_extractor.feature_extractor, settings.backbone_weights)
     model.train()

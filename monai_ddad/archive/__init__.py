@@ -97,8 +97,8 @@ def score_archive(
             held.enter_context(parts.lock())
             return parts, listing, parts.begin(overwrite)
 
-        parts, listing, todo = _from_first(begin)
-        _score(predictor, parts, listing, todo, num_workers)
+        parts, listing, pending = _from_first(begin)
+        _score(predictor, parts, listing, pending, num_workers)
         idist.barrier()
         if idist.get_rank() > 0:
             return None
@@ -136,13 +136,13 @@ def _from_first(make: Callable[[], Made]) -> Made:
     return found[0]
 
 
-def _score(predictor: Predictor, parts: Parts, listing: Listing, todo: list[int], num_workers: int | None) -> None:
+def _score(predictor: Predictor, parts: Parts, listing: Listing, pending: list[int], num_workers: int | None) -> None:
     """Score the chunks of this process."""
     processes, rank = idist.get_world_size(), idist.get_rank()
-    done = len(listing) - sum(len(listing.chunks[number]) for number in todo)
+    done = len(listing) - sum(len(listing.chunks[number]) for number in pending)
     if done and rank == 0:
         logger.info(f"{done} of {len(listing)} images were done by an earlier call.")
-    left = todo[rank::processes]
+    left = pending[rank::processes]
     workers = available_cores() if num_workers is None else num_workers
     names, starts = predictor.network.score_names, listing.starts
     progress = tqdm(

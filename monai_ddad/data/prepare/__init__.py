@@ -75,9 +75,9 @@ def prepare(
     jobs = plan_jobs(benchmark, originals, split)
     conversion = photometry if BENCHMARKS[benchmark].films else "copy"
     _record(root / "prepared.json", {"benchmark": benchmark, "conversion": conversion})
-    todo = [job for job in jobs if not (root / "images" / job.name).exists()]
-    reasons = {job: _reason(job) for job in todo if len(job.originals) != 1}
-    reasons |= _convert([job for job in todo if job not in reasons], root / "images", conversion, num_workers)
+    pending = [job for job in jobs if not (root / "images" / job.name).exists()]
+    reasons = {job: _reason(job) for job in pending if len(job.originals) != 1}
+    reasons |= _convert([job for job in pending if job not in reasons], root / "images", conversion, num_workers)
     made = [job for job in jobs if job not in reasons]
 
     _write_split(made, root / "data.json")
@@ -86,7 +86,7 @@ def prepare(
     for (group, count), expected in zip(counts.items(), BENCHMARKS[benchmark].counts):
         if count != expected:
             logger.warning(f"{group}: {count} images, the paper's benchmark has {expected}.")
-    return {"images": len(made), "kept": len(jobs) - len(todo), "unreadable": len(reasons), "counts": counts}
+    return {"images": len(made), "kept": len(jobs) - len(pending), "unreadable": len(reasons), "counts": counts}
 
 
 def _reason(job: Job) -> str:

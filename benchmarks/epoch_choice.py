@@ -115,7 +115,7 @@ def lay_out(bundle: Path, run: Path) -> str:
     chosen = ["chosen by", "rank correlation", "the same, pool trained on", "epoch", "its AUROC by that score"]
     sizes = [len(found["scores"][epochs[0]][name]) for name in PARTS]
     about = (
-        f"`{bundle.name}`, preset `{settings['preset']}`, no ASR-Net, {settings['epochs']} epochs, seed "
+        f"`{bundle.name}`, preset `{settings['preset']}`, {settings['epochs']} epochs, seed "
         f"{settings['seed']}; {sizes[0]} known normals and {sizes[1]} unlabelled images set aside, {sizes[2]} "
         f"unlabelled images trained on, {sizes[3]} test images:"
     )

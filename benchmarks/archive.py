@@ -129,7 +129,8 @@ def measure(
         while len(marks) < 3 and done >= chunks * (len(marks) + 1) / 4:
             marks.append(largest)
         time.sleep(SAMPLING)
-    assert process.returncode == 0, "the command failed"
+    if process.returncode != 0:
+        raise RuntimeError("the command failed")
     ended = os.times()
     processor_time = ended.children_user + ended.children_system - used.children_user - used.children_system
     return time.perf_counter() - begin, last - first, processor_time, [*marks, largest]
@@ -147,7 +148,8 @@ def kill_and_finish(folder: Path, output: Path, bundle: Path, models: Path, chun
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         found.append(parts(output))
-    assert start(folder, output, bundle, models).wait() == 0, "the command failed"
+    if start(folder, output, bundle, models).wait() != 0:
+        raise RuntimeError("the command failed")
     return found
 
 

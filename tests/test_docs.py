@@ -11,6 +11,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
 
 from monai_ddad.data.phantom import write_phantom_dataset
 
@@ -125,3 +128,29 @@ def test_settings_table_names_real_settings():
             number = re.fullmatch(r"\s*`?([\d.e-]+)`?\s*", value)
             if number:
                 assert float(number.group(1)) == defaults[name], name
+
+
+def floors() -> dict[str, Version]:
+    rows = re.findall(r"^\| ([\w-]+) \| ([\d.]+) \|", (REPOSITORY / "SECURITY.md").read_text(), re.MULTILINE)
+    return {canonicalize_name(name): Version(version) for name, version in rows}
+
+
+def test_versions_with_known_advisories_are_neither_allowed_nor_installed_here():
+    lowest = floors()
+    pins = [
+        (file.name, Requirement(line))
+        for file in sorted((REPOSITORY / ".ci").glob("*.txt"))
+        for line in file.read_text().splitlines()
+        if line and not line.startswith("#")
+    ]
+    assert len(lowest) > 10 and {canonicalize_name(pin.name) for _, pin in pins} >= set(lowest)
+    for file, pin in pins:
+        (specifier,) = pin.specifier
+        floor = lowest.get(canonicalize_name(pin.name), Version("0"))
+        assert specifier.operator == "==" and Version(specifier.version) >= floor, f"{file}: {pin}"
+    asked = [Requirement(text) for text in re.findall(r'"([a-z-]+[>=][^"]*)"', (REPOSITORY / "setup.py").read_text())]
+    assert len(asked) > 15
+    for requirement in asked:
+        for specifier in requirement.specifier:
+            if specifier.operator in ("==", ">=") and canonicalize_name(requirement.name) in lowest:
+                assert Version(specifier.version) >= lowest[canonicalize_name(requirement.name)], requirement

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import importlib.util
 import json
+import logging
 import math
 import re
 from pathlib import Path
@@ -234,6 +235,7 @@ def test_unreadable_files_are_listed_and_the_others_are_scored(trained, tmp_path
 
 
 def test_nothing_of_a_header_or_a_path_is_written(small, tmp_path, caplog, capfd):
+    caplog.set_level(logging.DEBUG)
     canary = "Muster^Erika"
     texts = ("PatientName", "PatientID", "StudyDescription", "InstitutionName", "ImageComments")
     named = tmp_path / canary
@@ -258,4 +260,5 @@ def test_nothing_of_a_header_or_a_path_is_written(small, tmp_path, caplog, capfd
     written = [path for path in output.rglob("*") if path.is_file()]
     assert len(written) > 15 and (output / "eval/inference/unreadable.csv").read_text().count("\n") == 2
     assert [path.name for path in written if b"Muster" in path.read_bytes() or "Muster" in path.name] == []
+    assert any(record.levelno == logging.DEBUG for record in caplog.records)
     assert "Muster" not in caplog.text + "".join(capfd.readouterr())

@@ -89,7 +89,7 @@ def _parser() -> argparse.ArgumentParser:
         )
     parser.add_argument("-l", "--log-level", default="INFO", choices=("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"))
     parser.add_argument(
-        "--models_dir", type=Path, help="folder of model.pt and run.json (default: the bundle's models)"
+        "--models_dir", type=Path, help="folder of model.pt (default: the bundle's models)"
     )
     parser.add_argument(
         "--objects", nargs="+", choices=KINDS, default=DEFAULT_KINDS, help="what to write of each DICOM image"

@@ -34,12 +34,13 @@ MOST_VALUES = 10**5
 MAX_RUN = 2**20  # bytes of run.json
 COUNT = {"type": ["integer", "null"], "minimum": 0, "maximum": 10**9}
 SHARE = {"type": ["number", "null"], "minimum": 0, "maximum": 1}
+RATE = {"type": "number", "minimum": 0}
 WORD = {"type": "string", "pattern": r"^[A-Za-z0-9_.:-]{1,64}\Z"}
 SETTINGS = {
     **dict.fromkeys(("unlabeled_size", "calibration_minimum", "selection_minimum", "seed"), COUNT),
     **dict.fromkeys(("epochs", "batch_size", "refine_epochs", "refine_batch_size", "pu_epochs"), COUNT),
     **dict.fromkeys(("abnormal_rate", "calibration_share", "selection_share", "pu_prior"), SHARE),
-    **dict.fromkeys(("learning_rate", "refine_learning_rate", "pu_learning_rate"), {"type": "number", "minimum": 0}),
+    **dict.fromkeys(("learning_rate", "refine_learning_rate", "pu_learning_rate"), RATE),
     **dict.fromkeys(("preset", "device", "precision"), WORD),
 }
 REPEATED = ("unlabeled_size", "abnormal_rate", "calibration_share", "calibration_minimum", "seed")  # by an evaluation
@@ -47,14 +48,21 @@ RUN = {
     "type": "object",
     "required": ["bundle", "network", "preparation", "settings", "data"],
     "properties": {
-        **dict.fromkeys(("network", "preparation"), {"type": "object"}),
         "bundle": {"type": "string"},
-        "settings": {"type": "object", "properties": SETTINGS, "required": list(REPEATED)},
+        "network": {"type": "object"},
+        "preparation": {"type": "object"},
+        "settings": {
+            "type": "object",
+            "properties": SETTINGS,
+            "required": list(REPEATED),
+            "additionalProperties": {"anyOf": [{"type": ["number", "boolean", "null"]}, WORD]},
+        },
         "data": {"type": "object", "properties": {"sha256": WORD}, "required": ["sha256"]},
     },
 }
 
 __all__ = [
+    "bundle_name",
     "check_command_line",
     "choose_preset",
     "choose_square",
@@ -184,6 +192,15 @@ def refuse_expressions(value: Any, name: str) -> Any:
         if odd or seen > MOST_VALUES:
             raise ValueError(f"{name} holds an expression, which MONAI would evaluate: give plain text or numbers.")
     return value
+
+
+def bundle_name(bundle: str | os.PathLike[str]) -> str:
+    """Return the name by which a bundle's models know it, whatever its folder is called.
+
+    Args:
+        bundle: the bundle's folder, with ``configs/inference.json``.
+    """
+    return str(monai.bundle.ConfigParser.load_config_file(str(Path(bundle) / "configs" / "inference.json"))["bundle"])
 
 
 def weights_file(models: Path) -> Path:

@@ -30,7 +30,16 @@ RECORD_KEY = "_extra_state"  # PyTorch's name of what a module saves beside its 
 MAX_BYTES = 4 * 2**30  # of a file
 MAX_PICKLE = 8 * 2**20  # of the list of what is in it
 MOST, DEEPEST = 10**6, 32  # values, and containers one in another
-DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int32, torch.int64, torch.uint8, torch.bool)
+DTYPES = (
+    torch.float32,
+    torch.float64,
+    torch.float16,
+    torch.bfloat16,
+    torch.int32,
+    torch.int64,
+    torch.uint8,
+    torch.bool,
+)
 SCRIPT = "__torch__."  # TorchScript's modules
 LISTS = ("build_intlist", "build_doublelist", "build_boollist", "build_tensorlist", "restore_type_tag")
 
@@ -145,7 +154,10 @@ def _read_script(path: str | os.PathLike[str]) -> dict[str, Any]:
                 copy.writestr(f"archive/{name}", archive.read(entry))
     data.seek(0)
     modules = {name for name in torch.serialization.get_unsafe_globals_in_checkpoint(data) if name.startswith(SCRIPT)}
-    allowed: list[Any] = [*((_Part, name) for name in modules), *((_plain, f"torch.jit._pickle.{name}") for name in LISTS)]
+    allowed: list[Any] = [
+        *((_Part, name) for name in modules),
+        *((_plain, f"torch.jit._pickle.{name}") for name in LISTS),
+    ]
     data.seek(0)
     with torch.serialization.safe_globals(allowed):
         module = torch.load(data, map_location="cpu", weights_only=True)

@@ -75,12 +75,13 @@ class Predictor:
         device: None takes a GPU if there is one.
         precision: ``"float32"``, or ``"bfloat16"`` for half precision.
         runtime: ``"torch"``, ``"torchscript"`` or ``"onnx"``, see :class:`monai_ddad.runtimes.Runtime`.
-        settings: further settings of ``inference.json`` by name, such as ``alpha`` or ``score``; they are never evaluated.
+        settings: further settings of ``inference.json`` by name, such as ``alpha`` or ``score``, which are never
+            evaluated.
 
     Raises:
         CheckpointError: nothing is trained there, the model is of another bundle, or a file is damaged.
-        ValueError: an unknown setting, runtime or precision, a runtime that cannot be used with the device or precision,
-            or an expression for a setting.
+        ValueError: an unknown setting, runtime or precision, a runtime that cannot be used with the device or
+            precision, or an expression for a setting.
         ImportError: a package that the runtime needs is not installed.
     """
 
@@ -97,8 +98,9 @@ class Predictor:
         parser = ConfigParser()
         parser.read_config(str(Path(bundle) / "configs" / "inference.json"))
         parser["trained"] = network_settings(models, parser["bundle"])  # no path goes through the parser
+        known = set(parser.get())
         for name, value in settings.items():
-            if name not in parser.config:
+            if name not in known:
                 raise ValueError(f"inference.json has no setting {name}.")
             parser[name] = refuse_expressions(value, name)
         self.device = parser.get_parsed_content("device") if device is None else device

@@ -109,7 +109,9 @@ def check_form(content: Any, schema: dict[str, Any], what: str) -> None:
     error = jsonschema.exceptions.best_match(Validator(schema).iter_errors(content))
     if error is not None:
         place = ".".join(str(part) for part in error.absolute_path) or "its content"
-        raise ValueError(f"{what} is not valid: {place} must keep to {error.validator} {str(error.validator_value)[:200]}.")
+        raise ValueError(
+            f"{what} is not valid: {place} must keep to {error.validator} {str(error.validator_value)[:200]}."
+        )
 
 
 @dataclass(frozen=True)
@@ -178,7 +180,9 @@ class ModelRecord:
         try:
             content = parse_json(text)
         except ValueError:
-            raise CheckpointError("the model's record is damaged: take another copy of the file, or train again.") from None
+            raise CheckpointError(
+                "the model's record is damaged: take another copy of the file, or train again."
+            ) from None
         try:
             check_form(content, SCHEMA, "the model's record")
             del content["format"]
@@ -214,7 +218,9 @@ class ModelRecord:
         """
         if self.bundle != bundle:
             of = f"bundle {self.bundle}" if self.bundle else "no bundle"
-            raise CheckpointError(f"the model is of {of} and cannot be used by {bundle}: give the bundle that trained it.")
+            raise CheckpointError(
+                f"the model is of {of} and cannot be used by {bundle}: give the bundle that trained it."
+            )
 
 
 def parse_json(text: str | bytes) -> Any:

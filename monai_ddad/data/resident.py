@@ -93,9 +93,7 @@ class ResidentDataset(Dataset):
             self.errors[position] = str(reason)
             return []
         images = [item["image"] for item in prepared]
-        return [
-            (getattr(image, "meta", {}).get("slice"), _eight_bits(convert_to_tensor(image))) for image in images
-        ]
+        return [(getattr(image, "meta", {}).get("slice"), _eight_bits(convert_to_tensor(image))) for image in images]
 
     def prepare(self, item: dict[str, Any]) -> list[dict[str, Any]]:
         """Apply the transform to an item; a picture gives one image, a volume one a slice."""

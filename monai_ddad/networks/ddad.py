@@ -213,8 +213,8 @@ class DDADNet(nn.Module):
         """Load all weights, or raise also where ``strict`` is False, as MONAI Label has it: half a model is none.
 
         Raises:
-            CheckpointError: the model's record, which stands among the weights, is missing, damaged or of another model,
-                see :meth:`check_record`.
+            CheckpointError: the model's record, which stands among the weights, is missing, damaged or of another
+                model, see :meth:`check_record`.
             RuntimeError: names or shapes differ.
         """
         record = self.check_record(state_dict)
@@ -255,6 +255,7 @@ class DDADNet(nn.Module):
         if own.bundle:
             found.require_bundle(own.bundle)
         if not partly:
+            pairs: dict[str, tuple[Any, Any]]
             pairs = {"map_names": (found.map_names, own.map_names), "score_names": (found.score_names, own.score_names)}
             pairs |= {name: (found.network.get(name), value) for name, value in own.network.items()}
             if own.bundle:

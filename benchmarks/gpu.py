@@ -41,7 +41,7 @@ def random_images(normal: int, unlabeled: int) -> ResidentDataset:
     generator = torch.Generator().manual_seed(0)
     pixels = torch.rand((normal + unlabeled, 1, 64, 64), generator=generator)
     items = [{"image": image, "label": 0 if i < normal else None} for i, image in enumerate(pixels)]
-    return ResidentDataset(items, lambda item: {"image": item["image"]})
+    return ResidentDataset(items, lambda item: {"image": 2 * item["image"] - 1})
 
 
 def timed(trainer: EnsembleTrainer | RefineTrainer, epochs: int) -> float:

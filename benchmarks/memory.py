@@ -39,7 +39,7 @@ def train(number: int, side: int, precision: str) -> list[float]:
 
     def draw(item: dict[str, int]) -> dict[str, torch.Tensor]:
         generator = torch.Generator().manual_seed(item["image"])
-        return {"image": torch.rand((1, side, side), generator=generator)}
+        return {"image": 2 * torch.rand((1, side, side), generator=generator) - 1}
 
     items = [{"image": i, "label": 0 if i < number // 2 else None} for i in range(number)]
     data = ResidentDataset(items, draw)

@@ -58,7 +58,7 @@ def input_maps(network: DDADNet, images: torch.Tensor) -> torch.Tensor:
 def train(network: DDADNet, known: torch.Tensor, test: torch.Tensor, labels: np.ndarray, epochs: int) -> list[float]:
     """Train ``asr`` on known normals; return the AUROC of the refined map's mean after each epoch."""
     data = ResidentDataset(
-        [{"image": image, "label": 0} for image in known], lambda item: {"image": item["image"] / 255}
+        [{"image": image, "label": 0} for image in known], lambda item: {"image": normalise(item["image"])}
     )
     adam = partial(REFINE_ADAM, fused=True)
     trainer = RefineTrainer("cpu", epochs, network, data, adam, precision="auto")

@@ -29,7 +29,7 @@ from monai_ddad.engines import EnsembleTrainer, RefineTrainer
 from monai_ddad.networks import DDADNet
 from monai_ddad.runtimes import Runtime
 from monai_ddad.scores import image_scores
-from monai_ddad.transforms import PlainResized, ReadImaged
+from monai_ddad.transforms import EightBitd, PlainResized, ReadImaged
 
 BATCH, REFINE_BATCH = 64, 8
 EPOCHS, REFINE_EPOCHS, VALIDATIONS = 250, 100, 10  # of the paper preset
@@ -44,7 +44,7 @@ Timed = Callable[[Clock], float]
 def read(paths: list[str], labels: list[int | None] | None = None) -> ResidentDataset:
     """Read pictures as we do, with one thread."""
     items = [{"image": path, "label": label} for path, label in zip(paths, labels or [None] * len(paths))]
-    steps = [ReadImaged("image"), PlainResized("image", image_size=SIDE)]
+    steps = [ReadImaged("image"), PlainResized("image", image_size=SIDE), EightBitd("image")]
 
     def transform(item: dict[str, Any]) -> dict[str, Any]:
         for step in steps:
@@ -113,7 +113,7 @@ def refine_epoch(images: torch.Tensor, precision: str) -> Epoch:
 
 def _resident(images: torch.Tensor, labels: list[int | None]) -> ResidentDataset:
     items = [{"image": image, "label": label} for image, label in zip(images, labels)]
-    return ResidentDataset(items, lambda item: {"image": item["image"].float().div(255)}, num_workers=1)
+    return ResidentDataset(items, lambda item: {"image": normalise(item["image"])}, num_workers=1)
 
 
 def measure(paths: list[str], rounds: int) -> Times:

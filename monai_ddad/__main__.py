@@ -165,7 +165,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("source", nargs="+", help="folder, image, or .txt file with a path a line")
     command.add_argument("--output", required=True, help="Parquet file to write")
     command.add_argument("--bundle", required=True, help="folder of the bundle, such as bundles/ddad_cxr")
-    command.add_argument("--models", help="folder of model.pt and run.json (default: models in the bundle)")
+    command.add_argument("--models", help="folder of model.pt (default: models in the bundle)")
     command.add_argument("--device", help="cpu, cuda or cuda:N (default: the GPUs if there are any)")
     precision = "bfloat16 is faster where the hardware has it (default: float32)"
     command.add_argument("--precision", choices=("float32", "bfloat16"), default="float32", help=precision)

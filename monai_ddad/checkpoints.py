@@ -7,7 +7,8 @@ import io
 import os
 import secrets
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -15,7 +16,32 @@ from typing import IO, Any
 import torch
 from torch import nn
 
-__all__ = ["CheckpointError", "atomic_file", "load_file", "load_weights", "save_file", "weights_digest"]
+__all__ = [
+    "RECORD_KEY",
+    "CheckpointError",
+    "atomic_file",
+    "load_file",
+    "load_weights",
+    "save_file",
+    "weights_digest",
+]
+
+RECORD_KEY = "_extra_state"  # PyTorch's name of what a module saves beside its weights; see monai_ddad.record
+MAX_BYTES = 4 * 2**30  # of a file
+MAX_PICKLE = 8 * 2**20  # of the list of what is in it
+MOST, DEEPEST = 10**6, 32  # values, and containers one in another
+DTYPES = (
+    torch.float32,
+    torch.float64,
+    torch.float16,
+    torch.bfloat16,
+    torch.int32,
+    torch.int64,
+    torch.uint8,
+    torch.bool,
+)
+SCRIPT = "__torch__."  # TorchScript's modules
+LISTS = ("build_intlist", "build_doublelist", "build_boollist", "build_tensorlist", "restore_type_tag")
 
 
 class CheckpointError(ValueError):
@@ -75,28 +101,125 @@ def save_file(content: Any, path: str | os.PathLike[str]) -> None:
 
 
 def load_file(path: str | os.PathLike[str]) -> Any:
-    """Load what :func:`save_file` wrote, on the CPU, without running any Python code of the file.
+    """Load what :func:`save_file` wrote, on the CPU, without running any code of the file.
 
     Args:
-        path: the file, or a TorchScript module (``.ts``), of which the weights are returned.
+        path: the file, or a TorchScript module (``.ts``), of which nothing but the weights is read.
 
     Raises:
-        CheckpointError: the file is missing, cut short, damaged (its checksums are compared), or holds anything but
-            tensors and plain containers.
+        CheckpointError: the file is missing, larger than :data:`MAX_BYTES`, cut short, damaged (its checksums are
+            compared), or holds anything but dense tensors of numbers and plain containers.
     """
     if not Path(path).is_file():
         raise CheckpointError("the checkpoint does not exist: train first, or give the file that holds the weights.")
+    size = Path(path).stat().st_size
+    if size > MAX_BYTES:
+        raise CheckpointError(f"the checkpoint has {size} bytes, at most {MAX_BYTES} are possible.")
     try:
-        with zipfile.ZipFile(path) as archive:  # torch.load neither compares checksums nor minds odd attributes
-            if archive.testzip() is not None or any(entry.external_attr for entry in archive.infolist()):
-                raise zipfile.BadZipFile
-        if Path(path).suffix == ".ts":
-            return dict(torch.jit.load(path, map_location="cpu").state_dict())
-        return torch.load(path, map_location="cpu", weights_only=True)
+        content = _read_script(path) if Path(path).suffix == ".ts" else _read(path, size)
+        _check_content(content, size)
     except Exception as error:  # a damaged file ends in almost any error: zip, pickle, unicode, key, runtime
-        raise CheckpointError(
-            f"the checkpoint is damaged or is no weights-only PyTorch file ({type(error).__name__})."
-        ) from None
+        reason = str(error) if isinstance(error, CheckpointError) else type(error).__name__
+        raise CheckpointError(f"the checkpoint is damaged or is no weights-only PyTorch file ({reason}).") from None
+    return content
+
+
+def _read(path: str | os.PathLike[str], size: int) -> Any:
+    with zipfile.ZipFile(path) as archive:  # torch.load neither compares checksums nor minds odd attributes
+        entries = archive.infolist()
+        odd = any(entry.external_attr or entry.compress_type != zipfile.ZIP_STORED for entry in entries)
+        if odd or sum(entry.file_size for entry in entries) > size or archive.testzip() is not None:
+            raise zipfile.BadZipFile
+        if any(entry.file_size > MAX_PICKLE for entry in entries if entry.filename.endswith("data.pkl")):
+            raise CheckpointError("it lists too much")
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
+class _Part:
+    """Stands for a TorchScript module: its attributes, without its code."""
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+
+
+def _read_script(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read the weights of a TorchScript file as a state dict, its record included; its code is not even parsed."""
+    data = io.BytesIO()
+    with zipfile.ZipFile(path) as archive, zipfile.ZipFile(data, "w") as copy:
+        for entry in archive.infolist():
+            name = entry.filename.partition("/")[2]
+            if name in ("data.pkl", "byteorder", "version") or name.startswith("data/"):
+                if entry.compress_type != zipfile.ZIP_STORED or (name == "data.pkl" and entry.file_size > MAX_PICKLE):
+                    raise zipfile.BadZipFile
+                copy.writestr(f"archive/{name}", archive.read(entry))
+    data.seek(0)
+    modules = {name for name in torch.serialization.get_unsafe_globals_in_checkpoint(data) if name.startswith(SCRIPT)}
+    allowed: list[Any] = [
+        *((_Part, name) for name in modules),
+        *((_plain, f"torch.jit._pickle.{name}") for name in LISTS),
+    ]
+    data.seek(0)
+    with torch.serialization.safe_globals(allowed):
+        module = torch.load(data, map_location="cpu", weights_only=True)
+    weights: dict[str, Any] = {}
+    waiting = [("", module)]
+    while waiting:
+        prefix, part = waiting.pop()
+        if prefix.count(".") > DEEPEST or len(weights) > MOST:
+            raise CheckpointError("it is nested too deeply")
+        for name, value in vars(part).items():
+            if isinstance(value, _Part):
+                waiting.append((f"{prefix}{name}.", value))
+            elif isinstance(value, torch.Tensor):
+                weights[f"{prefix}{name}"] = value.detach()
+    record = vars(module).get("record_text")
+    if isinstance(record, str) and record:
+        weights[RECORD_KEY] = torch.frombuffer(bytearray(record.encode()), dtype=torch.uint8)
+    return weights
+
+
+def _plain(value: Any, *kind: Any) -> Any:
+    """Return the list that TorchScript's helpers for lists are given."""
+    return value
+
+
+def _check_content(content: Any, size: int) -> None:
+    """Refuse what is no dense tensor of numbers, plain value or container, or is larger than a file of this size."""
+    waiting, found, total = [(content, 0)], 0, 0
+    while waiting:
+        value, depth = waiting.pop()
+        found += 1
+        if depth > DEEPEST or found > MOST:
+            raise CheckpointError("it is nested too deeply")
+        if type(value) is torch.Tensor:
+            if not _is_dense(value):
+                raise CheckpointError("a tensor is not stored as plain numbers")
+            total += value.numel() * value.element_size()
+            if total > size:
+                raise CheckpointError("its tensors share memory")
+        elif type(value) in (dict, OrderedDict):
+            if type(value) is OrderedDict:
+                vars(value).clear()  # PyTorch's notes on versions of layers, or whatever stands there
+            waiting += [(part, depth + 1) for part in (*value.keys(), *value.values())]
+        elif type(value) in (list, tuple):
+            waiting += [(part, depth + 1) for part in value]
+        elif type(value) not in (str, int, float, bool, type(None)):
+            raise CheckpointError(f"it holds a {type(value).__name__}")
+
+
+def _is_dense(value: torch.Tensor) -> bool:
+    """Tell whether a tensor holds each of its numbers once and nothing else: no sparse, meta, expanded ... tensor."""
+    if value.layout is not torch.strided or value.device.type != "cpu" or value.dtype not in DTYPES:
+        return False
+    if value.is_quantized or value.is_nested or value.is_neg() or value.is_conj():
+        return False
+    expected = 1
+    for stride, side in sorted(zip(value.stride(), value.shape)):
+        if side > 1 and value.numel():
+            if stride != expected:
+                return False
+            expected *= side
+    return True
 
 
 def load_weights(network: nn.Module, path: str | os.PathLike[str], parts: Sequence[str] = ()) -> nn.Module:
@@ -111,8 +234,8 @@ def load_weights(network: nn.Module, path: str | os.PathLike[str], parts: Sequen
         the network, in evaluation mode.
 
     Raises:
-        CheckpointError: see :func:`load_file`; or names or shapes differ (another backbone, number of members or
-            image size), or a weight is not finite. The network is then left as it was.
+        CheckpointError: see :func:`load_file`; or the model's record, names, shapes or types differ (another bundle,
+            backbone, number of members or image size), or a weight is not finite. The network is then left as it was.
 
     Example:
         >>> import tempfile
@@ -121,12 +244,13 @@ def load_weights(network: nn.Module, path: str | os.PathLike[str], parts: Sequen
         ...     load_weights(nn.Linear(2, 1, bias=False), f"{folder}/model.pt")(torch.ones(1, 2)).item()
         6.0
     """
-    weights = load_file(path)
+    weights, expected = load_file(path), network.state_dict()
     if not isinstance(weights, dict) or not all(
         isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in weights.items()
     ):
         raise CheckpointError("the checkpoint holds no state dict (names with tensors).")
-    expected = network.state_dict()
+    if RECORD_KEY in expected:
+        network.check_record(weights, partly=bool(parts))  # type: ignore[operator]
     unsaved = dict(network.named_buffers()).keys() - expected.keys()  # but TorchScript saves them
     weights = {name: value for name, value in weights.items() if name not in unsaved}
     if parts:
@@ -135,6 +259,16 @@ def load_weights(network: nn.Module, path: str | os.PathLike[str], parts: Sequen
             {name: value for name, value in content.items() if name.startswith(prefixes)}
             for content in (weights, expected)
         )
+    _check_weights(weights, expected)
+    for name, value in weights.items():
+        if not torch.isfinite(value).all():
+            raise CheckpointError(f"the checkpoint's weight {name} holds NaN or infinite values.")
+    network.load_state_dict({**network.state_dict(), **weights} if parts else weights)
+    return network.eval()
+
+
+def _check_weights(weights: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor]) -> None:
+    """Refuse weights of other names, shapes or types than those of a network, and such as share memory."""
     missing, surplus = sorted(expected.keys() - weights.keys()), sorted(weights.keys() - expected.keys())
     if missing or surplus:
         raise CheckpointError(
@@ -147,10 +281,13 @@ def load_weights(network: nn.Module, path: str | os.PathLike[str], parts: Sequen
                 "the checkpoint is of another model (backbone, image_size, in_channels or latent_size differ): "
                 f"{name} has shape {tuple(value.shape)}, expected {tuple(expected[name].shape)}."
             )
-        if not torch.isfinite(value.to(expected[name].dtype)).all():
-            raise CheckpointError(f"the checkpoint's weight {name} holds NaN or infinite values.")
-    network.load_state_dict({**network.state_dict(), **weights} if parts else weights)
-    return network.eval()
+        if value.dtype != expected[name].dtype:
+            raise CheckpointError(
+                f"the checkpoint's weight {name} has the type {value.dtype}, expected {expected[name].dtype}."
+            )
+    memory = [value.untyped_storage().data_ptr() for value in weights.values() if value.numel()]
+    if len(set(memory)) < len(memory):
+        raise CheckpointError("weights of the checkpoint share memory: it is damaged.")
 
 
 def weights_digest(module: nn.Module) -> str:
@@ -170,6 +307,7 @@ def weights_digest(module: nn.Module) -> str:
         (64, False)
     """
     digest = hashlib.sha256()
-    for value in module.state_dict().values():
-        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    for name, value in module.state_dict().items():
+        if name != RECORD_KEY:
+            digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from monai.bundle import ConfigParser
 
+from monai_ddad.bundle import network_settings, refuse_expressions, weights_file
 from monai_ddad.checkpoints import load_weights
 from monai_ddad.data.resident import ResidentDataset, normalise
 from monai_ddad.networks import DDADNet
@@ -21,7 +22,7 @@ from monai_ddad.protocol import reason
 from monai_ddad.runtimes import Runtime
 from monai_ddad.transforms.read import File
 
-__all__ = ["Predictor", "Result", "most_common_reason", "weights_file"]
+__all__ = ["Predictor", "Result", "most_common_reason"]
 
 BATCH = 64  # images at a time
 
@@ -70,16 +71,17 @@ class Predictor:
 
     Args:
         bundle: the bundle's folder, with ``configs/inference.json``.
-        models_dir: folder of ``model.pt``, or of the ``model.ts`` made of it, and ``run.json``; None takes the bundle's
-            ``models``.
+        models_dir: folder of ``model.pt``, or of the ``model.ts`` made of it; None takes the bundle's ``models``.
         device: None takes a GPU if there is one.
         precision: ``"float32"``, or ``"bfloat16"`` for half precision.
         runtime: ``"torch"``, ``"torchscript"`` or ``"onnx"``, see :class:`monai_ddad.runtimes.Runtime`.
-        settings: further settings of ``inference.json`` by name, such as ``alpha`` or ``score``.
+        settings: further settings of ``inference.json`` by name, such as ``alpha`` or ``score``, which are never
+            evaluated.
 
     Raises:
-        CheckpointError: nothing is trained there, or a file is damaged.
-        ValueError: an unknown runtime or precision, or a runtime that cannot be used with the device or precision.
+        CheckpointError: nothing is trained there, the model is of another bundle, or a file is damaged.
+        ValueError: an unknown setting, runtime or precision, a runtime that cannot be used with the device or
+            precision, or an expression for a setting.
         ImportError: a package that the runtime needs is not installed.
     """
 
@@ -95,7 +97,12 @@ class Predictor:
         models = Path(bundle) / "models" if models_dir is None else Path(models_dir)
         parser = ConfigParser()
         parser.read_config(str(Path(bundle) / "configs" / "inference.json"))
-        parser.update({"bundle_root": str(bundle), "models_dir": str(models), **settings})
+        parser["trained"] = network_settings(models, parser["bundle"])  # no path goes through the parser
+        known = set(parser.get())
+        for name, value in settings.items():
+            if name not in known:
+                raise ValueError(f"inference.json has no setting {name}.")
+            parser[name] = refuse_expressions(value, name)
         self.device = parser.get_parsed_content("device") if device is None else device
         self.network: DDADNet = parser.get_parsed_content("network_def")
         load_weights(self.network, weights_file(models))
@@ -104,6 +111,8 @@ class Predictor:
         self.transform = parser.get_parsed_content("preprocessing")
         alpha = parser.get_parsed_content("alpha")
         self.alpha = self.network.calibration.rate if alpha is None else float(alpha)
+        if not 0 <= self.alpha <= 1:
+            raise ValueError(f"alpha must be a rate in [0, 1], got {self.alpha}.")
 
     def read(self, images: Sequence[File | Sequence[File]], num_workers: int | None = None) -> ResidentDataset:
         """Read items, each a path, a ``pydicom.Dataset``, or the list of those of a DICOM series.
@@ -200,12 +209,6 @@ class Predictor:
         """Express values of a map in percentiles; see :meth:`monai_ddad.calibration.Calibration.map_percentiles`."""
         channel = self.network.map_names.index(name or self.network.shown_map)
         return self.network.calibration.map_percentiles(values, channel)
-
-
-def weights_file(models: Path) -> Path:
-    """Return the file of a model's weights in a folder: ``model.pt``, or ``model.ts`` where there is no other."""
-    script = models / "model.ts"
-    return script if script.is_file() and not (models / "model.pt").is_file() else models / "model.pt"
 
 
 def most_common_reason(ratios: Sequence[Sequence[float]]) -> str:

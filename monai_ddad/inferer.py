@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from monai.inferers import Inferer
 
+from monai_ddad.bundle import is_served
 from monai_ddad.networks import DDADNet
 
 __all__ = ["DecidingInferer"]
@@ -29,9 +30,15 @@ class DecidingInferer(Inferer):
 
         Returns:
             each with 1 as its first dimension: ``maps`` ([S,] M, h, w), ``scores`` (S), of a volume the means over
-            its slices, ``p_values`` and ``percentiles`` (S), ``protocol`` (S, 4), ``normals``, ``alpha``,
-            and ``loaded``, whether the network has any weights but its first ones.
+            its slices, ``p_values`` and ``percentiles`` (S), ``protocol`` (S, 4), ``normals`` and ``alpha``; nothing
+            but ``loaded``, False, of a network without weights in MONAI Label, which would reply with status 500.
+
+        Raises:
+            CheckpointError: the network has no trained weights.
         """
+        if is_served() and not network.loaded:
+            return {"loaded": torch.tensor([False])}
+        network.require_weights()
         images = inputs.as_subclass(torch.Tensor).flatten(0, -4)
         maps, slices = (torch.cat(parts) for parts in zip(*[network.scored(part) for part in images.split(BATCH)]))
         scores = slices.mean(dim=0)
@@ -43,7 +50,7 @@ class DecidingInferer(Inferer):
             "p_values": normals.p_values(scores),
             "percentiles": normals.percentiles(scores),
             "protocol": network.protocol(images),
-            "loaded": torch.tensor(network.loaded),
+            "loaded": torch.tensor(True),
             "normals": torch.tensor(normals.scores.shape[1]),
             "alpha": calibration.alpha,
             "quantiles": calibration.map_quantiles,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import logging
 import os
 from collections.abc import Sequence
@@ -91,8 +90,8 @@ def export_onnx(network: DDADNet, path: str | os.PathLike[str]) -> None:
     Its input is ``image``, (B, C, H, W) float32 in [-1, 1], of any batch size. Its outputs are those of a
     :class:`~monai_ddad.networks.Decision`: ``maps``, ``scores``, ``p_values`` and ``protocol``. Its metadata hold the
     names of the maps in ``map_names``, those of the scores in ``score_names``, the digest of the weights, see
-    :func:`monai_ddad.checkpoints.weights_digest`, in ``weights``, the network's ``settings`` and this package's
-    ``version``.
+    :func:`monai_ddad.checkpoints.weights_digest`, in ``weights``, the model's ``record``, see
+    :class:`monai_ddad.record.ModelRecord`, and this package's ``version``.
 
     Args:
         network: the model; it stays as it is.
@@ -144,7 +143,7 @@ def _description(network: DDADNet) -> dict[str, str]:
         "weights": weights_digest(network),
         "map_names": ",".join(network.map_names),
         "score_names": ",".join(network.score_names),
-        "settings": json.dumps(network.settings | {"masked": network.masked}),
+        "record": network.record_text.strip() or network.record.text(),
         "version": __version__,
     }
 

@@ -45,9 +45,11 @@ class Runtime(nn.Module):
         ValueError: an unknown runtime or precision, ``"onnx"`` with ``"bfloat16"``, or on a GPU that the installed ONNX
             Runtime cannot use.
         ImportError: a package of the extra ``onnx`` is not installed.
+        CheckpointError: when it is called, the network has no trained weights.
 
     Example:
-        >>> network = DDADNet(image_size=32, width=2, hidden_size=8).eval()
+        >>> network, trained = (DDADNet(image_size=32, width=2, hidden_size=8).eval() for _ in range(2))
+        >>> _ = network.load_state_dict(trained.state_dict())
         >>> Runtime(network, "torchscript")(torch.zeros(5, 1, 32, 32)).shape
         torch.Size([5, 4, 32, 32])
     """
@@ -133,6 +135,7 @@ class Runtime(nn.Module):
             new[0] is old[0] and new[1:] == old[1:] for new, old in zip(weights, self._weights)
         )
         if self._prepared is None or not known:
+            self.network.require_weights()
             with torch.inference_mode(False), torch.no_grad(), torch.autocast(self.device.type, enabled=False):
                 self._prepared = self._prepare()
             self._weights = weights

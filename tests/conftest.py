@@ -14,7 +14,7 @@ from PIL import Image
 
 from monai_ddad.data import ResidentDataset
 from monai_ddad.networks import DDADNet
-from monai_ddad.transforms import PlainResized, ReadImaged
+from monai_ddad.transforms import EightBitd, PlainResized, ReadImaged
 
 SIDE = 32
 TINY = {"image_size": SIDE, "width": 2, "hidden_size": 8, "latent_size": 4}
@@ -72,6 +72,7 @@ def make_net() -> MakeNet:
                 value.uniform_(0.5, 1.5, generator=generator)
             elif value.is_floating_point() and "asr" not in name:
                 value.add_(torch.randn(value.shape, generator=generator), alpha=0.2)
+        network.loaded.fill_(True)
         return network
 
     return make
@@ -106,7 +107,7 @@ def read_square() -> ReadSquare:
     """Return a maker of transforms that read an item's image and resize it to a square of a side."""
 
     def make(side: int = SIDE) -> Compose:
-        return Compose([ReadImaged("image"), PlainResized("image", image_size=side)])
+        return Compose([ReadImaged("image"), PlainResized("image", image_size=side), EightBitd("image")])
 
     return make
 

@@ -27,4 +27,4 @@ def test_a_picture_or_volume_has_its_maps_scores_and_decision(make_net, images, 
     assert torch.equal(found["p_values"][0], normals.p_values(found["scores"][0]))
     assert torch.equal(found["percentiles"][0], normals.percentiles(found["scores"][0]))
     assert found["normals"].tolist() == [len(normals)] and found["protocol"].shape[:2] == (1, len(maps))
-    assert found["loaded"].tolist() == [False]
+    assert found["loaded"].tolist() == [True]

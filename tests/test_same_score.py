@@ -10,7 +10,15 @@ import torch
 from monai.transforms import Compose
 
 from monai_ddad.data import ResidentDataset
-from monai_ddad.transforms import AxialSlicesd, BrainSliced, ChestFilmd, FundusFieldd, PlainResized, ReadImaged
+from monai_ddad.transforms import (
+    AxialSlicesd,
+    BrainSliced,
+    ChestFilmd,
+    EightBitd,
+    FundusFieldd,
+    PlainResized,
+    ReadImaged,
+)
 from tests.transforms.encodings import equivalent_encodings, picture
 
 SQUARES = {
@@ -30,7 +38,7 @@ def files(tmp_path_factory) -> dict[str, Path]:
 @pytest.mark.parametrize("square", SQUARES.values(), ids=SQUARES)
 def test_at_least_twenty_encodings_of_one_picture_have_one_score(files, square, make_net):
     assert len(files) >= 20
-    transform = Compose([ReadImaged("image"), AxialSlicesd("image"), square])
+    transform = Compose([ReadImaged("image"), AxialSlicesd("image"), square, EightBitd("image")])
     data = ResidentDataset([{"image": str(path)} for path in files.values()], transform)
     assert data.errors == {} and len(data) == len(files)
     with torch.no_grad():
@@ -40,7 +48,7 @@ def test_at_least_twenty_encodings_of_one_picture_have_one_score(files, square, 
 
 
 def test_another_picture_has_another_score(files, write_image, make_net):
-    transform = Compose([ReadImaged("image"), SQUARES["plain"]])
+    transform = Compose([ReadImaged("image"), SQUARES["plain"], EightBitd("image")])
     paths = [next(iter(files.values())), write_image("negative.png", 255 - picture())]
     data = ResidentDataset([{"image": str(path)} for path in paths], transform)
     with torch.no_grad():

@@ -12,9 +12,10 @@ import torch
 from monai_ddad import __version__
 from monai_ddad.archive.listing import CHUNK, Listing
 from monai_ddad.archive.reading import root_cause
+from monai_ddad.bundle import weights_file
 from monai_ddad.checkpoints import CheckpointError
 from monai_ddad.data.resident import DataError
-from monai_ddad.inference import Predictor, weights_file
+from monai_ddad.inference import Predictor
 
 __all__ = ["load_predictor", "plan_of"]
 
@@ -80,7 +81,7 @@ def plan_of(
         "chunk_files": CHUNK,
         "listing": listing.digest(),
         "model": _sha256(weights_file(models)),
-        "preparation": _sha256(bundle / "configs" / "inference.json", models / "run.json"),
+        "preparation": _sha256(bundle / "configs" / "inference.json"),
         "score": predictor.network.score,
         "alpha": predictor.alpha,
         "device": predictor.device.type,
@@ -88,5 +89,5 @@ def plan_of(
     }
 
 
-def _sha256(*files: Path) -> str:
-    return hashlib.sha256(b"".join(file.read_bytes() for file in files if file.is_file())).hexdigest()
+def _sha256(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()

@@ -16,6 +16,7 @@ from torch.utils.data import Dataset
 
 from monai_ddad.data.empty_label import is_empty_label
 from monai_ddad.machine import available_cores
+from monai_ddad.transforms.eight_bit import normalise
 from monai_ddad.transforms.formats.quiet import quiet
 from monai_ddad.transforms.read import ImageReadError
 
@@ -24,24 +25,6 @@ __all__ = ["DataError", "ResidentDataset", "normalise"]
 
 class DataError(ValueError):
     """A data list that cannot be used; the message names positions in the list, never paths."""
-
-
-def normalise(image: torch.Tensor) -> torch.Tensor:
-    """Map 8-bit values to [-1, 1].
-
-    Args:
-        image: uint8 tensor of any shape.
-
-    Returns:
-        float32 tensor of that shape, ``2 u / 255 - 1``.
-
-    Source: method.md section 1 (ToTensor, then Normalize with mean .5 and standard deviation .5).
-
-    Example:
-        >>> normalise(torch.tensor([0, 255], dtype=torch.uint8))
-        tensor([-1.,  1.])
-    """
-    return image.float().div(255).sub(0.5).div(0.5)
 
 
 class ResidentDataset(Dataset):
@@ -53,8 +36,8 @@ class ResidentDataset(Dataset):
 
     Args:
         data: MONAI datalist, items ``{"image": path, "label": 0 | 1 | None}``; a missing label counts as None.
-        transform: maps an item to one whose ``"image"`` is a (C, H, W) float tensor in [0, 1] of a fixed shape, or to
-            a list of such items, whose images may say their ``"slice"`` in their metadata.
+        transform: maps an item to one whose ``"image"`` is a (C, H, W) float tensor in [-1, 1] of a fixed shape, as the
+            network takes it, or to a list of such items, whose images may say their ``"slice"`` in their metadata.
         num_workers: reading threads; None takes one a core.
         marked: label of an item whose ``"label"`` is the path of an annotation, as MONAI Label gives it, that is not
             empty; an empty one is label 0.
@@ -67,7 +50,7 @@ class ResidentDataset(Dataset):
         errors: position in ``data`` -> what is wrong with the file.
 
     Example:
-        >>> items = [{"image": value, "label": 0} for value in (0.0, 1.0)]
+        >>> items = [{"image": value, "label": 0} for value in (-1.0, 1.0)]
         >>> data = ResidentDataset(items, lambda item: {"image": torch.full((1, 8, 8), item["image"])})
         >>> data.images.shape, data[1]["image"].mean().item(), data[1]["label"]
         (torch.Size([2, 1, 8, 8]), 1.0, 0)
@@ -110,10 +93,7 @@ class ResidentDataset(Dataset):
             self.errors[position] = str(reason)
             return []
         images = [item["image"] for item in prepared]
-        return [
-            (getattr(image, "meta", {}).get("slice"), convert_to_tensor(image).mul(255).round().to(torch.uint8))
-            for image in images
-        ]
+        return [(getattr(image, "meta", {}).get("slice"), _eight_bits(convert_to_tensor(image))) for image in images]
 
     def prepare(self, item: dict[str, Any]) -> list[dict[str, Any]]:
         """Apply the transform to an item; a picture gives one image, a volume one a slice."""
@@ -147,3 +127,11 @@ class ResidentDataset(Dataset):
         """Return ``{"image": (C, H, W) float32 in [-1, 1], "index": int, "label": int}``; label -1 is unlabelled."""
         label = self.labels[index]
         return {"image": normalise(self.images[index]), "index": index, "label": -1 if label is None else label}
+
+
+def _eight_bits(image: torch.Tensor) -> torch.Tensor:
+    """Undo :func:`normalise`."""
+    low, high = image.aminmax()
+    if low < -1.001 or high > 1.001:
+        raise ValueError(f"the transform must give images in [-1, 1], got values from {low:g} to {high:g}.")
+    return image.add(1).mul(127.5).round().to(torch.uint8)

@@ -88,9 +88,7 @@ def _parser() -> argparse.ArgumentParser:
             help=f"{what} (default: {variable})",
         )
     parser.add_argument("-l", "--log-level", default="INFO", choices=("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"))
-    parser.add_argument(
-        "--models_dir", type=Path, help="folder of model.pt and run.json (default: the bundle's models)"
-    )
+    parser.add_argument("--models_dir", type=Path, help="folder of model.pt (default: the bundle's models)")
     parser.add_argument(
         "--objects", nargs="+", choices=KINDS, default=DEFAULT_KINDS, help="what to write of each DICOM image"
     )

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 import monai_ddad
+from monai_ddad.bundle import weights_file
 from monai_ddad.deploy.studies import ScoredImage, Unusable
-from monai_ddad.inference import Predictor, Result, weights_file
+from monai_ddad.inference import Predictor, Result
 from monai_ddad.machine import keep_freed_memory
 from monai_ddad.outputs import HeatMap
 
@@ -57,13 +58,13 @@ class Model:
 
     Args:
         bundle: folder of the bundle, or one that holds nothing but it.
-        models_dir: folder of ``model.pt`` (or ``model.ts``) and ``run.json``; None takes the bundle's ``models``.
+        models_dir: folder of ``model.pt`` (or ``model.ts``); None takes the bundle's ``models``.
         percentile: of normal pixels, above which a pixel belongs to the region, in [0, 100).
         settings: further settings of the bundle's ``inference.json``, such as ``alpha``, ``score``, ``precision`` and
             ``runtime``.
 
     Raises:
-        CheckpointError: nothing is trained there, or a file is damaged.
+        CheckpointError: nothing is trained there, the model is of another bundle, or a file is damaged.
         ValueError: the percentile is outside its range, there is no bundle, or the runtime cannot be used.
         ImportError: a package that the runtime needs is not installed.
     """

@@ -129,9 +129,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Watch until interrupted; user and password of Orthanc are taken from ``ORTHANC_LOGIN`` (``user:password``)."""
     parser = argparse.ArgumentParser(prog="python -m monai_ddad.deploy.orthanc", description=main.__doc__)
     parser.add_argument("-m", "--model", type=Path, required=True, help="folder of the bundle")
-    parser.add_argument(
-        "--models_dir", type=Path, help="folder of model.pt and run.json (default: the bundle's models)"
-    )
+    parser.add_argument("--models_dir", type=Path, help="folder of model.pt (default: the bundle's models)")
     parser.add_argument("--url", default="http://127.0.0.1:8042", help="Orthanc's REST interface")
     parser.add_argument("--interval", type=float, default=5.0, help="seconds between two looks")
     parser.add_argument("--once", action="store_true", help="look once and end")

@@ -63,7 +63,7 @@ class PUTrainer(ResumableTrainer):
     Example:
         >>> from functools import partial
         >>> items = [{"image": value, "label": None if value % 2 else 0} for value in range(8)]
-        >>> data = ResidentDataset(items, lambda item: {"image": torch.full((1, 16, 16), 30 * item["image"])})
+        >>> data = ResidentDataset(items, lambda item: {"image": torch.full((1, 16, 16), item["image"] / 4 - 1)})
         >>> network = DDADNet(image_size=16, width=2, hidden_size=8, latent_size=2, pu_members=2, seed=0)
         >>> trainer = PUTrainer("cpu", 1, network, data, partial(torch.optim.Adam, lr=1e-3), batch_size=4)
         >>> trainer.run()

@@ -67,7 +67,7 @@ class RefineTrainer(ResumableTrainer):
     Example:
         >>> from functools import partial
         >>> items = [{"image": value, "label": None if value % 2 else 0} for value in range(8)]
-        >>> data = ResidentDataset(items, lambda item: {"image": torch.full((1, 16, 16), 30 * item["image"])})
+        >>> data = ResidentDataset(items, lambda item: {"image": torch.full((1, 16, 16), item["image"] / 4 - 1)})
         >>> network = DDADNet(image_size=16, width=2, hidden_size=8, latent_size=2, seed=0)
         >>> adam = partial(torch.optim.Adam, lr=1e-4, betas=(0.5, 0.999), weight_decay=1e-4)
         >>> trainer = RefineTrainer("cpu", 1, network, data, adam, batch_size=4)

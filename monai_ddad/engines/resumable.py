@@ -13,6 +13,7 @@ from ignite.engine import Events
 from monai.engines import Trainer
 
 from monai_ddad.machine import keep_freed_memory
+from monai_ddad.networks import DDADNet
 from monai_ddad.placement import set_tf32
 
 __all__ = ["ResumableTrainer"]
@@ -58,6 +59,7 @@ class ResumableTrainer(Trainer):
         self.seconds = 0.0
         self._losses: dict[str, list[torch.Tensor]] = {}
         self.precision: str
+        self.network: DDADNet
         super().__init__(
             device=device,
             max_epochs=max_epochs if train else 0,
@@ -115,6 +117,7 @@ class ResumableTrainer(Trainer):
             self._losses.setdefault(f"{name.split('[')[0]}_loss", []).append(loss)
         if self.state.iteration % self.state.epoch_length == 0:
             self.state.metrics.update(self._means())
+            self.network.loaded.fill_(True)
             for part in self.trained:
                 self.epochs[part] = max(self.epochs[part], self.state.epoch)
             self.seconds += time.perf_counter() - self._started

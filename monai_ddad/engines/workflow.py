@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import ignite.distributed as idist
+import torch
 from monai.engines import Evaluator
 
 import monai_ddad
@@ -47,7 +48,6 @@ class TrainingWorkflow:
         models_dir: folder of the two files.
         phases: any of ``"ndm"``, ``"udm"``, ``"refine"``, ``"pu"`` and ``"evaluate"``.
         settings: the run's settings, recorded in ``run.json``.
-        preparation: how the images are prepared, recorded in ``run.json`` for inference.
 
     Raises:
         ValueError: an unknown phase, or ``alpha`` is outside [0, 1].
@@ -67,7 +67,6 @@ class TrainingWorkflow:
         alpha: float = 0.05,
         phases: Sequence[str] = PHASES,
         settings: dict[str, Any] | None = None,
-        preparation: dict[str, Any] | None = None,
     ) -> None:
         if not 0 <= alpha <= 1:
             raise ValueError(f"alpha must be in [0, 1], got {alpha}.")
@@ -85,7 +84,6 @@ class TrainingWorkflow:
         self.models_dir = Path(models_dir)
         self.phases = phases
         self.settings = settings or {}
-        self.preparation = preparation or {}
 
     def run(self) -> None:
         """Run the phases."""
@@ -104,8 +102,12 @@ class TrainingWorkflow:
         if unfinished:
             logger.warning(f"{_listed(unfinished)}: no model.pt is written and nothing is evaluated.")
             return
+        self.network.loaded.fill_(True)  # also where all parts were resumed
         calibrate(self.network, self.dataset, self.calibration, self.alpha)
-        weights = {name: value.cpu().contiguous() for name, value in self.network.state_dict().items()}
+        weights = {
+            name: value.cpu().clone(memory_format=torch.contiguous_format)  # of members that share memory, too
+            for name, value in self.network.state_dict().items()
+        }
         save_file(weights, self.models_dir / "model.pt")
         write_json(self.record(), self.models_dir / "run.json")
         if "evaluate" in self.phases and self.evaluator.state.epoch_length == 0:
@@ -114,23 +116,13 @@ class TrainingWorkflow:
             self.evaluator.run()
 
     def record(self) -> dict[str, Any]:
-        """Return what is needed to know and to repeat this run."""
+        """Return what is needed to know and to repeat this run, for people: programs read the model's own record."""
         packages = ("torch", "monai", "pytorch-ignite", "numpy", "pillow")
+        model = self.network.record
         return {
-            "network": {
-                **self.network.settings,
-                "refine": self.network.refine,
-                "masked": self.network.masked,
-                "z_map": self.network.z_map,
-                "scores": self.network.scores,
-                "pu_members": self.network.pu_members,
-                "score": self.network.score,
-                "calibration_images": len(self.network.calibration.images),
-                "calibration_volumes": len(self.network.calibration.volumes),
-                "map_names": self.network.map_names,
-                "score_names": self.network.score_names,
-            },
-            "preparation": self.preparation,
+            "bundle": model.bundle,
+            "network": {**model.network, "map_names": model.map_names, "score_names": model.score_names},
+            "preparation": model.preparation,
             "settings": self.settings,
             "epochs": {**self.ensembles.epochs, **self.refine.epochs, **self.pu.epochs},
             "selection": self._selection(),

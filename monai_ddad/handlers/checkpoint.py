@@ -15,6 +15,8 @@ __all__ = ["ResumeCheckpoint"]
 
 logger = logging.getLogger(__name__)
 
+LONGEST = 10**9  # epochs
+
 
 class ResumeCheckpoint:
     """Save a trainer's whole state every few epochs and load it when a run starts again.
@@ -73,6 +75,8 @@ class ResumeCheckpoint:
         try:
             found, state = dict(content["fingerprint"]), content["state"]
             done = max(state["epochs"].values())
+            if any(type(epochs) is not int or not 0 <= epochs < LONGEST for epochs in state["epochs"].values()):
+                raise ValueError
         except (AttributeError, IndexError, KeyError, TypeError, ValueError):
             raise CheckpointError(f"{self.path.name} is no checkpoint of a training run.") from None
         expected = self._fingerprint

@@ -31,6 +31,7 @@ class ImageScores:
         network: the network that is evaluated.
 
     Raises:
+        CheckpointError: when a batch comes, the network has no trained weights.
         FloatingPointError: a score is NaN or infinite; the message names the images by index.
     """
 
@@ -49,7 +50,8 @@ class ImageScores:
         self._batches: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]] = []
 
     def collect(self, engine: Any) -> None:
-        """Score a batch."""
+        """Keep the scores of a batch."""
+        self.network.require_weights()
         index, label = torch.as_tensor(engine.state.batch["index"]), torch.as_tensor(engine.state.batch["label"])
         scores, image = engine.state.output[SCORES].float().cpu(), engine.state.output[CommonKeys.IMAGE]
         bad = index[~torch.isfinite(scores).all(dim=1)].tolist()

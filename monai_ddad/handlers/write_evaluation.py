@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import time
 from collections import Counter
@@ -14,7 +13,9 @@ import numpy as np
 import torch
 from ignite.engine import Events
 
+from monai_ddad.bundle import run_record
 from monai_ddad.calibration import LEVELS, NormalScores, smallest_alpha
+from monai_ddad.checkpoints import CheckpointError
 from monai_ddad.data.audit import Audit
 from monai_ddad.data.resident import ResidentDataset, normalise
 from monai_ddad.networks import DDADNet
@@ -127,7 +128,7 @@ class WriteEvaluation:
         doubt = doubt_refinement(scores[names[0]], scores["inter"], refined) if self.network.asr is not None else ""
         if doubt:
             logger.warning(doubt)
-        run = json.loads(self.run_file.read_text(encoding="utf-8")) if self.run_file.is_file() else {}
+        run = self._read_run()
         content = {
             "splits": figures,
             "pixels": getattr(engine.state, "pixel_metrics", {}),
@@ -162,6 +163,14 @@ class WriteEvaluation:
         for why, number in Counter(filter(None, strange)).items():
             logger.warning(f"{number} images are out of protocol: {why}.")
         logger.info("report.html, scores.csv, metrics.json and the plots are written to the evaluation folder.")
+
+    def _read_run(self) -> dict[str, Any]:
+        """Return what ``run.json`` says, for the report; nothing where it is not of the model beside it."""
+        try:
+            return run_record(self.run_file.parent) if self.run_file.exists() else {}
+        except CheckpointError as error:
+            logger.warning(f"The report says nothing of the training: {error}")
+            return {}
 
     def _write_tables(
         self, scores: dict[str, np.ndarray], decisions: Decisions | None, strange: list[str]

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import shutil
 import tempfile
 from pathlib import Path
 
+from monai_ddad.bundle import bundle_name, model_record
+from monai_ddad.checkpoints import CheckpointError
 from monai_ddad.inference import Predictor
 
 __all__ = ["ModelVersions"]
+
+logger = logging.getLogger(__name__)
 
 FOLDER = re.compile(r"\d{4}")  # a finished version
 
@@ -18,12 +23,13 @@ FOLDER = re.compile(r"\d{4}")  # a finished version
 class ModelVersions:
     """The first model of a bundle and those that were trained after it; the newest complete one is served.
 
-    A training works in a folder of its own, which gets its number only when the model in it has been loaded and has
-    scored an image, so that a failed or cancelled training changes nothing.
+    Versions of another bundle, which may stand in the same folder, are not listed. A training works in a folder of its
+    own, which gets its number only when the model in it has been loaded and has scored an image, so that a failed or
+    cancelled training changes nothing.
 
     Args:
         bundle: the bundle's folder.
-        models_dir: folder of the first ``model.pt`` and ``run.json``, which need not exist.
+        models_dir: folder of the first ``model.pt``, which need not exist.
         versions_dir: folder of the later ones, ``0001/models`` and so on.
     """
 
@@ -31,23 +37,46 @@ class ModelVersions:
         self.bundle = bundle
         self.models_dir = models_dir
         self.versions_dir = versions_dir
+        self.name = bundle_name(bundle)
+        self._others: dict[int, bool] = {}
 
     @property
     def numbers(self) -> list[int]:
-        """Numbers of the finished versions, rising."""
-        found = self.versions_dir.glob("*") if self.versions_dir.is_dir() else ()
-        return sorted(int(folder.name) for folder in found if FOLDER.fullmatch(folder.name))
+        """Numbers of the bundle's finished versions, rising."""
+        return [number for number in self._finished() if not self._of_another(number)]
 
     @property
     def current(self) -> tuple[int, Path]:
         """Number and models folder of the newest version; 0 is the first model."""
-        numbers = self.numbers
-        return (numbers[-1], self.versions_dir / f"{numbers[-1]:04d}" / "models") if numbers else (0, self.models_dir)
+        for number in reversed(self._finished()):
+            if not self._of_another(number):
+                return number, self._models(number)
+        return 0, self.models_dir
 
     @property
     def trained(self) -> bool:
         """Whether there is a model to serve."""
-        return all((self.current[1] / name).is_file() for name in ("model.pt", "run.json"))
+        return (self.current[1] / "model.pt").is_file()
+
+    def _finished(self) -> list[int]:
+        """Return the numbers of all finished versions, rising."""
+        found = self.versions_dir.glob("*") if self.versions_dir.is_dir() else ()
+        return sorted(int(folder.name) for folder in found if FOLDER.fullmatch(folder.name))
+
+    def _models(self, number: int) -> Path:
+        return self.versions_dir / f"{number:04d}" / "models"
+
+    def _of_another(self, number: int) -> bool:
+        """Tell whether a version, which never changes, is of another bundle; a damaged one fails when it is served."""
+        if number not in self._others:
+            try:
+                found = model_record(self._models(number)).bundle
+            except CheckpointError:
+                return False
+            self._others[number] = found != self.name
+            if self._others[number]:
+                logger.warning(f"version {number} in the folder of {self.name}'s versions is of {found}: left out.")
+        return self._others[number]
 
     @property
     def writable(self) -> bool:
@@ -68,9 +97,9 @@ class ModelVersions:
         """Check the model that was trained in a folder, and make it the newest version.
 
         Raises:
-            CheckpointError: there is no model, or it is damaged or not finite; the served one stays.
+            CheckpointError: there is no model, or it is damaged, not finite or of another bundle; the served one stays.
         """
         Predictor(self.bundle, folder / "models")
-        number = (self.numbers or [0])[-1] + 1
-        os.replace(folder, self.versions_dir / f"{number:04d}")
+        number = (self._finished() or [0])[-1] + 1
+        os.replace(folder, self._models(number).parent)
         return number

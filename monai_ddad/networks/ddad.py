@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from monai_ddad.calibration import Calibration
+from monai_ddad.checkpoints import RECORD_KEY, CheckpointError
 from monai_ddad.networks.autoencoder import AE, AEU
 from monai_ddad.networks.ensemble import Ensemble
 from monai_ddad.networks.memory import MemAE
@@ -15,6 +16,7 @@ from monai_ddad.networks.plus import PLUS_NAMES, PlusScores
 from monai_ddad.networks.pu import PU_NAME, PUClassifier
 from monai_ddad.networks.refine import ASRNet
 from monai_ddad.protocol import ProtocolCheck
+from monai_ddad.record import ModelRecord
 from monai_ddad.scores import image_scores, inter_map, intra_map, mean_variance, rec_map, ssim_map, z_map
 from monai_ddad.seeding import derive_seed
 
@@ -22,6 +24,8 @@ __all__ = ["BACKBONES", "REFINE_INPUTS", "DDADNet", "Decision", "ScoringDDADNet"
 
 BACKBONES: dict[str, type[AE]] = {"AE": AE, "AE-U": AEU, "MemAE": MemAE}
 REFINE_INPUTS: dict[str, list[str]] = {"dual": ["inter", "intra"], "intra": ["intra"], "none": []}
+# what may differ between a network and the weights that it loads
+FREE = ("score", "calibration_images", "calibration_volumes", "modalities", "body_parts")
 
 
 class DDADNet(nn.Module):
@@ -53,6 +57,8 @@ class DDADNet(nn.Module):
         calibration_images, calibration_volumes: how many of them the calibration holds.
         seed: seed of the initial weights, a stream of its own for each member; None draws them from PyTorch's
             global generator.
+        bundle: name of the bundle that trains or uses the network; empty outside a bundle.
+        preparation: settings of the bundle's preparation of images by name; empty outside a bundle.
 
     Attributes:
         map_names: names of the output channels: ``r_dual`` or ``r_intra`` first (if refined), then ``inter``,
@@ -62,10 +68,14 @@ class DDADNet(nn.Module):
         score: name of the score that decides.
         shown_map: name of the map that shows where: the score's own, and ``"inter"`` of a score that has none.
         settings: what the ensembles were built with.
+        loaded: () bool, whether weights were loaded or trained: a network without refuses to score, see
+            :meth:`require_weights`.
+        record_text: the :class:`~monai_ddad.record.ModelRecord` that came with the weights, which TorchScript keeps.
 
     Raises:
         ValueError: an unknown backbone, refine input, z-map, set of scores or score, no members, fewer than 0
-            ``pu_members``, or an ensemble of one member that is refined or has scores beyond the paper.
+            ``pu_members``, an ensemble of one member that is refined or has scores beyond the paper, or a value that
+            no model may have.
 
     Source: MedIA 2023, sections 3.2 to 3.4; method.md sections 2 to 4.
 
@@ -79,6 +89,7 @@ class DDADNet(nn.Module):
 
     z_mean: torch.Tensor
     z_deviation: torch.Tensor
+    loaded: torch.Tensor
 
     def __init__(
         self,
@@ -101,6 +112,8 @@ class DDADNet(nn.Module):
         calibration_images: int = 0,
         calibration_volumes: int = 0,
         seed: int | None = None,
+        bundle: str = "",
+        preparation: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         if backbone not in BACKBONES:
@@ -129,46 +142,50 @@ class DDADNet(nn.Module):
         }
         if backbone == "MemAE":
             options.update(memory_slots=memory_slots, shrink_threshold=shrink_threshold, entropy_weight=entropy_weight)
-        self.ndm = Ensemble(BACKBONES[backbone](**options) for _ in range(members))
-        self.udm = Ensemble(BACKBONES[backbone](**options) for _ in range(members))
-        self.asr = ASRNet(len(REFINE_INPUTS[refine])) if refine != "none" else None
-
-        self.loaded = False
+        names = ["inter", "intra", "rec"] if members > 1 else ["inter", "rec"]
+        if z_map != "none" and z_map not in names:
+            raise ValueError(f"z_map must be none or one of {', '.join(names)}, got {z_map!r}.")
+        self.discrepancy_names = names
+        self.map_names: list[str] = [
+            *([] if refine == "none" else [f"r_{refine}"]),
+            *names,
+            *([] if z_map == "none" else [f"z_{z_map}"]),
+        ]
+        self.score_names: list[str] = [
+            *self.map_names,
+            *(PLUS_NAMES if scores == "plus" else []),
+            *([PU_NAME] if pu_members else []),
+        ]
+        if score is not None and score not in self.score_names:
+            raise ValueError(f"score must be one of {', '.join(self.score_names)}, got {score!r}.")
+        self.score = score or (self.map_names[0] if scores == "paper" else PLUS_NAMES[-1])
+        self.shown_map = self.score if self.score in self.map_names else "inter"
         self.settings: dict[str, Any] = {"backbone": backbone, "members": members, **options}
         self.backbone = backbone
         self.members = members
         self.refine = refine
         self.masked = masked
         self.z_map = z_map
+        self.scores = scores
+        self.pu_members = pu_members
         self.in_channels = in_channels
         self.image_size = image_size
-        names = ["inter", "intra", "rec"] if members > 1 else ["inter", "rec"]
+        self.bundle = bundle
+        self.preparation = dict(preparation or {})
+        self.record_text = ""
+        self._record(calibration_images, calibration_volumes)  # which checks them, before anything is built
+
+        self.ndm = Ensemble(BACKBONES[backbone](**options) for _ in range(members))
+        self.udm = Ensemble(BACKBONES[backbone](**options) for _ in range(members))
+        self.asr = ASRNet(len(REFINE_INPUTS[refine])) if refine != "none" else None
+        self.plus = PlusScores(members * latent_size) if scores == "plus" else None
+        self.pu = Ensemble(PUClassifier(in_channels) for _ in range(pu_members)) if pu_members else None
         self.refine_channels: list[int] = [names.index(name) for name in REFINE_INPUTS[refine]]
-        if z_map != "none" and z_map not in names:
-            raise ValueError(f"z_map must be none or one of {', '.join(names)}, got {z_map!r}.")
         self.z_channel = names.index(z_map) if z_map != "none" else -1
         size = (int(z_map != "none"), image_size, image_size)
         self.register_buffer("z_mean", torch.zeros(size))
         self.register_buffer("z_deviation", torch.ones(size))
-        self.discrepancy_names = names
-        self.map_names: list[str] = [
-            *([] if self.asr is None else [f"r_{refine}"]),
-            *names,
-            *([] if z_map == "none" else [f"z_{z_map}"]),
-        ]
-        self.scores = scores
-        self.plus = PlusScores(members * latent_size) if scores == "plus" else None
-        self.pu_members = pu_members
-        self.pu = Ensemble(PUClassifier(in_channels) for _ in range(pu_members)) if pu_members else None
-        self.score_names: list[str] = [
-            *self.map_names,
-            *([] if self.plus is None else PLUS_NAMES),
-            *([] if self.pu is None else [PU_NAME]),
-        ]
-        if score is not None and score not in self.score_names:
-            raise ValueError(f"score must be one of {', '.join(self.score_names)}, got {score!r}.")
-        self.score = score or (self.map_names[0] if self.plus is None else PLUS_NAMES[-1])
-        self.shown_map = self.score if self.score in self.map_names else "inter"
+        self.register_buffer("loaded", torch.tensor(False), persistent=False)
         self.protocol = ProtocolCheck(in_channels)
         self.calibration = Calibration(
             len(self.score_names), len(self.map_names), calibration_images, calibration_volumes
@@ -193,10 +210,80 @@ class DDADNet(nn.Module):
                             reset()
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
-        """Load all weights, or raise also where ``strict`` is False, as MONAI Label has it: half a model is none."""
+        """Load all weights, or raise also where ``strict`` is False, as MONAI Label has it: half a model is none.
+
+        Raises:
+            CheckpointError: the model's record, which stands among the weights, is missing, damaged or of another
+                model, see :meth:`check_record`.
+            RuntimeError: names or shapes differ.
+        """
+        record = self.check_record(state_dict)
         found = super().load_state_dict(state_dict, True, assign)
-        self.loaded = True
+        self.loaded.fill_(True)
+        self.record_text = record
         return found
+
+    @property
+    @torch.jit.unused
+    def record(self) -> ModelRecord:
+        """What a program needs to know to use the network as it is now."""
+        return self._record(len(self.calibration.images), len(self.calibration.volumes))
+
+    @torch.jit.unused
+    def _record(self, images: int, volumes: int) -> ModelRecord:
+        names = ("refine", "masked", "z_map", "scores", "pu_members", "score")
+        network = self.settings | {name: getattr(self, name) for name in names}
+        network |= {"calibration_images": images, "calibration_volumes": volumes}
+        return ModelRecord(self.bundle, network, self.preparation, self.map_names, self.score_names)
+
+    @torch.jit.unused
+    def check_record(self, weights: Mapping[str, Any], partly: bool = False) -> str:
+        """Check that weights are of such a model.
+
+        Args:
+            weights: a state dict with the record in it.
+            partly: the weights are only to start from, so that all but the bundle may differ.
+
+        Returns:
+            the text of their record.
+
+        Raises:
+            CheckpointError: there is no record, it is damaged, or of another bundle, network or preparation; which
+                score decides, the number of calibration images and the accepted kinds of files may differ.
+        """
+        found, own = ModelRecord.of(weights), self.record
+        if own.bundle:
+            found.require_bundle(own.bundle)
+        if not partly:
+            pairs: dict[str, tuple[Any, Any]]
+            pairs = {"map_names": (found.map_names, own.map_names), "score_names": (found.score_names, own.score_names)}
+            pairs |= {name: (found.network.get(name), value) for name, value in own.network.items()}
+            if own.bundle:
+                pairs |= {name: (found.preparation.get(name), value) for name, value in own.preparation.items()}
+            different = [name for name, pair in pairs.items() if pair[0] != pair[1] and name not in FREE]
+            if different:
+                values = "; ".join(f"{name} is {pairs[name][0]}, here {pairs[name][1]}" for name in different)
+                raise CheckpointError(f"the checkpoint is of another model: {values}."[:1000])
+        return weights[RECORD_KEY].cpu().numpy().tobytes().decode()
+
+    @torch.jit.unused
+    def get_extra_state(self) -> torch.Tensor:
+        """Return the record, as which it stands in the state dict."""
+        return self.record.tensor()
+
+    @torch.jit.unused
+    def set_extra_state(self, state: torch.Tensor) -> None:
+        """Leave the network as it is: :meth:`check_record` has compared the record with it."""
+
+    @torch.jit.unused
+    def require_weights(self) -> None:
+        """Refuse to score with the random weights that a network begins with.
+
+        Raises:
+            CheckpointError: none were loaded or trained.
+        """
+        if not self.loaded:
+            raise CheckpointError("the network has no trained weights, so nothing can be scored: load a model first.")
 
     def without_refinement(self, keep_plus: bool = False) -> "DDADNet":
         """Return a network of the same ensembles, whose weights it shares, that computes nothing but their maps.

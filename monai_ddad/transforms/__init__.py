@@ -3,6 +3,7 @@
 from monai_ddad.transforms.alter import Alterations, RandAlter, alter
 from monai_ddad.transforms.brain_mri import AxialSlices, AxialSlicesd, BrainSlice, BrainSliced, slices_to_volume
 from monai_ddad.transforms.chest_xray import ChestFilm, ChestFilmd
+from monai_ddad.transforms.eight_bit import EightBit, EightBitd, normalise
 from monai_ddad.transforms.fundus import FundusField, FundusFieldd
 from monai_ddad.transforms.read import ImageReadError, ReadImage, ReadImaged
 from monai_ddad.transforms.resample import PlainResize, PlainResized
@@ -18,6 +19,8 @@ __all__ = [
     "BrainSliced",
     "ChestFilm",
     "ChestFilmd",
+    "EightBit",
+    "EightBitd",
     "FundusField",
     "FundusFieldd",
     "ImageReadError",
@@ -28,5 +31,6 @@ __all__ = [
     "ReadImage",
     "ReadImaged",
     "alter",
+    "normalise",
     "slices_to_volume",
 ]

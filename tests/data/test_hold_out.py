@@ -18,6 +18,7 @@ def make(labels, groups=None, values=None, slices=1) -> ResidentDataset:
         images = [torch.full((1, 8, 8), item["image"] % 256 / 255.0) for _ in range(slices)]
         for k, image in enumerate(images):
             image[0, 0, k] = item["image"] // 256 / 255.0 + 0.5 * (k > 0)
+        images = [2 * image - 1 for image in images]
         return [{"image": image} for image in images] if slices > 1 else {"image": images[0]}
 
     return ResidentDataset(items, read)

@@ -28,7 +28,7 @@ def test_items_hold_the_images_in_the_order_of_the_list(write_image, read_square
 
 def test_every_eight_bit_value_survives():
     values = torch.arange(256, dtype=torch.uint8).reshape(1, 16, 16)
-    data = ResidentDataset([{"image": values.float() / 255}], lambda item: item)
+    data = ResidentDataset([{"image": normalise(values)}], lambda item: item)
     assert torch.equal(data.images[0], values)
 
 
@@ -68,7 +68,7 @@ def test_other_errors_of_a_transform_are_not_hidden():
 
 def test_an_item_that_is_split_gives_several_images_with_its_label():
     def split(item):
-        slices = [MetaTensor(torch.full((1, 8, 8), k / 10), meta={"slice": k}) for k in range(item["image"])]
+        slices = [MetaTensor(torch.full((1, 8, 8), k / 5 - 1), meta={"slice": k}) for k in range(item["image"])]
         return [{"image": image} for image in slices]
 
     items = [{"image": 2, "label": 1}, {"image": 0, "label": 0}, {"image": 3}]
@@ -83,3 +83,9 @@ def test_the_datalist_given_is_left_as_it_is(write_image, read_square):
     before = [dict(item) for item in items]
     ResidentDataset(items, read_square(16))
     assert items == before
+
+
+@pytest.mark.parametrize("value", [-1.1, 1.1, 255.0])
+def test_images_outside_the_networks_range_are_refused(value):
+    with pytest.raises(ValueError, match=r"must give images in \[-1, 1\]"):
+        ResidentDataset([{"image": torch.full((1, 8, 8), value)}], lambda item: item)

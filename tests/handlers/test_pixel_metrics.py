@@ -13,7 +13,7 @@ from sklearn.metrics import roc_auc_score
 
 from monai_ddad.data import ResidentDataset
 from monai_ddad.handlers import PixelMetrics
-from monai_ddad.transforms import ChestFilmd, PlainResized, ReadImaged
+from monai_ddad.transforms import ChestFilmd, EightBitd, PlainResized, ReadImaged
 
 NETWORK = SimpleNamespace(map_names=["found", "missed"], field=lambda image: None)
 
@@ -39,7 +39,7 @@ def items(tmp_path):
 
 def evaluate(items, square, network=NETWORK) -> dict:
     """Run the handler with a network whose first map is the image and whose second is its negative."""
-    dataset = ResidentDataset(items, Compose([ReadImaged("image"), square]))
+    dataset = ResidentDataset(items, Compose([ReadImaged("image"), square, EightBitd("image")]))
     handler, engine = PixelMetrics(network, dataset), SimpleNamespace(state=SimpleNamespace())
     handler.start(engine)
     for index in torch.arange(len(dataset)).split(2):

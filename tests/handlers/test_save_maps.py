@@ -14,7 +14,7 @@ from PIL import Image
 from monai_ddad.calibration import LEVELS, Calibration
 from monai_ddad.data import ResidentDataset
 from monai_ddad.handlers import SaveMaps
-from monai_ddad.transforms import AxialSlicesd, BrainSliced, PlainResized, ReadImaged
+from monai_ddad.transforms import AxialSlicesd, BrainSliced, EightBitd, PlainResized, ReadImaged
 
 READING = ReadImaged("image")
 NETWORK = SimpleNamespace(map_names=["inter", "rec"], calibration=Calibration(2, 2))
@@ -23,7 +23,7 @@ NETWORK.calibration.map_quantiles[1] = torch.linspace(0, 0.2, len(LEVELS))
 
 def save(paths, square, folder, batch_size=64, **options) -> ResidentDataset:
     """Run the handler with a network whose second map is what is brighter than .6 in the image."""
-    transform = Compose([READING, AxialSlicesd("image"), square])
+    transform = Compose([READING, AxialSlicesd("image"), square, EightBitd("image")])
     dataset = ResidentDataset([{"image": str(path)} for path in paths], transform)
     handler = SaveMaps(NETWORK, dataset, READING, str(folder), "rec", **options)
     handler.start(None)

@@ -95,8 +95,8 @@ def test_wrong_settings_are_named(tiny, wrong, message):
         DDADNet(**tiny | wrong)
 
 
-def test_half_a_model_never_counts_as_loaded(make_net):
-    network, other = make_net("AE"), make_net("AE", seed=1)
+def test_half_a_model_never_counts_as_loaded(make_net, tiny):
+    network, other = DDADNet("AE", **tiny), make_net("AE", seed=1)
     assert not network.loaded
     weights = other.state_dict()
     with pytest.raises(RuntimeError, match="Missing key"):

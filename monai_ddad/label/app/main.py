@@ -14,6 +14,7 @@ from monailabel.interfaces.tasks.strategy import Strategy
 from monailabel.tasks.activelearning.random import Random
 from monailabel.utils.async_tasks.utils import tasks
 
+from monai_ddad.bundle import refuse_expressions
 from monai_ddad.label.batch import AnomalyBatchInfer
 from monai_ddad.label.datastores import DicomWebStore, FolderStore
 from monai_ddad.label.guards import guard_endpoints, verify_signatures
@@ -28,16 +29,18 @@ class DDADApp(MONAILabelApp):
     """Serve one bundle: score, triage, mark normals, train.
 
     ``--conf`` takes ``bundle`` (folder of the bundle), ``models`` (folder of ``model.pt``, the bundle's own where it
-    is left out), ``versions`` (folder of the versions that are trained here, beside ``models`` where left out) and
-    ``alpha``.
+    is left out), ``versions`` (folder of the versions that are trained here, in ``models`` where left out) and
+    ``alpha``. None of them is ever evaluated.
     """
 
     def __init__(self, app_dir: str, studies: str, conf: dict[str, str]) -> None:
+        for name, value in conf.items():
+            refuse_expressions(value, f"--conf {name}")
         bundle = Path(conf.get("bundle", "")).resolve()
         if not (bundle / "configs" / "inference.json").is_file():
             raise ValueError("--conf bundle must be the folder of a bundle, such as bundles/ddad_cxr.")
         models = Path(conf["models"]).resolve() if "models" in conf else bundle / "models"
-        versions = Path(conf["versions"]).resolve() if "versions" in conf else models.parent / "versions"
+        versions = Path(conf["versions"]).resolve() if "versions" in conf else models / "versions"
         verify_signatures()
         self.model = bundle.name
         self.versions = ModelVersions(bundle, models, versions)

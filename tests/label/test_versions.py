@@ -1,0 +1,70 @@
+"""Versions of a model are its bundle's own, wherever they stand."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+from monai_ddad.checkpoints import CheckpointError
+from monai_ddad.inference import Predictor
+from monai_ddad.label import APP
+from monai_ddad.label.versions import ModelVersions
+from tests.small_models import BUNDLES
+from tests.test_model_file import CANARIES, save_model
+
+
+def test_versions_of_another_bundle_are_left_out(tmp_path, caplog):
+    shared = tmp_path / "versions"
+    models = {bundle: save_model(tmp_path / bundle, bundle) for bundle in ("ddad_brain", "ddad_cxr")}
+    versions = {bundle: ModelVersions(BUNDLES / bundle, folder, shared) for bundle, folder in models.items()}
+    for number, bundle in enumerate(("ddad_brain", "ddad_cxr", "ddad_cxr"), 1):
+        folder = versions[bundle].start()
+        save_model(folder / "models", bundle, seed=number)
+        assert versions[bundle].finish(folder) == number
+    assert versions["ddad_brain"].numbers == [1] and versions["ddad_cxr"].numbers == [2, 3]
+    assert versions["ddad_brain"].current == (1, shared / "0001/models")
+    assert "version 3" in caplog.text and "ddad_brain" in caplog.text and "of ddad_cxr" in caplog.text
+    folder = versions["ddad_brain"].start()
+    save_model(folder / "models", "ddad_cxr")
+    with pytest.raises(CheckpointError, match="ddad_cxr, and ddad_brain cannot use it"):
+        versions["ddad_brain"].finish(folder)
+
+
+def test_a_damaged_version_is_not_passed_over(tmp_path):
+    versions = ModelVersions(BUNDLES / "ddad_cxr", save_model(tmp_path / "models"), tmp_path / "versions")
+    (tmp_path / "versions/0001/models").mkdir(parents=True)
+    (tmp_path / "versions/0001/models/model.pt").write_bytes(b"no model")
+    assert versions.current[0] == 1
+    with pytest.raises(CheckpointError):
+        Predictor(versions.bundle, versions.current[1])
+
+
+def app(tmp_path: Path, **conf: str) -> object:
+    pytest.importorskip("monailabel", reason="needs MONAI Label: make test-label builds its environment")
+    spec = importlib.util.spec_from_file_location("ddad_app", APP / "main.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    (tmp_path / "studies").mkdir(exist_ok=True)
+    return module.DDADApp(str(tmp_path / "app"), str(tmp_path / "studies"), conf)
+
+
+def test_apps_whose_models_stand_side_by_side_have_versions_of_their_own(tmp_path):
+    places = set()
+    for bundle in ("ddad_brain", "ddad_cxr"):
+        served = app(
+            tmp_path, bundle=str(BUNDLES / bundle), models=str(save_model(tmp_path / f"{bundle}_model", bundle))
+        )
+        places.add(served.versions.versions_dir)
+    assert len(places) == 2
+
+
+@pytest.mark.parametrize("name", ["bundle", "models", "versions", "alpha"])
+@pytest.mark.parametrize("text", CANARIES[:3])
+def test_conf_is_never_evaluated(name, text, tmp_path):
+    (tmp_path / "canaries").mkdir()
+    conf = {"bundle": str(BUNDLES / "ddad_cxr"), name: text.format(tmp_path / "canaries/file")}
+    with pytest.raises(ValueError, match=f"--conf {name} holds an expression"):
+        app(tmp_path, **conf)
+    assert not list((tmp_path / "canaries").iterdir())

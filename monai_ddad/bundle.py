@@ -168,7 +168,7 @@ def network_settings(models_dir: str) -> dict[str, Any]:
 def _kinds(default: Any) -> tuple[type, ...]:
     """Return the types that a setting of the network may have in a file."""
     if default is None:
-        return (str, type(None))
+        return (str, dict, type(None))
     return (int, float) if isinstance(default, float) else (type(default),)
 
 
@@ -227,6 +227,8 @@ def choose_preset(presets: dict[str, dict[str, Any]], preset: str, models_dir: s
     if preset == "trained":
         base, record = choose_preset(presets, "default"), run_record(models_dir)
         known = {"scores": "paper"} | record["settings"] | record["network"] | record.get("preparation", {})
+        if known.get("wanted_score"):
+            known["score"] = known["wanted_score"]  # another one decided for want of images
         return {name: known.get(name, value) for name, value in base.items()}
     if preset not in presets:
         raise ValueError(f"preset must be one of {', '.join(presets)}, got {preset!r}.")

@@ -14,8 +14,8 @@ from monai.engines import Evaluator
 
 import monai_ddad
 from monai_ddad.checkpoints import save_file
-from monai_ddad.data.resident import ResidentDataset
-from monai_ddad.engines.calibrate import calibrate
+from monai_ddad.data.resident import DataError, ResidentDataset
+from monai_ddad.engines.calibrate import calibrate, leave_out_unlearnable
 from monai_ddad.engines.ensemble_trainer import EnsembleTrainer
 from monai_ddad.engines.pu_trainer import PUTrainer
 from monai_ddad.engines.refine_trainer import RefineTrainer
@@ -48,8 +48,11 @@ class TrainingWorkflow:
         phases: any of ``"ndm"``, ``"udm"``, ``"refine"``, ``"pu"`` and ``"evaluate"``.
         settings: the run's settings, recorded in ``run.json``.
         preparation: how the images are prepared, recorded in ``run.json`` for inference.
+        instead: let another score decide where the one that is to decide cannot be learnt from so few images; False
+            refuses the training before it begins.
 
     Raises:
+        DataError: the score that is to decide cannot be learnt, and no other may decide.
         ValueError: an unknown phase, or ``alpha`` is outside [0, 1].
         RuntimeError: ASR-Net is to be trained before the ensembles are finished.
     """
@@ -68,6 +71,7 @@ class TrainingWorkflow:
         phases: Sequence[str] = PHASES,
         settings: dict[str, Any] | None = None,
         preparation: dict[str, Any] | None = None,
+        instead: bool = True,
     ) -> None:
         if not 0 <= alpha <= 1:
             raise ValueError(f"alpha must be in [0, 1], got {alpha}.")
@@ -86,9 +90,11 @@ class TrainingWorkflow:
         self.phases = phases
         self.settings = settings or {}
         self.preparation = preparation or {}
+        self.instead = instead
 
     def run(self) -> None:
         """Run the phases."""
+        self._look_ahead()
         self.ensembles.run()
         if self.ensembles.unfinished and "refine" in self.phases and self.network.asr is not None:
             raise RuntimeError(
@@ -104,7 +110,10 @@ class TrainingWorkflow:
         if unfinished:
             logger.warning(f"{_listed(unfinished)}: no model.pt is written and nothing is evaluated.")
             return
+        expected = self.network.notes
         calibrate(self.network, self.dataset, self.calibration, self.alpha)
+        if self.network.notes != expected:
+            self._tell()
         weights = {name: value.cpu().contiguous() for name, value in self.network.state_dict().items()}
         save_file(weights, self.models_dir / "model.pt")
         write_json(self.record(), self.models_dir / "run.json")
@@ -112,6 +121,19 @@ class TrainingWorkflow:
             logger.warning("There are no test images: nothing is evaluated. Score images with inference.json.")
         elif "evaluate" in self.phases:
             self.evaluator.run()
+
+    def _look_ahead(self) -> None:
+        """Say before anything is trained which scores cannot be learnt, and which one decides instead."""
+        leave_out_unlearnable(self.network, self.dataset)
+        self._tell()
+
+    def _tell(self) -> None:
+        """Log which scores were left out, or raise where the one that is to decide is among them and must not be."""
+        notes = " ".join(self.network.notes)
+        if self.network.score != self.network.wanted_score and not self.instead:
+            raise DataError(f"the model stays as it was, since no other score may decide. {notes}")
+        if notes:
+            logger.warning(notes)
 
     def record(self) -> dict[str, Any]:
         """Return what is needed to know and to repeat this run."""
@@ -125,6 +147,8 @@ class TrainingWorkflow:
                 "scores": self.network.scores,
                 "pu_members": self.network.pu_members,
                 "score": self.network.score,
+                "wanted_score": self.network.wanted_score,
+                "left_out": self.network.left_out,
                 "calibration_images": len(self.network.calibration.images),
                 "calibration_volumes": len(self.network.calibration.volumes),
                 "map_names": self.network.map_names,

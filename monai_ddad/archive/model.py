@@ -82,6 +82,7 @@ def plan_of(
         "model": _sha256(weights_file(models)),
         "preparation": _sha256(bundle / "configs" / "inference.json", models / "run.json"),
         "score": predictor.network.score,
+        "notes": predictor.network.notes,
         "alpha": predictor.alpha,
         "device": predictor.device.type,
         "version": __version__,

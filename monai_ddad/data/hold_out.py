@@ -100,8 +100,8 @@ def hold_out(
         chosen = set()
         logger.warning(
             f"None of the {number} {kind} are set aside for {purpose}, so images are scored but not flagged: it takes "
-            f"{MIN_GROUPS + least} of them, each patient or volume counted once, {MIN_GROUPS} to learn from and {least} "
-            "to flag by."
+            f"{MIN_GROUPS + least} of them, each patient or volume counted once, {MIN_GROUPS} to learn from and "
+            f"{least} to flag by."
         )
     elif held < wanted:
         logger.warning(

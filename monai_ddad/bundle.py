@@ -373,6 +373,7 @@ def choose_preset(presets: dict[str, dict[str, Any]], preset: str, models_dir: s
             logger.warning(f"The default settings of a training are used: {error}")
             settings = {}
         known = settings | model.network | model.preparation
+        known["score"] = known["wanted_score"]  # where another one decided for want of images
         return {name: known.get(name, value) for name, value in base.items()}
     if preset not in presets:
         raise ValueError(f"preset must be one of {', '.join(presets)}, got {preset!r}.")

@@ -1,5 +1,6 @@
 """Scores and maps compared with those of known normals that no network has seen."""
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -14,6 +15,7 @@ __all__ = [
     "Calibration",
     "NormalScores",
     "flagged",
+    "groups_to_flag",
     "map_percentiles",
     "p_values",
     "percentiles",
@@ -118,6 +120,16 @@ def smallest_alpha(groups: int) -> float:
         0.05
     """
     return 1 / (groups + 1)
+
+
+def groups_to_flag(alpha: float, tie: float = TIE) -> int:
+    """Return how many groups of calibration images it takes to flag anything at a false-positive rate; 0 at 0.
+
+    Example:
+        >>> groups_to_flag(0.05), groups_to_flag(0.01), groups_to_flag(0.3)
+        (19, 99, 3)
+    """
+    return math.ceil(1 / (alpha * (1 + tie))) - 1 if alpha > 0 else 0
 
 
 def map_percentiles(maps: np.ndarray, quantiles: np.ndarray) -> np.ndarray:

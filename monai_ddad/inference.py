@@ -17,7 +17,7 @@ from monai_ddad.bundle import network_settings, refuse_expressions, weights_file
 from monai_ddad.checkpoints import load_weights
 from monai_ddad.data.resident import ResidentDataset, normalise
 from monai_ddad.networks import DDADNet
-from monai_ddad.outputs import HeatMap, decide, restore_map, volume_scores
+from monai_ddad.outputs import HeatMap, cautions, decide, restore_map, volume_scores
 from monai_ddad.protocol import reason
 from monai_ddad.runtimes import Runtime
 from monai_ddad.transforms.read import File
@@ -40,6 +40,7 @@ class Result:
         flagged: whether the p-value is at most alpha; None likewise.
         out_of_protocol: why the image, or most slices of the volume, are not of the trained kind; empty if they are.
         slices: slices of a volume that were scored; 0 of a picture.
+        notes: what there is to know of the model, see :func:`monai_ddad.outputs.cautions`.
     """
 
     scores: dict[str, float]
@@ -50,6 +51,7 @@ class Result:
     flagged: bool | None
     out_of_protocol: str
     slices: int
+    notes: tuple[str, ...] = ()
 
     def summary(self) -> dict[str, Any]:
         """Return it for a JSON reply: the deciding score as ``"score"``, with its name and what follows from it."""
@@ -63,6 +65,7 @@ class Result:
             "out_of_protocol": self.out_of_protocol,
             "scores": self.scores,
             "slices": self.slices,
+            "notes": list(self.notes),
         }
 
 
@@ -167,6 +170,7 @@ class Predictor:
         calibration, names, score = self.network.calibration, self.network.score_names, self.network.score
         normals = calibration.volumes if slices[0] else calibration.images
         found = decide(table, names, normals, score, self.alpha) if len(normals) else None
+        notes = tuple(cautions(self.network, normals, self.alpha))
         return {
             place: Result(
                 {name: float(table[name][row]) for name in names},
@@ -177,6 +181,7 @@ class Predictor:
                 bool(found.flagged[row]) if found else None,
                 reasons[row],
                 int(slices[row]),
+                notes,
             )
             for row, place in enumerate(places)
         }

@@ -17,7 +17,8 @@ __all__ = ["ModelRecord", "check_form", "parse_json"]
 FORMAT = 1
 SIZE = 8192  # bytes of the text, filled up with blanks, so that records of all models have one shape
 
-NAMES = {"type": "array", "minItems": 1, "maxItems": 32, "items": {"type": "string", "pattern": "^[a-z_]{1,32}\\Z"}}
+NAME = {"type": "string", "pattern": "^[a-z_]{1,32}\\Z"}
+NAMES = {"type": "array", "minItems": 1, "maxItems": 32, "items": NAME}
 KINDS = {
     "anyOf": [
         {"enum": [None, "any"]},
@@ -57,7 +58,14 @@ NETWORK = _object(
         "z_map": {"enum": ["none", "inter", "intra", "rec"]},
         "scores": {"enum": ["paper", "plus"]},
         "pu_members": _whole(0, 64),
-        "score": {"type": "string", "pattern": "^[a-z_]{1,32}\\Z"},
+        "score": NAME,
+        "wanted_score": NAME,
+        "left_out": {
+            "type": "object",
+            "maxProperties": 32,
+            "propertyNames": NAME,
+            "additionalProperties": {"type": "string", "pattern": "^[ -~]{1,300}\\Z"},
+        },
         "calibration_images": _whole(0, 10**7),
         "calibration_volumes": _whole(0, 10**7),
     },

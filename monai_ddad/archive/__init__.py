@@ -87,6 +87,8 @@ def score_archive(
         raise DataError("the output must be a file that ends in .parquet.")
     with _processes(), ExitStack() as held:
         predictor = load_predictor(bundle, models_dir, device, precision, alpha, score, runtime)
+        for note in predictor.network.notes:
+            logger.warning(note)
         modalities = predictor.reading.read.modalities
         volumes = modalities is None or not set(VOLUMES).isdisjoint(modalities)
 

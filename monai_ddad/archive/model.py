@@ -83,6 +83,7 @@ def plan_of(
         "model": _sha256(weights_file(models)),
         "preparation": _sha256(bundle / "configs" / "inference.json"),
         "score": predictor.network.score,
+        "notes": predictor.network.notes,
         "alpha": predictor.alpha,
         "device": predictor.device.type,
         "version": __version__,

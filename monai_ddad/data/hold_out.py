@@ -9,20 +9,26 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from monai_ddad.calibration import groups_to_flag
 from monai_ddad.data.resident import DataError, ResidentDataset
+from monai_ddad.networks.plus import MIN_GROUPS
 
 __all__ = ["find_groups", "hold_out"]
 
 logger = logging.getLogger(__name__)
 
+USUAL = 30  # items set aside for calibration
+USUAL_ALPHA = 0.05
+
 
 def hold_out(
     dataset: ResidentDataset,
     share: float = 0.1,
-    at_least: int = 30,
+    at_least: int | None = USUAL,
     seed: int = 0,
     label: Literal[0] | None = 0,
     purpose: str = "calibration",
+    alpha: float = 0.05,
 ) -> tuple[ResidentDataset, ResidentDataset]:
     """Set known normals, or unlabelled images, aside that no network is to see.
 
@@ -31,14 +37,19 @@ def hold_out(
     the last may bring more than was asked for; but at most half of the images of that label are set aside. Groups with
     images of both labels stay in training.
 
+    With few known normals learning comes first: where ``at_least`` is None, :data:`~monai_ddad.networks.MIN_GROUPS`
+    groups stay in training, which is what it takes to learn all scores, and at least as many groups are set aside as it
+    takes to flag anything at ``alpha``; where there are not even enough of them for a rate of .05, none are.
+
     Args:
         dataset: known normal (label 0) and unlabelled (None) images.
         share: part of the items of that label to set aside, in [0, 1); 0 sets none aside.
-        at_least: items to set aside where ``share`` is not 0.
+        at_least: items to set aside where ``share`` is not 0; None for :data:`USUAL` or, of few, none.
         seed: seed of the choice.
         label: 0 for known normals, None for unlabelled images.
         purpose: what they are for, as named in messages and in the settings ``<purpose>_share`` and
             ``<purpose>_minimum``.
+        alpha: false-positive rate at which an image is to be flagged, in [0, 1].
 
     Returns:
         the images to train on, and those that are set aside.
@@ -54,7 +65,7 @@ def hold_out(
         >>> len(training), len(calibration), set(calibration.labels)
         (40, 10, {0})
     """
-    if not 0 <= share < 1 or at_least < 0:
+    if not 0 <= share < 1 or (at_least is not None and at_least < 0):
         raise DataError(
             f"{purpose}_share must be in [0, 1) and {purpose}_minimum at least 0, got {share} and {at_least}."
         )
@@ -62,10 +73,11 @@ def hold_out(
         return dataset, dataset.subset([])
     kind = "unlabelled images" if label is None else "known normals"
     number = len({position for position, own in zip(dataset.positions, dataset.labels) if own == label})
-    wanted = max(at_least, round(share * number))
+    automatic = at_least is None
+    wanted = max(USUAL if at_least is None else at_least, round(share * number))
     if wanted > number // 2:
         wanted = number // 2
-        if number:
+        if number and not automatic:
             logger.warning(f"Only {wanted} of the {number} {kind} are set aside for {purpose}, half of them.")
     groups = find_groups(dataset)
     others = {group for group, own in zip(groups, dataset.labels) if own != label}
@@ -73,14 +85,25 @@ def hold_out(
     for group, position in zip(groups, dataset.positions):
         if group not in others:
             members.setdefault(group, set()).add(position)
+    spare = len({group for group, own in zip(groups, dataset.labels) if own == label}) - MIN_GROUPS * automatic
+    least, target = (groups_to_flag(max(alpha, USUAL_ALPHA)), groups_to_flag(alpha)) if automatic else (0, 0)
+    target = target if target <= min(spare, number // 2) else least
     chosen: set[int] = set()
     held = 0
     for group in np.random.default_rng(seed).permutation(list(members)).tolist():
-        if held >= wanted or held + len(members[group]) > number // 2:
+        enough = held >= wanted and len(chosen) >= target
+        if enough or held + len(members[group]) > number // 2 or len(chosen) >= spare:
             break
         chosen.add(group)
         held += len(members[group])
-    if held < wanted:
+    if len(chosen) < least:
+        chosen = set()
+        logger.warning(
+            f"None of the {number} {kind} are set aside for {purpose}, so images are scored but not flagged: it takes "
+            f"{MIN_GROUPS + least} of them, each patient or volume counted once, {MIN_GROUPS} to learn from and "
+            f"{least} to flag by."
+        )
+    elif held < wanted:
         logger.warning(
             f"{held} instead of {wanted} {kind} are set aside for {purpose}: groups are kept together, and those with "
             "both known normals and unlabelled images stay in training."

@@ -127,6 +127,7 @@ def draw_overlay(finding: Finding, model: Model) -> Image.Image:
         lines.append(f"mean of {result.slices} slices, shown is slice {finding.heat.slice} of the volume, from 0")
     if result.out_of_protocol:
         lines.append(f"OUT OF PROTOCOL: {result.out_of_protocol}")
+    lines += result.notes
     lines += [f"DDAD {model.name} {model.version}", NOTICE]
     size = max(12, picture.width // 45)
     font = ImageFont.load_default(size)
@@ -278,6 +279,10 @@ def report(finding: Finding, model: Model) -> Dataset:
         qualitative_evaluations=evaluations,
         source_images=[hd.sr.SourceImageForMeasurementGroup.from_source_image(source) for source in sources],
     )
+    for note in result.notes:
+        group[0].ContentSequence.append(
+            hd.sr.TextContentItem(codes.DCM.Comment, note, hd.sr.RelationshipTypeValues.CONTAINS)
+        )
     device = hd.sr.DeviceObserverIdentifyingAttributes(
         uid=generate_uid(), name=MAKER, manufacturer_name=MAKER, model_name=model.name, serial_number=model.version
     )

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 
+from monai_ddad.calibration import TIE
 from monai_ddad.data.hold_out import find_groups
 from monai_ddad.data.resident import ResidentDataset, normalise
-from monai_ddad.networks import DDADNet
+from monai_ddad.networks import DDADNet, unlearnable
 from monai_ddad.placement import set_tf32
 
-__all__ = ["calibrate"]
+__all__ = ["calibrate", "leave_out_unlearnable"]
 
 FLOOR = 0.05  # least standard deviation of a pixel of a z-map, of the map's average one
 
@@ -25,6 +27,9 @@ def calibrate(
     Scores beyond the paper learn from the images of the training, so that the calibration images are as new to them as
     any other.
 
+    A score that so few images cannot teach, or that is the same for all of them or not finite, is left out of the
+    model, see :meth:`monai_ddad.networks.DDADNet.leave_out`.
+
     Scores are calibrated on the images that no network has seen; where there are none, p-values stay 1. Means and
     deviations of a z-map come from the known normals that were trained on, so that the calibration images are as new to
     it as any other. Quantiles of the maps, which only colour them, come from the former, or the latter where there are
@@ -35,7 +40,11 @@ def calibrate(
         training: the images that it was trained on.
         held_out: known normals that it was not trained on; may be empty.
         alpha: false-positive rate at which an image is flagged, in [0, 1].
-        images: known normals at most that z-maps and quantiles are taken from, evenly from the list.
+        images: known normals at most that z-maps and quantiles are taken from, evenly from the list, and images of
+            the training that scores are tried on.
+
+    Raises:
+        ValueError: no score tells the images of the training apart.
 
     Source: Bates et al., Annals of Statistics 51, 2023, section 2 (split conformal p-values).
     """
@@ -55,6 +64,9 @@ def calibrate(
         sides = [[i for i, label in enumerate(training.labels) if (label == 0) is side] for side in (True, False)]
         (known_groups, pool_groups), (first, second) = [[groups[i] for i in side] for side in sides], sides
         network.plus.fit(features[first], features[second], known_groups, pool_groups)
+    leave_out_unlearnable(network, training)
+    tried = [network.image_scores(batch).cpu() for batch in _batches(network, _thinned(training, images))]
+    network.leave_out(network.left_out | _dead(torch.cat(tried), network.score_names))
     network.protocol.fit(normalise(training.images))
     calibration = network.calibration
     calibration.alpha = torch.tensor(alpha, device=device)
@@ -65,6 +77,26 @@ def calibrate(
     joined = torch.cat(scores) if scores else torch.zeros(0, len(network.score_names))
     calibration.fit_scores(joined, find_groups(held_out), volumes)
     calibration.to(device)
+
+
+def leave_out_unlearnable(network: DDADNet, training: ResidentDataset) -> None:
+    """Leave the scores out that a model cannot learn from so few images of a training, and no others."""
+    groups = find_groups(training) if network.plus is not None else []
+    known, pool = (
+        len({group for group, label in zip(groups, training.labels) if (label == 0) is side}) for side in (True, False)
+    )
+    network.leave_out(unlearnable(known, pool) if network.plus is not None else {})
+
+
+def _dead(scores: torch.Tensor, names: Sequence[str]) -> dict[str, str]:
+    """Return why (N, S) scores of different images tell nothing, by the names of those that do not."""
+    reasons = {}
+    for name, values in zip(names, scores.T):
+        if not values.isfinite().all():
+            reasons[name] = "it is not finite for some images of the training"
+        elif values.max() - values.min() <= TIE * values.abs().max():
+            reasons[name] = "it is the same for all images of the training"
+    return reasons
 
 
 def _thinned(dataset: ResidentDataset, images: int) -> ResidentDataset:

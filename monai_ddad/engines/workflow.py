@@ -15,8 +15,8 @@ from monai.engines import Evaluator
 
 import monai_ddad
 from monai_ddad.checkpoints import save_file
-from monai_ddad.data.resident import ResidentDataset
-from monai_ddad.engines.calibrate import calibrate
+from monai_ddad.data.resident import DataError, ResidentDataset
+from monai_ddad.engines.calibrate import calibrate, leave_out_unlearnable
 from monai_ddad.engines.ensemble_trainer import EnsembleTrainer
 from monai_ddad.engines.pu_trainer import PUTrainer
 from monai_ddad.engines.refine_trainer import RefineTrainer
@@ -48,8 +48,11 @@ class TrainingWorkflow:
         models_dir: folder of the two files.
         phases: any of ``"ndm"``, ``"udm"``, ``"refine"``, ``"pu"`` and ``"evaluate"``.
         settings: the run's settings, recorded in ``run.json``.
+        instead: let another score decide where the one that is to decide cannot be learnt from so few images; False
+            refuses the training before it begins.
 
     Raises:
+        DataError: the score that is to decide cannot be learnt, and no other may decide.
         ValueError: an unknown phase, or ``alpha`` is outside [0, 1].
         RuntimeError: ASR-Net is to be trained before the ensembles are finished.
     """
@@ -67,6 +70,7 @@ class TrainingWorkflow:
         alpha: float = 0.05,
         phases: Sequence[str] = PHASES,
         settings: dict[str, Any] | None = None,
+        instead: bool = True,
     ) -> None:
         if not 0 <= alpha <= 1:
             raise ValueError(f"alpha must be in [0, 1], got {alpha}.")
@@ -84,9 +88,11 @@ class TrainingWorkflow:
         self.models_dir = Path(models_dir)
         self.phases = phases
         self.settings = settings or {}
+        self.instead = instead
 
     def run(self) -> None:
         """Run the phases."""
+        self._look_ahead()
         self.ensembles.run()
         if self.ensembles.unfinished and "refine" in self.phases and self.network.asr is not None:
             raise RuntimeError(
@@ -102,8 +108,11 @@ class TrainingWorkflow:
         if unfinished:
             logger.warning(f"{_listed(unfinished)}: no model.pt is written and nothing is evaluated.")
             return
+        expected = self.network.notes
         self.network.loaded.fill_(True)  # also where all parts were resumed
         calibrate(self.network, self.dataset, self.calibration, self.alpha)
+        if self.network.notes != expected:
+            self._tell()
         weights = {
             name: value.cpu().clone(memory_format=torch.contiguous_format)  # of members that share memory, too
             for name, value in self.network.state_dict().items()
@@ -114,6 +123,19 @@ class TrainingWorkflow:
             logger.warning("There are no test images: nothing is evaluated. Score images with inference.json.")
         elif "evaluate" in self.phases:
             self.evaluator.run()
+
+    def _look_ahead(self) -> None:
+        """Say before anything is trained which scores cannot be learnt, and which one decides instead."""
+        leave_out_unlearnable(self.network, self.dataset)
+        self._tell()
+
+    def _tell(self) -> None:
+        """Log which scores were left out, or raise where the one that is to decide is among them and must not be."""
+        notes = " ".join(self.network.notes)
+        if self.network.score != self.network.wanted_score and not self.instead:
+            raise DataError(f"the model stays as it was, since no other score may decide. {notes}")
+        if notes:
+            logger.warning(notes)
 
     def record(self) -> dict[str, Any]:
         """Return what is needed to know and to repeat this run, for people: programs read the model's own record."""

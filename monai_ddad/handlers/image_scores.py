@@ -37,7 +37,6 @@ class ImageScores:
 
     def __init__(self, network: DDADNet) -> None:
         self.network = network
-        self.names = network.score_names
 
     def attach(self, engine: Any) -> None:
         """Attach to an evaluator."""
@@ -62,14 +61,14 @@ class ImageScores:
     def finish(self, engine: Any) -> None:
         """Join the batches and compute the metrics."""
         index, label, scores, ratios = (torch.cat(parts).numpy() for parts in zip(*self._batches))
-        order = np.argsort(index)
+        order, names = np.argsort(index), self.network.score_names
         label = label[order]
         engine.state.scores = {"index": index[order], "label": label}
-        engine.state.scores.update({name: scores[order, i] for i, name in enumerate(self.names)})
+        engine.state.scores.update({name: scores[order, i] for i, name in enumerate(names)})
         engine.state.out_of_protocol = [reason(row) for row in ratios[order].tolist()]
         known = label >= 0
         if len(set(label[known].tolist())) == 2:
-            for name in self.names:
+            for name in names:
                 values = engine.state.scores[name][known]
                 engine.state.metrics[f"auroc_{name}"] = float(auroc(values, label[known]))
                 engine.state.metrics[f"average_precision_{name}"] = float(average_precision(values, label[known]))

@@ -24,6 +24,7 @@ from monai_ddad.outputs import (
     choose_rows,
     decide,
     doubt_refinement,
+    doubt_score,
     evaluate_scores,
     format_table,
     plot_gallery,
@@ -124,10 +125,9 @@ class WriteEvaluation:
         figures = self._figures(scores, decisions, flags)
         volumes, of_volumes = self._write_volumes(scores)
         figures |= of_volumes
-        refined = self.network.score == names[0]
-        doubt = doubt_refinement(scores[names[0]], scores["inter"], refined) if self.network.asr is not None else ""
-        if doubt:
-            logger.warning(doubt)
+        warnings = self._warnings(scores)
+        for warning in warnings:
+            logger.warning(warning)
         run = self._read_run()
         content = {
             "splits": figures,
@@ -138,12 +138,13 @@ class WriteEvaluation:
                 "sha256": hashlib.sha256(self.dataset.images.numpy().tobytes()).hexdigest(),
             },
             "score": self.network.score,
+            "left_out": self.network.left_out,
             "map": self.network.shown_map,
             "decision": decisions.summary() if decisions else None,
             "volume_decision": volumes.summary() if volumes else None,
             "protocol_checked": self.network.protocol.fitted,
             "out_of_protocol": dict(Counter(filter(None, strange))),
-            "warnings": [*self.audit.warnings, *([doubt] if doubt else [])],
+            "warnings": [*self.audit.warnings, *warnings],
             "evaluation_seconds": round(seconds, 2),
             "training": run,
         }
@@ -171,6 +172,13 @@ class WriteEvaluation:
         except CheckpointError as error:
             logger.warning(f"The report says nothing of the training: {error}")
             return {}
+    def _warnings(self, scores: dict[str, np.ndarray]) -> list[str]:
+        """Say which scores could not be learnt, and what the scores themselves tell against them."""
+        network, refined = self.network, self.network.map_names[0]
+        found = [doubt_score(network.score, scores[network.score])]
+        if network.asr is not None and refined in scores and "inter" in scores:
+            found.append(doubt_refinement(scores[refined], scores["inter"], network.score == refined))
+        return [*network.notes, *filter(None, found)]
 
     def _write_tables(
         self, scores: dict[str, np.ndarray], decisions: Decisions | None, strange: list[str]

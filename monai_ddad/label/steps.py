@@ -142,4 +142,5 @@ class AnomalyResultd(MapTransform):
             "out_of_protocol": most_common_reason(found["protocol"].tolist()),
             "scores": {name: float(value) for name, value in zip(names, found["scores"])},
             "slices": len(found["maps"]) if volume else 0,
+            "notes": self.network.notes,
         }

@@ -14,11 +14,13 @@ from monai.bundle import ConfigWorkflow
 from monailabel.datastore.local import LocalDatastore
 from monailabel.interfaces.tasks.train import TrainTask
 
-from monai_ddad.checkpoints import atomic_file
+from monai_ddad.bundle import network_settings
+from monai_ddad.checkpoints import CheckpointError, atomic_file
 from monai_ddad.data.datalist import list_images
 from monai_ddad.data.resident import DataError
 from monai_ddad.label.datastores import normal_images
 from monai_ddad.label.versions import ModelVersions
+from monai_ddad.networks import unlearnable
 
 __all__ = ["AnomalyTrain"]
 
@@ -33,8 +35,9 @@ class AnomalyTrain(TrainTask):
     """Train a new version of the model.
 
     Known normals are the images whose final label is empty; the unlabelled pool is all images without a final label.
-    Images with a mark in their final label are left out. MONAI Label runs it in a process of its own; the version
-    appears beside the others when it is complete.
+    Images with a mark in their final label are left out. A training that could not learn the score by which the served
+    model decides is refused, as the new version would be the worse one. MONAI Label runs it in a process of its own;
+    the version appears beside the others when it is complete.
 
     Args:
         versions: of the model.
@@ -66,11 +69,29 @@ class AnomalyTrain(TrainTask):
                     status_code=409,
                     detail=f"{len(images)} {kind} images are too few to train on, at least {LEAST} are needed: {how}.",
                 )
+        score = self._score()
+        lacking = unlearnable(len(normal), len(unlabeled)).get(score or "")
+        if lacking:
+            raise HTTPException(
+                status_code=409,
+                detail=f"the served model decides by {score}, which a training could not learn: {lacking}. Submit more "
+                "images as normal; until then the model stays as it is.",
+            )
         if not self.versions.writable:
             raise HTTPException(
                 status_code=507, detail="the folder of the model's versions cannot be written: change its permissions."
             )
         return sorted(normal), sorted(unlabeled)
+
+    def _score(self) -> str | None:
+        """Return the score by which the served model decides, unless it is one that decides instead of another."""
+        if not self.versions.trained:
+            return None
+        try:
+            trained = network_settings(str(self.versions.current[1]))
+        except CheckpointError:  # there is nothing to be worse than
+            return None
+        return trained["score"] if trained["wanted_score"] in (None, trained["score"]) else None
 
     def __call__(self, request: dict[str, Any], datastore: LocalDatastore) -> dict[str, Any]:
         """Train; return the number of the new version.
@@ -112,6 +133,7 @@ class AnomalyTrain(TrainTask):
     def _run(self, folder: Path, request: dict[str, Any]) -> None:
         settings: dict[str, Any] = {"audit#skip_unreadable": True}  # a pile holds such things
         settings |= {"unlabeled_size": None, "abnormal_rate": None, "calibration_share": CALIBRATION}
+        settings |= {"instead": self._score() is None}
         settings |= SETTINGS | self.settings | {name: request[name] for name in SETTINGS if name in request}
         _, models = self.versions.current
         if request.get("pretrained", True) and self.versions.trained:

@@ -5,7 +5,7 @@ from monai_ddad.networks.ddad import BACKBONES, REFINE_INPUTS, DDADNet, Decision
 from monai_ddad.networks.ensemble import Ensemble
 from monai_ddad.networks.folding import fold
 from monai_ddad.networks.memory import MemAE, Memory
-from monai_ddad.networks.plus import PLUS_NAMES, UNFITTED_NAMES, PlusScores
+from monai_ddad.networks.plus import MIN_GROUPS, PLUS_NAMES, UNFITTED_NAMES, PlusScores, unlearnable
 from monai_ddad.networks.pu import PU_NAME, PUClassifier
 from monai_ddad.networks.refine import ASRNet
 from monai_ddad.networks.winograd import WinogradASRNet
@@ -14,6 +14,7 @@ __all__ = [
     "AE",
     "AEU",
     "BACKBONES",
+    "MIN_GROUPS",
     "PLUS_NAMES",
     "PU_NAME",
     "REFINE_INPUTS",
@@ -29,4 +30,5 @@ __all__ = [
     "ScoringDDADNet",
     "WinogradASRNet",
     "fold",
+    "unlearnable",
 ]

@@ -25,7 +25,8 @@ __all__ = ["BACKBONES", "REFINE_INPUTS", "DDADNet", "Decision", "ScoringDDADNet"
 BACKBONES: dict[str, type[AE]] = {"AE": AE, "AE-U": AEU, "MemAE": MemAE}
 REFINE_INPUTS: dict[str, list[str]] = {"dual": ["inter", "intra"], "intra": ["intra"], "none": []}
 # what may differ between a network and the weights that it loads
-FREE = ("score", "calibration_images", "calibration_volumes", "modalities", "body_parts")
+FREE = ("score", "wanted_score", "calibration_images", "calibration_volumes", "modalities", "body_parts")
+INSTEAD = ("ddad_plus", "rec")  # decide, the first that there is, where the score that is to decide was left out
 
 
 class DDADNet(nn.Module):
@@ -52,8 +53,10 @@ class DDADNet(nn.Module):
             normals, or ``"none"``.
         scores: ``"paper"``, the mean of each map, or ``"plus"`` for those of :class:`PlusScores`, too.
         pu_members: classifiers between known normals and unlabelled images, whose mean logit is one more score.
-        score: the one of ``score_names`` that decides on an image; None takes ``ddad_plus`` if there is one, else the
-            first.
+        score: the one of ``score_names`` that decides on an image; None takes ``ddad_plus`` if it was ever to be
+            learnt, else the first, or what decides in its place.
+        left_out: scores that the model does without, and why; see :meth:`leave_out`.
+        wanted_score: the score that was to decide; None takes that which does.
         calibration_images, calibration_volumes: how many of them the calibration holds.
         seed: seed of the initial weights, a stream of its own for each member; None draws them from PyTorch's
             global generator.
@@ -64,7 +67,7 @@ class DDADNet(nn.Module):
         map_names: names of the output channels: ``r_dual`` or ``r_intra`` first (if refined), then ``inter``,
             ``intra`` (if defined) and ``rec``, and ``z_<map>`` (if asked for).
         score_names: names of the image scores: ``map_names``, whose means they are, then :data:`PLUS_NAMES` (if asked),
-            then :data:`PU_NAME` (with ``pu_members``).
+            then :data:`PU_NAME` (with ``pu_members``); without those in ``left_out``.
         score: name of the score that decides.
         shown_map: name of the map that shows where: the score's own, and ``"inter"`` of a score that has none.
         settings: what the ensembles were built with.
@@ -90,6 +93,7 @@ class DDADNet(nn.Module):
     z_mean: torch.Tensor
     z_deviation: torch.Tensor
     loaded: torch.Tensor
+    columns: torch.Tensor
 
     def __init__(
         self,
@@ -109,6 +113,8 @@ class DDADNet(nn.Module):
         scores: Literal["paper", "plus"] = "paper",
         pu_members: int = 0,
         score: str | None = None,
+        left_out: Mapping[str, str] | None = None,
+        wanted_score: str | None = None,
         calibration_images: int = 0,
         calibration_volumes: int = 0,
         seed: int | None = None,
@@ -151,15 +157,6 @@ class DDADNet(nn.Module):
             *names,
             *([] if z_map == "none" else [f"z_{z_map}"]),
         ]
-        self.score_names: list[str] = [
-            *self.map_names,
-            *(PLUS_NAMES if scores == "plus" else []),
-            *([PU_NAME] if pu_members else []),
-        ]
-        if score is not None and score not in self.score_names:
-            raise ValueError(f"score must be one of {', '.join(self.score_names)}, got {score!r}.")
-        self.score = score or (self.map_names[0] if scores == "paper" else PLUS_NAMES[-1])
-        self.shown_map = self.score if self.score in self.map_names else "inter"
         self.settings: dict[str, Any] = {"backbone": backbone, "members": members, **options}
         self.backbone = backbone
         self.members = members
@@ -172,6 +169,18 @@ class DDADNet(nn.Module):
         self.image_size = image_size
         self.bundle = bundle
         self.preparation = dict(preparation or {})
+        self.left_out: dict[str, str] = dict(left_out or {})
+        self.register_buffer("columns", torch.zeros(0, dtype=torch.long), persistent=False)
+        self._name_scores()
+        if score in self.left_out:
+            raise ValueError(
+                f"{score} could not be learnt ({self.left_out[score]}): score must be one of "
+                f"{', '.join(self.score_names)}."
+            )
+        if score is not None and score not in self.score_names:
+            raise ValueError(f"score must be one of {', '.join(self.score_names)}, got {score!r}.")
+        self.wanted_score = wanted_score or score or (self.map_names[0] if scores == "paper" else PLUS_NAMES[-1])
+        self._decide_by(score or self.wanted_score)
         self.record_text = ""
         self._record(calibration_images, calibration_volumes)  # which checks them, before anything is built
 
@@ -192,6 +201,66 @@ class DDADNet(nn.Module):
         )
         if seed is not None:
             self._initialise(seed)
+
+    def _name_scores(self) -> None:
+        """Name the scores that are not left out, and find their places among all."""
+        every = [
+            *self.map_names,
+            *(PLUS_NAMES if self.scores == "plus" else []),
+            *([PU_NAME] if self.pu_members else []),
+        ]
+        self.score_names: list[str] = [name for name in every if name not in self.left_out]
+        self.complete = len(self.score_names) == len(every)
+        columns = torch.tensor([every.index(name) for name in self.score_names], dtype=torch.long)
+        self.columns = columns.to(self.columns.device)
+
+    def _decide_by(self, score: str) -> None:
+        """Let a score decide, or in its place the first of those that can."""
+        order = (score, *INSTEAD, *self.score_names)
+        found = next((name for name in order if name in self.score_names), None)
+        if found is None:
+            raise ValueError("no score tells the images apart: are all images of the training the same?")
+        self.score = found
+        self.shown_map = found if found in self.map_names else "inter"
+
+    def leave_out(self, reasons: Mapping[str, str]) -> None:
+        """Do without scores that tell nothing, and without no others; the calibration is then to be fitted anew.
+
+        Where one of them is the score that was to decide, another one does: ``ddad_plus``, or ``rec``, its one-class
+        part before anything is learnt of it.
+
+        Args:
+            reasons: why, by name of the score, as in "``<name>`` could not be learnt: ``<reason>``".
+
+        Raises:
+            ValueError: no score is left.
+
+        Example:
+            >>> net = DDADNet(image_size=32, width=2, hidden_size=8, scores="plus")
+            >>> net.leave_out({"ddad_plus": "it takes 20 known normals, and 14 are left for it"})
+            >>> net.score, net.notes
+            ('rec', ['ddad_plus could not be learnt: it takes 20 known normals, and 14 are left for it.', \
+'rec decides instead of ddad_plus.'])
+        """
+        self.left_out = dict(reasons)
+        self._name_scores()
+        self._decide_by(self.wanted_score)
+        device = self.calibration.alpha.device
+        self.calibration = Calibration(len(self.score_names), len(self.map_names)).to(device)
+
+    @property
+    @torch.jit.unused
+    def notes(self) -> list[str]:
+        """What there is to know of scores that could not be learnt, in sentences; empty where all were."""
+        names: dict[str, list[str]] = {}
+        for name, reason in self.left_out.items():
+            names.setdefault(reason, []).append(name)
+        said = [f"{', '.join(group)} could not be learnt: {reason}." for reason, group in names.items()]
+        if "pu_latent" in self.left_out and PLUS_NAMES[-1] in self.score_names:
+            said.append(f"{PLUS_NAMES[-1]} is its one-class part alone.")
+        if self.wanted_score in self.left_out:
+            said.append(f"{self.score} decides instead of {self.wanted_score}.")
+        return said
 
     def _initialise(self, seed: int) -> None:
         """Draw every member's initial weights anew, each from a stream of its own."""
@@ -231,7 +300,7 @@ class DDADNet(nn.Module):
 
     @torch.jit.unused
     def _record(self, images: int, volumes: int) -> ModelRecord:
-        names = ("refine", "masked", "z_map", "scores", "pu_members", "score")
+        names = ("refine", "masked", "z_map", "scores", "pu_members", "score", "left_out", "wanted_score")
         network = self.settings | {name: getattr(self, name) for name in names}
         network |= {"calibration_images": images, "calibration_volumes": volumes}
         return ModelRecord(self.bundle, network, self.preparation, self.map_names, self.score_names)
@@ -296,12 +365,13 @@ class DDADNet(nn.Module):
         other = copy.copy(self)
         left = ("asr", "pu") if keep_plus else ("asr", "pu", "plus")
         other._modules = {name: None if name in left else module for name, module in self._modules.items()}
+        other._buffers = dict(self._buffers)
         other.refine, other.z_map, other.z_channel, other.pu_members = "none", "none", -1, 0
         other.scores = "paper" if other.plus is None else "plus"
         other.refine_channels = []
         other.map_names = self.discrepancy_names
-        other.score_names = [*other.map_names, *([] if other.plus is None else PLUS_NAMES)]
-        other.score = other.shown_map = self.discrepancy_names[0]
+        other._name_scores()
+        other.score = other.shown_map = other.wanted_score = self.discrepancy_names[0]
         return other
 
     def scoring(self) -> "ScoringDDADNet":
@@ -394,7 +464,7 @@ class DDADNet(nn.Module):
             scores = torch.cat([scores, self.plus(features)], dim=1)
         if self.pu is not None:
             scores = torch.cat([scores, self.pu(image).to(image.dtype).mean(dim=0)], dim=1)
-        return maps, scores
+        return maps, scores if self.complete else scores.index_select(1, self.columns)
 
     @torch.jit.export
     def plus_features(self, image: torch.Tensor) -> torch.Tensor:

@@ -1,6 +1,5 @@
 """Scores beyond the paper, from the same two ensembles."""
 
-import logging
 from collections.abc import Sequence
 
 import torch
@@ -9,16 +8,40 @@ from torch import nn
 from monai_ddad.distributions import Discriminant, Reference
 from monai_ddad.scores import cell_logs, f_score, image_scores, ratio_score
 
-__all__ = ["MIN_GROUPS", "PLUS_NAMES", "UNFITTED_NAMES", "PlusScores"]
-
-logger = logging.getLogger(__name__)
+__all__ = ["MIN_GROUPS", "PLUS_NAMES", "UNFITTED_NAMES", "PlusScores", "unlearnable"]
 
 PLUS_NAMES = ("ratio", "f", "ssim", "maha_rec", "maha_inter", "pu_latent", "pu_map", "ddad_plus")
 UNFITTED_NAMES = PLUS_NAMES[:3]  # which :meth:`PlusScores.fit` does not change
+POOL_NAMES = ("pu_latent", "pu_map")  # which need unlabelled images, too
 PARTS = 3  # of ddad_plus: maha_rec, ratio, pu_latent
 CELLS = 8  # along a side
 FOLDS = 5
 MIN_GROUPS = 20  # of images; fewer tell nothing of a distribution
+
+
+def unlearnable(known: int, pool: int) -> dict[str, str]:
+    """Tell which scores cannot be learnt from so few images, and why.
+
+    Args:
+        known, pool: groups (patients, volumes, pictures that are neither) of known normals and of unlabelled images.
+
+    Returns:
+        what is lacking by the name of the score.
+
+    Example:
+        >>> unlearnable(20, 20), list(unlearnable(20, 5))
+        ({}, ['pu_latent', 'pu_map'])
+        >>> unlearnable(14, 20)["ddad_plus"]
+        'it takes 20 known normals to learn from, each patient or volume counted once, and 14 are left for it'
+    """
+    for number, kind, names in ((known, "known normals", PLUS_NAMES[3:]), (pool, "unlabelled images", POOL_NAMES)):
+        if number < MIN_GROUPS:
+            reason = (
+                f"it takes {MIN_GROUPS} {kind} to learn from, each patient or volume counted once, and {number} are "
+                "left for it"
+            )
+            return dict.fromkeys(names, reason)
+    return {}
 
 
 class PlusScores(nn.Module):
@@ -124,7 +147,7 @@ class PlusScores(nn.Module):
         """Learn from the features of the images that the ensembles were trained on.
 
         With fewer than :data:`MIN_GROUPS` groups of known normals nothing is fitted, with fewer of unlabelled images no
-        discriminant is, and a warning says so; what is not fitted is the same for all images.
+        discriminant is. What is not fitted is the same for all images, and is to be left out: see :func:`unlearnable`.
 
         Args:
             known: (N, F) features of the known normals.
@@ -136,9 +159,6 @@ class PlusScores(nn.Module):
         self.load_state_dict(PlusScores(self.sizes[-1]).state_dict())
         fold, groups = _folds(range(len(known)) if known_groups is None else known_groups)
         other_fold, other_groups = _folds(range(len(pool)) if pool_groups is None else pool_groups)
-        few = min(groups, other_groups)
-        if few < MIN_GROUPS:
-            logger.warning(f"{few} images are too few for all scores beyond the paper: {MIN_GROUPS} are needed.")
         if groups < MIN_GROUPS:
             return
         if other_groups < MIN_GROUPS:

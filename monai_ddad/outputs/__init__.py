@@ -1,6 +1,14 @@
 """Files that a run leaves."""
 
-from monai_ddad.outputs.decisions import ALPHAS, Decisions, decide, doubt_refinement, operating_points
+from monai_ddad.outputs.decisions import (
+    ALPHAS,
+    Decisions,
+    cautions,
+    decide,
+    doubt_refinement,
+    doubt_score,
+    operating_points,
+)
 from monai_ddad.outputs.gallery import choose_rows, write_gallery
 from monai_ddad.outputs.heat import HeatMap, restore_map
 from monai_ddad.outputs.overlay import add_colour_bar, overlay_heat_map
@@ -19,9 +27,11 @@ __all__ = [
     "Decisions",
     "HeatMap",
     "add_colour_bar",
+    "cautions",
     "choose_rows",
     "decide",
     "doubt_refinement",
+    "doubt_score",
     "evaluate_scores",
     "format_table",
     "operating_points",

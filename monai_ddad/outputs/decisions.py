@@ -10,10 +10,20 @@ import numpy as np
 import torch
 from scipy.stats import spearmanr
 
-from monai_ddad.calibration import TIE, NormalScores, flagged, smallest_alpha
+from monai_ddad.calibration import TIE, NormalScores, flagged, groups_to_flag, smallest_alpha
 from monai_ddad.metrics import expected_calibration_error, flag_rate
+from monai_ddad.networks import DDADNet
+from monai_ddad.protocol import MIN_IMAGES
 
-__all__ = ["ALPHAS", "Decisions", "decide", "doubt_refinement", "operating_points"]
+__all__ = [
+    "ALPHAS",
+    "Decisions",
+    "cautions",
+    "decide",
+    "doubt_refinement",
+    "doubt_score",
+    "operating_points",
+]
 
 DOUBT = 0.001  # chance of a warning where the two have nothing to do with each other
 ALPHAS = (0.01, 0.05, 0.1, 0.2)  # false-positive rates that every evaluation reports
@@ -89,6 +99,55 @@ def decide(
         ranks[chosen],
         flagged(found[chosen], alpha),
     )
+
+
+def cautions(network: DDADNet, normals: NormalScores, alpha: float) -> list[str]:
+    """Say what a reader of one decision has to know of the model, in sentences.
+
+    Args:
+        network: the model.
+        normals: its calibration images or volumes.
+        alpha: false-positive rate at which an image is flagged.
+
+    Returns:
+        which scores could not be learnt and what decides instead, whether the calibration is too small to flag
+        anything, and whether nothing is known of what is out of protocol; empty if there is nothing to say.
+
+    Example:
+        >>> network, few = DDADNet(image_size=32, width=2, hidden_size=8), NormalScores(4)
+        >>> few.fit(torch.rand(9, 4), groups=range(9))
+        >>> cautions(network, few, alpha=0.05)[0]
+        'Nothing can be flagged at alpha 0.05: the calibration has 9 groups of normals, and it takes 19.'
+    """
+    said = list(network.notes)
+    needed = groups_to_flag(alpha)
+    if 0 < normals.groups < needed:
+        said.append(
+            f"Nothing can be flagged at alpha {alpha:g}: the calibration has {normals.groups} groups of normals, and "
+            f"it takes {needed}."
+        )
+    if not network.protocol.fitted:
+        said.append(f"What is out of protocol is not known: it takes {MIN_IMAGES} images of the training to learn.")
+    return said
+
+
+def doubt_score(name: str, scores: np.ndarray) -> str:
+    """Warn of a score that does not tell images apart.
+
+    Args:
+        name: of the score that decides.
+        scores: (N,) its values.
+
+    Returns:
+        a warning where several images all have the same, else nothing.
+
+    Example:
+        >>> doubt_score("rec", np.array([0.5, 0.5])), doubt_score("rec", np.array([0.5, 0.6]))
+        ('rec is the same for all 2 images: it tells nothing of them.', '')
+    """
+    if len(scores) < 2 or np.ptp(scores) > TIE * np.abs(scores).max():
+        return ""
+    return f"{name} is the same for all {len(scores)} images: it tells nothing of them."
 
 
 def doubt_refinement(refined: np.ndarray, inter: np.ndarray, decides: bool) -> str:

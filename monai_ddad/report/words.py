@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 __all__ = [
@@ -148,11 +148,11 @@ def setting(content: Any) -> str:
     """Write the value of a setting.
 
     Example:
-        >>> setting(0.0005), setting(True), setting(None), setting(["r_dual", "rec"])
-        ('0.0005', 'yes', 'none', 'r_dual, rec')
+        >>> setting(0.0005), setting(True), setting(None), setting(["r_dual", "rec"]), setting({"rec": "a reason"})
+        ('0.0005', 'yes', 'none', 'r_dual, rec', 'rec')
     """
     if isinstance(content, bool):
         return "yes" if content else "no"
-    if isinstance(content, (list, tuple)):
+    if isinstance(content, (list, tuple, Mapping)):
         return ", ".join(map(setting, content)) or "none"
     return "none" if content is None else f"{content:g}" if isinstance(content, float) else str(content)

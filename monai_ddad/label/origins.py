@@ -103,9 +103,10 @@ class OwnOrigin:
             origin = _address(origins[0]) if len(origins) == 1 else None
             if origin is None or (origin != asked and origin not in self.origins):
                 return 403, "Origin: pages of other sites may not call the server; --conf origins names some."
-        elif headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
-            if headers.get("sec-fetch-mode") != "navigate" or scope["method"] != "GET":  # a link to it may be followed
-                return 403, "Sec-Fetch-Site: pages of other sites may not load what the server holds."
+        elif headers.get("sec-fetch-site", "none") not in ("none", "same-origin") and not (
+            headers.get("sec-fetch-mode") == "navigate" and scope["method"] == "GET"  # a link to it may be followed
+        ):
+            return 403, "Sec-Fetch-Site: pages of other sites may not load what the server holds."
         return None
 
 

@@ -107,14 +107,14 @@ class _Params(BaseModel):
 
 
 class _TaskParams(_Params):
-    model: Text | None = Field(None, description=NO_EFFECT)
-    name: Text | None = Field(None, description=NO_EFFECT)
-    device: Text | None = Field(None, description=NO_EFFECT)
-    multi_gpu: bool | None = Field(None, description=NO_EFFECT)
+    model: Text | None = Field(default=None, description=NO_EFFECT)
+    name: Text | None = Field(default=None, description=NO_EFFECT)
+    device: Text | None = Field(default=None, description=NO_EFFECT)
+    multi_gpu: bool | None = Field(default=None, description=NO_EFFECT)
     gpus: Gpus | None = None
     """Numbers of the GPUs that the process may see, such as ``0,1``, or ``all``."""
-    local_rank: Count | None = Field(None, description=NO_EFFECT)
-    logging: Literal["DEBUG", "INFO", "WARNING", "ERROR"] | None = Field(None, description=NO_EFFECT)
+    local_rank: Count | None = Field(default=None, description=NO_EFFECT)
+    logging: Literal["DEBUG", "INFO", "WARNING", "ERROR"] | None = Field(default=None, description=NO_EFFECT)
 
 
 class TrainParams(_TaskParams):
@@ -122,24 +122,24 @@ class TrainParams(_TaskParams):
 
     used: ClassVar[tuple[str, ...]] = ("epochs", "refine_epochs", "pretrained", "gpus")
 
-    epochs: int = Field(50, ge=1, le=EPOCHS)
+    epochs: int = Field(default=50, ge=1, le=EPOCHS)
     """Of each autoencoder."""
-    refine_epochs: int = Field(10, ge=1, le=EPOCHS)
+    refine_epochs: int = Field(default=10, ge=1, le=EPOCHS)
     """Of the refinement."""
     pretrained: bool = True
     """Start from the served model."""
-    max_epochs: Count | None = Field(None, description=NO_EFFECT)
-    early_stop_patience: Count | None = Field(None, description=NO_EFFECT)
-    val_split: float | None = Field(None, ge=-1, le=1, description=NO_EFFECT)
-    train_batch_size: Count | None = Field(None, description=NO_EFFECT)
-    val_batch_size: Count | None = Field(None, description=NO_EFFECT)
-    dataset: Text | None = Field(None, description=NO_EFFECT)
-    dataloader: Text | None = Field(None, description=NO_EFFECT)
-    tracking: Text | None = Field(None, description=NO_EFFECT)
-    tracking_uri: Text | None = Field(None, description=NO_EFFECT)
-    tracking_experiment_name: Text | None = Field(None, description=NO_EFFECT)
-    run_id: Text | None = Field(None, description=NO_EFFECT)
-    model_filename: Text | None = Field(None, description=NO_EFFECT)
+    max_epochs: Count | None = Field(default=None, description=NO_EFFECT)
+    early_stop_patience: Count | None = Field(default=None, description=NO_EFFECT)
+    val_split: float | None = Field(default=None, ge=-1, le=1, description=NO_EFFECT)
+    train_batch_size: Count | None = Field(default=None, description=NO_EFFECT)
+    val_batch_size: Count | None = Field(default=None, description=NO_EFFECT)
+    dataset: Text | None = Field(default=None, description=NO_EFFECT)
+    dataloader: Text | None = Field(default=None, description=NO_EFFECT)
+    tracking: Text | None = Field(default=None, description=NO_EFFECT)
+    tracking_uri: Text | None = Field(default=None, description=NO_EFFECT)
+    tracking_experiment_name: Text | None = Field(default=None, description=NO_EFFECT)
+    run_id: Text | None = Field(default=None, description=NO_EFFECT)
+    model_filename: Text | None = Field(default=None, description=NO_EFFECT)
 
 
 class TrainAllParams(_Params):
@@ -167,7 +167,7 @@ class InferParams(_TaskParams):
 
     map: Text | None = None
     """Name of the map, one of the model's."""
-    percentile: float | None = Field(None, ge=0, lt=100)
+    percentile: float | None = Field(default=None, ge=0, lt=100)
     """Of normal pixels, above which a pixel belongs to the region."""
     save_label: bool | None = None
     """Keep the result as a label of the image."""
@@ -176,12 +176,12 @@ class InferParams(_TaskParams):
     result_extension: Literal[".nii.gz", ".nii", ".nrrd", ".png"] | None = None
     """Format of the region; ``.nrrd`` alone changes something."""
     result_dtype: Literal["uint8", "uint16", "int16", "int32", "float32", "float64"] | None = Field(
-        None, description=NO_EFFECT
+        default=None, description=NO_EFFECT
     )
-    result_compress: bool | None = Field(None, description=NO_EFFECT)
-    restore_label_idx: bool | None = Field(None, description=NO_EFFECT)
-    label_info: list[dict[Text, JsonValue]] | None = Field(None, max_length=LONGEST, description=NO_EFFECT)
-    session_id: Text | None = Field(None, description=NO_EFFECT)
+    result_compress: bool | None = Field(default=None, description=NO_EFFECT)
+    restore_label_idx: bool | None = Field(default=None, description=NO_EFFECT)
+    label_info: list[dict[Text, JsonValue]] | None = Field(default=None, max_length=LONGEST, description=NO_EFFECT)
+    session_id: Text | None = Field(default=None, description=NO_EFFECT)
 
 
 class BatchParams(_TaskParams):
@@ -191,21 +191,21 @@ class BatchParams(_TaskParams):
 
     images: Literal["all", "labeled", "unlabeled"] | list[Text] | None = None
     """Which images, or their ids."""
-    max_batch_size: int = Field(0, ge=0, le=10_000_000)
+    max_batch_size: int = Field(default=0, ge=0, le=10_000_000)
     """How many images at most; 0 takes all."""
     save_label: bool = True
     """Keep the regions as labels."""
     label_tag: Name | None = None
     """Tag of the labels."""
-    labels: list[Text] | None = Field(None, description=NO_EFFECT)
-    max_workers: Count | None = Field(None, description=NO_EFFECT)
+    labels: list[Text] | None = Field(default=None, description=NO_EFFECT)
+    max_workers: Count | None = Field(default=None, description=NO_EFFECT)
 
 
 class SampleParams(_Params):
     """Parameters of an active learning strategy."""
 
-    label_tag: Text | None = Field(None, description=NO_EFFECT)
-    labels: list[Text] | None = Field(None, description=NO_EFFECT)
+    label_tag: Text | None = Field(default=None, description=NO_EFFECT)
+    labels: list[Text] | None = Field(default=None, description=NO_EFFECT)
 
 
 class _Handed(BaseModel):

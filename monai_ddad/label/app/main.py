@@ -137,7 +137,11 @@ class DDADApp(MONAILabelApp):
         file, params = task(request | {"image": sent or store.get_image_uri(request["image"])})
         if request.get("save_label") and not sent:
             tag = request.get("label_tag") or DefaultLabelTag.ORIGINAL.value
-            store.save_label(request["image"], file, tag, {"model": request["model"], "params": params})
+            try:
+                store.save_label(request["image"], file, tag, {"model": request["model"], "params": params})
+            except Exception:
+                Path(file).unlink()
+                raise
         return {"tag": DefaultLabelTag.ORIGINAL.value, "file": file, "params": params}
 
     def next_sample(self, request: dict[str, Any]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import Depends, HTTPException, Path, Request
+from fastapi.params import Form
 from monailabel.config import settings
 from monailabel.endpoints.user.auth import RBAC, User
 from monailabel.interfaces.app import MONAILabelApp
@@ -31,21 +32,22 @@ class Refusal(BaseModel):
 
 
 async def refuse_unknown(request: Request) -> None:
-    """Refuse parameters in the address or a form that the route does not name.
+    """Refuse parameters in the address or a form that the route does not name, and what is no form where one belongs.
 
     Raises:
-        HTTPException: 422, there is one; 415, the body is no form where one is expected.
+        HTTPException: 422, a parameter is unknown; 415, the body is no form.
     """
     route = request.scope["route"]
-    if not route.include_in_schema and route.path.endswith("{path:path}"):
-        return  # pages of the viewer, which read the address themselves, and DICOMweb's own parameters
+    if route.path.endswith("{path:path}"):
+        return  # pages of the viewer read the address themselves, and DICOMweb has parameters of its own
     named = route.dependant
     unknown = set(request.query_params) - {field.alias for field in named.query_params}
-    if any(type(field.field_info).__module__ == "fastapi.params" for field in named.body_params):
+    if any(isinstance(field.field_info, Form) for field in named.body_params):
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-        fields = {field.alias for field in named.body_params}
         if kind in FORMS:
-            unknown |= set(await request.form()) - fields
+            unknown |= set(await request.form()) - {field.alias for field in named.body_params}
+        elif await request.body():
+            raise HTTPException(status_code=415, detail=f"the body must be one of {', '.join(FORMS)}.")
     if unknown:
         errors = [{"loc": (name,), "type": "extra_forbidden"} for name in sorted(unknown)]
         raise HTTPException(status_code=422, detail=describe(errors))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
@@ -10,7 +9,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, BackgroundTasks, File, Form, HTTPException, Query, UploadFile
 from fastapi.responses import FileResponse
 from monailabel.utils.others.generic import file_checksum, get_mime_type, remove_file
-from pydantic import Field, Json, StringConstraints
+from pydantic import Json, StringConstraints
 
 from monai_ddad.label.routes.access import Admin, Annotator, App, Reader
 from monai_ddad.label.schemas import Name, Note, Text
@@ -18,6 +17,7 @@ from monai_ddad.label.uploads import IMAGES, LABELS, receive, suffix_of
 
 __all__ = ["router"]
 
+NO_NOTE = Note()
 Checksum = Annotated[str, StringConstraints(pattern=r"^((SHA256|SHA512|MD5):)?[0-9a-fA-F]{32,128}$")]
 
 router = APIRouter(prefix="/datastore", tags=["Datastore"])
@@ -30,14 +30,14 @@ async def datastore(app: App, user: Reader, output: Literal["train", "stats", "a
     return store.json() if output == "all" else store.datalist() if output == "train" else store.status()
 
 
-@router.put("/", include_in_schema=False)  # MONAI Label's client calls it
+@router.put("/", summary="Add an image")  # MONAI Label's client calls it
 @router.put("/image", summary="Add an image")
 async def add_image(
     app: App,
     user: Annotator,
     file: Annotated[UploadFile, File()],
     image: Text = "",
-    params: Annotated[Json[Note], Form()] = Note(),
+    params: Annotated[Json[Note], Form()] = NO_NOTE,
 ) -> dict[str, str]:
     """Add an image, named by ``image`` or by its file."""
     name = PurePosixPath(file.filename or "").name
@@ -47,7 +47,7 @@ async def add_image(
         return {"image": app.datastore().add_image(image, str(received), params.note(user.username))}
 
 
-@router.delete("/", include_in_schema=False)
+@router.delete("/", summary="Remove an image and its labels")
 @router.delete("/image", summary="Remove an image and its labels")
 async def remove_image(app: App, user: Admin, id: Text) -> dict[str, Any]:
     """Remove an image."""
@@ -91,9 +91,7 @@ async def get_image_info(app: App, user: Reader, image: Text) -> dict[str, Any]:
 
 
 @router.put("/image/info", summary="Note something of an image")
-async def put_image_info(
-    app: App, user: Annotator, image: Text, info: Annotated[Json[Note], Form()] = Note()
-) -> None:
+async def put_image_info(app: App, user: Annotator, image: Text, info: Annotated[Json[Note], Form()] = NO_NOTE) -> None:
     """Add to what is noted."""
     app.datastore().update_image_info(image, info.note(user.username))
 
@@ -105,7 +103,7 @@ async def save_label(
     image: Text,
     label: Annotated[UploadFile, File()],
     tag: Name | Literal[""] = "final",
-    params: Annotated[Json[Note], Form()] = Note(),
+    params: Annotated[Json[Note], Form()] = NO_NOTE,
 ) -> dict[str, Any]:
     """Keep a label; an empty one with the tag ``final`` marks the image as normal."""
     with tempfile.TemporaryDirectory() as folder:
@@ -151,15 +149,15 @@ async def get_label_info(app: App, user: Reader, label: Text, tag: Text) -> dict
 
 @router.put("/label/info", summary="Note something of a label")
 async def put_label_info(
-    app: App, user: Annotator, label: Text, tag: Text, info: Annotated[Json[Note], Form()] = Note()
+    app: App, user: Annotator, label: Text, tag: Text, info: Annotated[Json[Note], Form()] = NO_NOTE
 ) -> None:
     """Add to what is noted."""
     app.datastore().update_label_info(label, tag, info.note(user.username))
 
 
-@router.put("/updatelabelinfo", include_in_schema=False)  # 3D Slicer's reviewer calls it
+@router.put("/updatelabelinfo", summary="Note something of a label")  # 3D Slicer's reviewer calls it
 async def update_label_info(
-    app: App, user: Annotator, label: Text, tag: Text, params: Annotated[Json[Note], Form()] = Note()
+    app: App, user: Annotator, label: Text, tag: Text, params: Annotated[Json[Note], Form()] = NO_NOTE
 ) -> None:
     """Add to what is noted."""
     app.datastore().update_label_info(label, tag, params.note(user.username))

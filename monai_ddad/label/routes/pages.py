@@ -58,7 +58,7 @@ async def logs(user: Admin, lines: Annotated[int, Query(ge=1, le=100_000)] = 300
         return PlainTextResponse("".join(deque(file, lines)))
 
 
-@router.get("/ohif/{path:path}", include_in_schema=False)
+@router.get("/ohif/{path:path}", tags=["Others"], summary="A viewer", response_class=FileResponse)
 async def ohif(user: Reader, path: str) -> FileResponse:
     """Return a file of the viewer; any other path is one of its pages."""
     return FileResponse(_files_of_ohif().get(path, OHIF / "index.html"))
@@ -68,7 +68,7 @@ def _files_of_ohif() -> dict[str, Path]:
     return {file.name: file for file in OHIF.iterdir() if file.is_file()}
 
 
-@router.get("/proxy/dicom/{path:path}", include_in_schema=False)
+@router.get("/proxy/dicom/{path:path}", tags=["Others"], summary="Read from DICOMweb", response_class=Response)
 def proxy(user: Reader, request: Request, path: str) -> Response:
     """Read from the DICOMweb server below its address; writing is closed."""
     service, _, rest = path.partition("/")
@@ -82,7 +82,9 @@ def proxy(user: Reader, request: Request, path: str) -> Response:
     query = request.query_params.multi_items()
     for name, value in query:
         if not ATTRIBUTE.fullmatch(name) or not value.isprintable() or len(value) > LONGEST:
-            raise HTTPException(status_code=422, detail=describe([{"loc": (name,), "type": "", "msg": "is not DICOMweb"}]))
+            raise HTTPException(
+                status_code=422, detail=describe([{"loc": (name,), "type": "", "msg": "is not DICOMweb"}])
+            )
     login = settings.MONAI_LABEL_DICOMWEB_USERNAME, settings.MONAI_LABEL_DICOMWEB_PASSWORD
     answer = requests.get(f"{server}/{path}", params=query, auth=login if all(login) else None, timeout=TIMEOUT)
     kind = answer.headers.get("content-type", "application/octet-stream")

@@ -24,6 +24,8 @@ from monai_ddad.label.uploads import IMAGES, receive
 
 __all__ = ["router"]
 
+NO_PARAMS = InferParams()
+
 router = APIRouter()
 
 
@@ -42,22 +44,21 @@ async def infer(
     image: Text = "",
     session_id: UUID | None = None,
     output: Literal["image", "json", "all"] | None = None,
-    params: Annotated[Json[InferParams], Form()] = InferParams(),
+    params: Annotated[Json[InferParams], Form()] = NO_PARAMS,
     file: Annotated[UploadFile | None, File()] = None,
 ) -> Any:
     """Score an image of the datastore or a session, or one that is sent; return what is found, its file, or both."""
     request = {"model": model, **params.given()}
-    if session_id is not None:
-        request["file"] = find_session(app, session_id).image
-    elif file is not None:
-        folder = tempfile.mkdtemp()
-        background.add_task(remove_file, folder)
-        request["file"] = receive(file, Path(folder), IMAGES, "file")
-    elif image:
-        request["image"] = image
-    else:
-        raise HTTPException(status_code=422, detail="image: name an image or a session, or send a file.")
-    result = app.infer(request)
+    with tempfile.TemporaryDirectory() as folder:
+        if session_id is not None:
+            request["file"] = find_session(app, session_id).image
+        elif file is not None:
+            request["file"] = receive(file, Path(folder), IMAGES, "file")
+        elif image:
+            request["image"] = image
+        else:
+            raise HTTPException(status_code=422, detail="image: name an image or a session, or send a file.")
+        result = app.infer(request)
     path, found = result["file"], result["params"]
     background.add_task(remove_file, path)
     if output == "json":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import logging
 import os
@@ -18,6 +19,7 @@ from monailabel.interfaces.tasks.batch_infer import BatchInferTask
 from monai_ddad.checkpoints import atomic_file
 from monai_ddad.label.infer import PERCENTILE
 from monai_ddad.label.labels import write_label
+from monai_ddad.label.schemas import BatchParams
 from monai_ddad.label.served import ServedModel, UnreadableImageError
 from monai_ddad.outputs import HeatMap
 
@@ -41,11 +43,15 @@ class AnomalyBatchInfer(BatchInferTask):
         self.table = table
 
     def __call__(self, request: dict[str, Any], datastore: Datastore, infer: Callable[..., Any]) -> dict[str, Any]:
-        """Score the images that ``request["images"]`` names: ``all``, ``labeled``, ``unlabeled`` or a list of ids."""
-        images = sorted(self.get_images(request, datastore))
-        limit = int(request.get("max_batch_size", 0) or 0)
-        images = images[:limit] if limit > 0 else images
-        tag = request.get("label_tag") or DefaultLabelTag.ORIGINAL.value
+        """Score the images that ``request["images"]`` names: ``all``, ``labeled``, ``unlabeled`` or a list of ids.
+
+        Raises:
+            HTTPException: 404, there is no such image; 422, a parameter is wrong.
+        """
+        params = BatchParams.check(request)
+        images = sorted(self.get_images({"images": params.images or "all"}, datastore))
+        images = images[: params.max_batch_size or None]
+        tag = params.label_tag or DefaultLabelTag.ORIGINAL.value
         rows: dict[str, dict[str, Any]] = {}
         for number, image in enumerate(images, start=1):
             logger.info(f"{number} / {len(images)} images")
@@ -55,10 +61,15 @@ class AnomalyBatchInfer(BatchInferTask):
                 rows[image] = {"unreadable": error.detail}
                 continue
             rows[image] = result.summary()
-            if request.get("save_label", True):
+            if params.save_label:
                 heat = predictor.heat_map(dataset, position)
                 region = (predictor.percentiles(heat.values) > PERCENTILE).astype(np.uint8)
-                self._save(datastore, image, heat, region, getattr(tag, "value", tag), rows[image])
+                try:
+                    self._save(datastore, image, heat, region, tag, rows[image])
+                except OSError as error:
+                    if error.errno != errno.ENAMETOOLONG:
+                        raise
+                    logger.warning("a region is not kept, since the image's name is too long for a label's file")
         self._write_table(rows)
         return rows
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import tempfile
 import time
 from collections.abc import Sequence
@@ -19,12 +18,12 @@ from monailabel.interfaces.datastore import DefaultLabelTag
 from pydicom.dataset import Dataset
 
 from monai_ddad.data.empty_label import is_empty_label
+from monai_ddad.label.schemas import plain_name
 from monai_ddad.transforms.formats.dicom_file import looks_like_dicom
 
 __all__ = ["FILES", "DicomWebStore", "FolderStore", "normal_images"]
 
 FILES = ("*.nii.gz", "*.nii", "*.png", "*.jpg", "*.jpeg", "*.tif", "*.tiff", "*.bmp", "*.dcm")
-NAME = re.compile(r"[\w@%+=:,.()\- ]+")  # of an image or a tag: nothing that leads out of a folder
 NORMAL = "ddad_normal"  # key of a label's info
 NO_IMAGES = ("SEG", "SR", "PR", "KO", "RTSTRUCT", "RTPLAN", "RTDOSE", "DOC", "ECG", "REG", "FID", "PLAN")
 FRESH = 5.0  # seconds for which the list of a server's series is taken to be up to date
@@ -32,8 +31,10 @@ FRESH = 5.0  # seconds for which the list of a server's series is taken to be up
 
 def check_name(name: str, kind: str) -> None:
     """Refuse a name that could lead out of the datastore."""
-    if not NAME.fullmatch(name) or name.strip(". ") == "":
-        raise HTTPException(status_code=400, detail=f"{kind} must be a plain name without folders.")
+    try:
+        plain_name(name)
+    except ValueError as error:
+        raise HTTPException(status_code=422, detail=f"{kind}: {error}.") from None
 
 
 def normal_images(datastore: LocalDatastore) -> list[str]:
@@ -51,8 +52,30 @@ class _Guard(LocalDatastore):
         return super().get_image_uri(image_id)
 
     def add_image(self, image_id: str, image_filename: str, image_info: dict[str, Any]) -> str:
-        check_name(image_id or Path(image_filename).name, "the image id")
+        """Keep an image under a plain name; what is there under that name is replaced, if it is a file.
+
+        Raises:
+            HTTPException: 422, the name is none; 409, it is that of a folder or a link.
+        """
+        check_name(image_id, "image")
+        place = Path(self._datastore.image_path(), image_id + self._to_id(Path(image_filename).name)[1])
+        if place.is_symlink() or (place.exists() and not place.is_file()):
+            raise HTTPException(status_code=409, detail="image: the name is taken by a folder or a link.")
         return super().add_image(image_id, image_filename, image_info)
+
+    def remove_image(self, image_id: str) -> None:
+        """Remove an image and its labels; of a link that alone, and never what it leads to.
+
+        Raises:
+            HTTPException: 404, there is no such image.
+        """
+        known = self._datastore.objects.get(image_id)
+        if known is None:
+            raise HTTPException(status_code=404, detail="there is no such image in the datastore.")
+        place = Path(self._datastore.image_path(), image_id + known.image.ext)
+        if place.is_symlink():
+            place.unlink()
+        super().remove_image(image_id)
 
     def save_label(self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any]) -> str:
         info = self._checked(image_id, label_filename, label_tag, label_info)
@@ -62,8 +85,7 @@ class _Guard(LocalDatastore):
         self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any]
     ) -> dict[str, Any]:
         """Check the names of a label, and return what is known of it."""
-        check_name(image_id, "the image id")
-        check_name(label_tag, "the label tag")
+        check_name(label_tag, "tag")
         if image_id not in self.list_images():
             raise HTTPException(status_code=404, detail="there is no such image in the datastore.")
         info = dict(label_info or {})
@@ -123,6 +145,7 @@ class DicomWebStore(_Guard, DICOMWebDatastore):
     def __init__(self, client: Any, search_filter: dict[str, Any], cache_path: str | None = None) -> None:
         self._listed: tuple[float, list[str]] = (-FRESH, [])
         super().__init__(client, search_filter, cache_path, convert_to_nifti=False)
+        os.chmod(self._datastore_path, 0o700)
 
     def list_images(self) -> list[str]:
         """Return the UIDs of the series that hold images."""
@@ -131,6 +154,10 @@ class DicomWebStore(_Guard, DICOMWebDatastore):
             series = [str(item.SeriesInstanceUID) for item in listed if item.get("Modality") not in NO_IMAGES]
             self._listed = time.monotonic(), sorted(series)
         return self._listed[1]
+
+    def datalist(self, full_path: bool = True) -> list[dict[str, Any]]:
+        """Return the files of the images and labels that are in the cache."""
+        return LocalDatastore.datalist(self, full_path)
 
     def get_labeled_images(self, label_tag: str | None = None, labels: list[str] | None = None) -> list[str]:
         """Return the UIDs of the series with a final label."""
@@ -149,7 +176,6 @@ class DicomWebStore(_Guard, DICOMWebDatastore):
             with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".download-") as part:
                 for instance in self._retrieve(image_id):
                     instance.save_as(f"{part}/{instance.SOPInstanceUID}.dcm")
-                os.chmod(part, 0o755)
                 with contextlib.suppress(OSError):  # another request was quicker
                     os.rename(part, folder)
                     os.mkdir(part)  # for the end of the block

@@ -56,14 +56,14 @@ class AnomalyInfer(InferTask):
         """Score the image at ``request["image"]``, a path.
 
         Raises:
-            HTTPException: 400, wrong parameters; 409, no model; 422, the image cannot be read.
+            HTTPException: 409, no model; 422, there is no such map, or the image cannot be read.
         """
         predictor, dataset, position, result = self.served.find(str(request["image"]))
         name = request.get("map") or None
         try:
             heat = predictor.heat_map(dataset, position, name)
         except ValueError as error:
-            raise HTTPException(status_code=400, detail=str(error)) from None
+            raise HTTPException(status_code=422, detail=f"map: {error}") from None
         values = heat.values
         picture = self.result == "region" and heat.affine is None
         if self.result == "region":

@@ -19,6 +19,7 @@ from monai_ddad.checkpoints import CheckpointError, atomic_file
 from monai_ddad.data.datalist import list_images
 from monai_ddad.data.resident import DataError
 from monai_ddad.label.datastores import normal_images
+from monai_ddad.label.schemas import TrainParams
 from monai_ddad.label.versions import ModelVersions
 from monai_ddad.networks import unlearnable
 
@@ -28,7 +29,6 @@ logger = logging.getLogger(__name__)
 
 CALIBRATION = 0.1  # share of the normals that is set aside, whatever the model was trained with before
 LEAST = 2  # images of each kind
-SETTINGS: dict[str, Any] = {"epochs": 50, "refine_epochs": 10}
 
 
 class AnomalyTrain(TrainTask):
@@ -51,7 +51,7 @@ class AnomalyTrain(TrainTask):
 
     def config(self) -> dict[str, Any]:
         """Return the settings that a client may give, with what they are otherwise."""
-        return {"pretrained": True, **SETTINGS}
+        return TrainParams().model_dump(include=set(TrainParams.used) - {"gpus"})
 
     def check(self, datastore: LocalDatastore) -> tuple[list[str], list[str]]:
         """Return the ids of the known normal and of the unlabelled images.
@@ -97,8 +97,9 @@ class AnomalyTrain(TrainTask):
         """Train; return the number of the new version.
 
         Raises:
-            HTTPException: see :meth:`check`.
+            HTTPException: 422, a parameter is wrong; see :meth:`check` for the rest.
         """
+        params = TrainParams.check(request)
         normal, unlabeled = self.check(datastore)
         folder = self.versions.start()
         try:
@@ -109,7 +110,7 @@ class AnomalyTrain(TrainTask):
             with atomic_file(folder / "datalist.json") as file:
                 file.write(json.dumps({"training": images, "test": []}).encode())
             logger.info(f"training on {len(normal)} normal and {len(unlabeled)} unlabelled images")
-            self._run(folder, request)
+            self._run(folder, params)
             number = self.versions.finish(folder)
         except Exception as error:
             shutil.rmtree(folder, ignore_errors=True)
@@ -130,13 +131,15 @@ class AnomalyTrain(TrainTask):
                 logger.warning(f"an image is left out: {error}")
         return found
 
-    def _run(self, folder: Path, request: dict[str, Any]) -> None:
+    def _run(self, folder: Path, params: TrainParams) -> None:
         settings: dict[str, Any] = {"audit#skip_unreadable": True}  # a pile holds such things
         settings |= {"unlabeled_size": None, "abnormal_rate": None, "calibration_share": CALIBRATION}
         settings |= {"instead": self._score() is None}
-        settings |= SETTINGS | self.settings | {name: request[name] for name in SETTINGS if name in request}
+        lengths = {"epochs", "refine_epochs"}  # numbers: a text of a request could be an expression of the config
+        settings |= TrainParams().model_dump(include=lengths) | self.settings
+        settings |= params.model_dump(include=lengths, exclude_unset=True)
         _, models = self.versions.current
-        if request.get("pretrained", True) and self.versions.trained:
+        if params.pretrained and self.versions.trained:
             settings |= {
                 "start_from": str(models / "model.pt"),
                 "preset": "trained",

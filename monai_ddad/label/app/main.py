@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -17,23 +18,45 @@ from monailabel.utils.async_tasks.utils import tasks
 from monai_ddad.bundle import refuse_expressions
 from monai_ddad.label.batch import AnomalyBatchInfer
 from monai_ddad.label.datastores import DicomWebStore, FolderStore
-from monai_ddad.label.guards import guard_endpoints, verify_signatures
+from monai_ddad.label.guards import guard_server, verify_signatures
 from monai_ddad.label.infer import LABEL, AnomalyInfer
+from monai_ddad.label.origins import read_hosts, read_origins
+from monai_ddad.label.private import keep_private
 from monai_ddad.label.served import ServedModel
 from monai_ddad.label.strategies import Ranking, most_suspicious, most_uncertain
 from monai_ddad.label.train import AnomalyTrain
 from monai_ddad.label.versions import ModelVersions
+
+CONF = {"bundle", "models", "versions", "alpha", "hosts", "origins", "server_mode"}  # the last is MONAI Label's own
+
+
+def read_alpha(text: str) -> float:
+    """Read the rate of false alarms.
+
+    Raises:
+        ValueError: it is none.
+    """
+    try:
+        alpha = float(text)
+    except ValueError:
+        alpha = math.nan
+    if not 0 < alpha < 1:
+        raise ValueError(f"--conf alpha must be a number between 0 and 1, got {text!r}.")
+    return alpha
 
 
 class DDADApp(MONAILabelApp):
     """Serve one bundle: score, triage, mark normals, train.
 
     ``--conf`` takes ``bundle`` (folder of the bundle), ``models`` (folder of ``model.pt``, the bundle's own where it
-    is left out), ``versions`` (folder of the versions that are trained here, in ``models`` where left out) and
-    ``alpha``. None of them is ever evaluated.
+    is left out), ``versions`` (folder of the versions that are trained here, in ``models`` where left out), ``alpha``,
+    ``hosts`` (names of the server beside those of the loopback) and ``origins`` (of pages that may call it). None of
+    them is ever evaluated.
     """
 
     def __init__(self, app_dir: str, studies: str, conf: dict[str, str]) -> None:
+        if unknown := sorted(set(conf) - CONF):
+            raise ValueError(f"--conf takes {', '.join(sorted(CONF))}, got {', '.join(unknown)}.")
         for name, value in conf.items():
             refuse_expressions(value, f"--conf {name}")
         bundle = Path(conf.get("bundle", "")).resolve()
@@ -41,10 +64,13 @@ class DDADApp(MONAILabelApp):
             raise ValueError("--conf bundle must be the folder of a bundle, such as bundles/ddad_cxr.")
         models = Path(conf["models"]).resolve() if "models" in conf else bundle / "models"
         versions = Path(conf["versions"]).resolve() if "versions" in conf else models / "versions"
+        self.hosts = read_hosts(conf.get("hosts", ""))
+        self.origins = read_origins(conf.get("origins", ""))
+        keep_private(Path(app_dir, "logs"))
         verify_signatures()
         self.model = bundle.name
         self.versions = ModelVersions(bundle, models, versions)
-        self.served = ServedModel(self.versions, float(conf["alpha"]) if "alpha" in conf else None)
+        self.served = ServedModel(self.versions, read_alpha(conf["alpha"]) if "alpha" in conf else None)
         super().__init__(
             app_dir,
             studies,
@@ -55,10 +81,10 @@ class DDADApp(MONAILabelApp):
         )
 
     def on_init_complete(self) -> None:
-        """Guard the endpoints of the server that has loaded the app."""
+        """Guard the server that has loaded the app."""
         from monailabel.app import app  # which loads the app
 
-        guard_endpoints(app)
+        guard_server(app, self.hosts, self.origins)
         super().on_init_complete()
 
     def init_datastore(self) -> Datastore:
@@ -102,30 +128,25 @@ class DDADApp(MONAILabelApp):
         return AnomalyBatchInfer(self.served, self.versions.versions_dir / "batch_inference.csv")
 
     def infer(self, request: dict[str, Any], datastore: Datastore | None = None) -> dict[str, Any]:
-        """Score an image of the datastore, or of a session that a client has uploaded; no other path is opened.
+        """Score an image of the datastore, ``request["image"]``, or the file that a client has sent, ``"file"``.
 
         Raises:
             HTTPException: 404, there is no such model or image; see :class:`AnomalyInfer` for the rest.
         """
         store = datastore or self.datastore()
-        task, image = self._infers.get(request.get("model")), str(request.get("image", ""))
+        task = self._infers.get(request["model"])
         if task is None:
             raise HTTPException(status_code=404, detail=f"there is no such model: {', '.join(self._infers)}.")
-        session = self._in_a_session(image)
-        file, params = task(request | {"image": image if session else store.get_image_uri(image)})
-        label = file
-        if request.get("save_label") and not session:
-            tag = str(request.get("label_tag") or DefaultLabelTag.ORIGINAL.value)
-            label = store.save_label(image, file, tag, {"model": request["model"], "params": params})
-        return {"label": label, "tag": DefaultLabelTag.ORIGINAL.value, "file": file, "params": params}
-
-    def _in_a_session(self, image: str) -> bool:
-        sessions = self.sessions()
-        return sessions is not None and Path(sessions.store_path).resolve() in Path(image).resolve().parents
-
-    def infer_wsi(self, request: dict[str, Any], datastore: Datastore | None = None) -> dict[str, Any]:
-        """Refuse: no model here is for whole-slide images."""
-        raise HTTPException(status_code=404, detail="whole-slide images are not supported.")
+        sent = request.get("file")
+        file, params = task(request | {"image": sent or store.get_image_uri(request["image"])})
+        if request.get("save_label") and not sent:
+            tag = request.get("label_tag") or DefaultLabelTag.ORIGINAL.value
+            try:
+                store.save_label(request["image"], file, tag, {"model": request["model"], "params": params})
+            except Exception:
+                Path(file).unlink()
+                raise
+        return {"tag": DefaultLabelTag.ORIGINAL.value, "file": file, "params": params}
 
     def next_sample(self, request: dict[str, Any]) -> dict[str, Any]:
         """Hand out the next image of a strategy."""

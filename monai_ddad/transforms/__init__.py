@@ -4,6 +4,7 @@ from monai_ddad.transforms.alter import Alterations, RandAlter, alter
 from monai_ddad.transforms.brain_mri import AxialSlices, AxialSlicesd, BrainSlice, BrainSliced, slices_to_volume
 from monai_ddad.transforms.chest_xray import ChestFilm, ChestFilmd
 from monai_ddad.transforms.fundus import FundusField, FundusFieldd
+from monai_ddad.transforms.one_slice import picture_to_slice, slice_to_picture
 from monai_ddad.transforms.read import ImageReadError, ReadImage, ReadImaged
 from monai_ddad.transforms.resample import PlainResize, PlainResized
 from monai_ddad.transforms.synthetic import BlendBox, BlendPatch, RandBlendPatch
@@ -28,5 +29,7 @@ __all__ = [
     "ReadImage",
     "ReadImaged",
     "alter",
+    "picture_to_slice",
+    "slice_to_picture",
     "slices_to_volume",
 ]

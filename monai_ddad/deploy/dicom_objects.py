@@ -1,16 +1,13 @@
 """DICOM objects that tell a workstation what was found: overlay, report, segmentation and parametric map.
 
-An object is of the study of its images, in a series of its own, and refers to them. It carries the patient module of
-the images as it is, and of the rest of their headers nothing but UIDs, the study's date and time, and the geometry.
+An object is of the study of its images, in a series of its own, and refers to them; see :mod:`.headers` for what it
+takes over of them.
 """
 
 from __future__ import annotations
 
-import contextlib
-import copy
 import textwrap
 from collections.abc import Callable
-from typing import Any
 
 import highdicom as hd
 import numpy as np
@@ -18,102 +15,21 @@ from highdicom.sr import CodedConcept
 from PIL import Image, ImageDraw, ImageFont
 from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
-from pydicom.uid import (
-    ExplicitVRLittleEndian,
-    OphthalmicPhotography8BitImageStorage,
-    OphthalmicPhotography16BitImageStorage,
-    generate_uid,
-)
-from pydicom.valuerep import DA, TM
+from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
-from monai_ddad.deploy.findings import EYE, Finding, Model
+from monai_ddad.deploy.findings import Finding, Model
+from monai_ddad.deploy.headers import PATIENT, finish, references
+from monai_ddad.deploy.identity import MAKER, NOTICE, equipment, object_uids
+from monai_ddad.deploy.report import report
 from monai_ddad.outputs import add_colour_bar, overlay_heat_map
-from monai_ddad.transforms.formats.quiet import quiet
 
-__all__ = ["OBJECTS", "draw_overlay", "overlay", "parametric_map", "report", "segmentation"]
+__all__ = ["OBJECTS", "PATIENT", "draw_overlay", "overlay", "parametric_map", "report", "segmentation"]
 
-PATIENT = (  # PS3.3 C.7.1.1
-    "PatientName",
-    "PatientID",
-    "IssuerOfPatientID",
-    "TypeOfPatientID",
-    "IssuerOfPatientIDQualifiersSequence",
-    "SourcePatientGroupIdentificationSequence",
-    "GroupOfPatientsIdentificationSequence",
-    "PatientBirthDate",
-    "PatientBirthDateInAlternativeCalendar",
-    "PatientDeathDateInAlternativeCalendar",
-    "PatientAlternativeCalendar",
-    "PatientSex",
-    "QualityControlSubject",
-    "PatientBirthTime",
-    "ReferencedPatientPhotoSequence",
-    "ReferencedPatientSequence",
-    "OtherPatientIDs",
-    "OtherPatientIDsSequence",
-    "OtherPatientNames",
-    "EthnicGroup",
-    "EthnicGroupCodeSequence",
-    "PatientComments",
-    "PatientSpeciesDescription",
-    "PatientSpeciesCodeSequence",
-    "PatientBreedDescription",
-    "PatientBreedCodeSequence",
-    "BreedRegistrationSequence",
-    "StrainDescription",
-    "StrainNomenclature",
-    "StrainCodeSequence",
-    "StrainAdditionalInformation",
-    "StrainStockSequence",
-    "GeneticModificationsSequence",
-    "ResponsiblePerson",
-    "ResponsiblePersonRole",
-    "ResponsibleOrganization",
-    "PatientIdentityRemoved",
-    "DeidentificationMethod",
-    "DeidentificationMethodCodeSequence",
-)
-KEPT = (  # UIDs, times and geometry, which hold no free text
-    "SOPClassUID",
-    "SOPInstanceUID",
-    "StudyInstanceUID",
-    "SeriesInstanceUID",
-    "StudyDate",
-    "StudyTime",
-    "FrameOfReferenceUID",
-    "Rows",
-    "Columns",
-    "NumberOfFrames",
-    "ImagePositionPatient",
-    "ImageOrientationPatient",
-    "PixelSpacing",
-    "ImagerPixelSpacing",
-    "SliceThickness",
-    "SpacingBetweenSlices",
-)
-PLACE = ("FrameOfReferenceUID", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness")
-MACROS = ("PixelMeasuresSequence", "PlanePositionSequence", "PlaneOrientationSequence")
-MULTIFRAME_IMAGES = (OphthalmicPhotography8BitImageStorage, OphthalmicPhotography16BitImageStorage)
-EMPTY = (  # what highdicom reads of an image, present or not
-    "PatientID",
-    "PatientName",
-    "PatientBirthDate",
-    "PatientSex",
-    "AccessionNumber",
-    "StudyID",
-    "StudyDate",
-    "StudyTime",
-    "ReferringPhysicianName",
-)
-MAKER = "monai_ddad"
-NOTICE = "RESEARCH USE, NOT A DIAGNOSIS"
-SCHEME = "99DDAD"
-PROCEDURES = {
-    "CHEST": CodedConcept("399208008", "SCT", "Plain chest X-ray"),
-    "HEAD": CodedConcept("816077007", "SCT", "MRI of brain"),
-    "EYE": CodedConcept("252846004", "SCT", "Ophthalmic photography"),
+ANATOMY = {  # body part -> code and laterality
+    "CHEST": (CodedConcept("816094009", "SCT", "Chest"), "U"),
+    "HEAD": (CodedConcept("12738006", "SCT", "Brain"), "U"),
+    "EYE": (CodedConcept("81745001", "SCT", "Eye"), None),
 }
-IMAGING = CodedConcept("363679005", "SCT", "Imaging")
 
 
 def draw_overlay(finding: Finding, model: Model) -> Image.Image:
@@ -150,7 +66,7 @@ def _decision(finding: Finding, model: Model) -> str:
 
 def overlay(finding: Finding, model: Model) -> Dataset:
     """Make a Secondary Capture of :func:`draw_overlay`."""
-    sources = _references(finding, model)
+    sources = references(finding, model)
     made = hd.sc.SCImage.from_ref_dataset(
         ref_dataset=sources[0],
         pixel_array=np.asarray(draw_overlay(finding, model)),
@@ -160,7 +76,7 @@ def overlay(finding: Finding, model: Model) -> Dataset:
         patient_orientation=("L", "F"),
         manufacturer=MAKER,
         transfer_syntax_uid=ExplicitVRLittleEndian,
-        **_uids(finding, model, 901),
+        **object_uids(finding, model, 901),
     )
     made["PatientOrientation"].value = None  # that of the source would also have to hold for the caption
     made.ManufacturerModelName, made.SoftwareVersions = model.name, model.software
@@ -168,7 +84,7 @@ def overlay(finding: Finding, model: Model) -> Dataset:
     made.BurnedInAnnotation = "YES"
     made.DerivationDescription = f"Anomaly overlay of {model.name} {model.version}. {NOTICE.capitalize()}."
     made.SourceImageSequence = [_reference(source) for source in sources]
-    return _finish(made, finding, model, "DDAD overlay")
+    return finish(made, finding, model, "DDAD overlay")
 
 
 def _reference(source: Dataset) -> Dataset:
@@ -179,9 +95,7 @@ def _reference(source: Dataset) -> Dataset:
 
 def segmentation(finding: Finding, model: Model) -> Dataset:
     """Make a Segmentation of the region above the chosen percentile, one segment."""
-    sources = [
-        _placed(source) if source.SOPClassUID in MULTIFRAME_IMAGES else source for source in _references(finding, model)
-    ]
+    sources = references(finding, model)
     algorithm = hd.AlgorithmIdentificationSequence(
         name="DDAD", family=codes.DCM.ArtificialIntelligence, version=model.version, source=MAKER
     )
@@ -195,20 +109,20 @@ def segmentation(finding: Finding, model: Model) -> Dataset:
         tracking_uid=generate_uid(),
         tracking_id="anomaly",
     )
+    frames = _frames(finding, finding.region)
     made = hd.seg.Segmentation(
         source_images=sources,
-        pixel_array=_frames(finding, finding.region),
+        pixel_array=frames,
         segmentation_type="BINARY",
         segment_descriptions=[segment],
-        omit_empty_frames=len(_order(finding)) > 1,
+        omit_empty_frames=len(frames) > 1,
         content_label="DDAD",
         content_description=f"Anomaly map above {_level(model)}",
-        **_equipment(model),
-        **_uids(finding, model, 902),
+        **equipment(model),
+        **object_uids(finding, model, 902),
     )
-    if "FrameOfReferenceUID" not in made:
-        made.PatientOrientation = None
-    return _finish(made, finding, model, "DDAD anomalous region")
+    _say_gap(made, finding)
+    return finish(made, finding, model, "DDAD anomalous region")
 
 
 def _level(model: Model) -> str:
@@ -217,8 +131,8 @@ def _level(model: Model) -> str:
 
 
 def parametric_map(finding: Finding, model: Model) -> Dataset:
-    """Make a Parametric Map of the anomaly map, float32; a film gets a frame of reference of its own."""
-    sources = [source if "FrameOfReferenceUID" in source else _placed(source) for source in _references(finding, model)]
+    """Make a Parametric Map of the anomaly map, float32."""
+    sources = references(finding, model)
     values = _frames(finding, finding.heat.values.astype(np.float32))
     top = float(values.max())
     mapping = hd.pm.RealWorldValueMapping(
@@ -240,71 +154,43 @@ def parametric_map(finding: Finding, model: Model) -> Dataset:
         derived_pixel_contrast="NONE",
         content_label="DDAD",
         content_description=f"Anomaly map {finding.result.map}",
-        **_equipment(model),
-        **_uids(finding, model, 903),
+        **equipment(model),
+        **object_uids(finding, model, 903),
     )
-    return _finish(made, finding, model, "DDAD anomaly map")
+    _say_gap(made, finding)
+    _sort_frames(made, finding)
+    finish(made, finding, model, "DDAD anomaly map")
+    _name_anatomy(made, model)
+    return made
 
 
-def report(finding: Finding, model: Model) -> Dataset:
-    """Make a structured report (TID 1500) with every score, the p-value, the percentile and the decision."""
-    sources, result = _references(finding, model), finding.result
-    algorithm = hd.sr.AlgorithmIdentification(name=f"DDAD {model.name}", version=model.version)
-    values = {name: (f"Anomaly score {name}", score) for name, score in result.scores.items()}
-    if result.p_value is not None and result.percentile is not None:
-        values["p_value"] = "P-value", result.p_value
-        values["percentile"] = "Percentile among normal images", result.percentile
-        values["alpha"] = "Rate of false alarms asked for", model.alpha
-    measurements = [
-        hd.sr.Measurement(
-            name=_code(code, name),
-            value=float(f"{value:.9g}"),
-            unit=codes.UCUM.NoUnits,
-            algorithm_id=algorithm,
-        )
-        for code, (name, value) in values.items()
-    ]
-    decisions = {None: "Not calibrated", True: "Flagged", False: "Not flagged"}
-    evaluations = [
-        hd.sr.QualitativeEvaluation(_code("score", "Deciding score"), _code(result.score, result.score)),
-        hd.sr.QualitativeEvaluation(_code("decision", "Decision"), _code("decided", decisions[result.flagged])),
-        hd.sr.QualitativeEvaluation(_code("use", "Use"), _code("research", NOTICE.capitalize())),
-        hd.sr.QualitativeEvaluation(
-            _code("protocol", "Out of protocol"), _code("reason", (result.out_of_protocol or "no")[:64])
-        ),
-    ]
-    group = hd.sr.MeasurementsAndQualitativeEvaluations(
-        tracking_identifier=hd.sr.TrackingIdentifier(uid=generate_uid(), identifier="DDAD"),
-        measurements=measurements,
-        qualitative_evaluations=evaluations,
-        source_images=[hd.sr.SourceImageForMeasurementGroup.from_source_image(source) for source in sources],
-    )
-    for note in result.notes:
-        group[0].ContentSequence.append(
-            hd.sr.TextContentItem(codes.DCM.Comment, note, hd.sr.RelationshipTypeValues.CONTAINS)
-        )
-    device = hd.sr.DeviceObserverIdentifyingAttributes(
-        uid=generate_uid(), name=MAKER, manufacturer_name=MAKER, model_name=model.name, serial_number=model.version
-    )
-    content = hd.sr.MeasurementReport(
-        observation_context=hd.sr.ObservationContext(
-            observer_device_context=hd.sr.ObserverContext(codes.DCM.Device, device)
-        ),
-        procedure_reported=PROCEDURES.get(model.body_part, IMAGING),
-        imaging_measurements=[group],
-        title=codes.DCM.ImagingMeasurementReport,
-    )
-    made = hd.sr.ComprehensiveSR(
-        evidence=sources,
-        content=content,
-        is_complete=True,
-        is_final=False,
-        is_verified=False,
-        manufacturer=MAKER,
-        **_uids(finding, model, 904),
-    )
-    made.ManufacturerModelName, made.SoftwareVersions = model.name, model.software
-    return _finish(made, finding, model, "DDAD report")
+def _say_gap(made: Dataset, finding: Finding) -> None:
+    """Say how far the slices of a volume lie apart, whatever the images' headers claim: readers take it as it is."""
+    if finding.heat.affine is not None:
+        gap = np.linalg.norm(finding.heat.affine[:3, 2])
+        made.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0].SpacingBetweenSlices = f"{gap:.10g}"
+
+
+def _sort_frames(made: Dataset, finding: Finding) -> None:
+    """Put the frames of a volume's map upwards along their normal: dcmqi does not look at the place of each."""
+    if finding.heat.affine is not None:
+        order = np.argsort(_slice_numbers(made, finding))
+        groups = made.PerFrameFunctionalGroupsSequence
+        made.PerFrameFunctionalGroupsSequence = [groups[place] for place in order]
+        frames = np.frombuffer(made.FloatPixelData, dtype=np.float32).reshape(len(order), -1)
+        made.FloatPixelData = frames[order].tobytes()
+
+
+def _name_anatomy(made: Dataset, model: Model) -> None:
+    """Say in the functional groups what is shown, where its side is known: dcmqi crashes without it."""
+    region, side = ANATOMY.get(model.body_part, (None, None))
+    side = side or made.get("Laterality")
+    if region is not None and side:
+        anatomy = Dataset()
+        anatomy.AnatomicRegionSequence, anatomy.FrameLaterality = [region], side
+        made.SharedFunctionalGroupsSequence[0].FrameAnatomySequence = [anatomy]
+        if "Laterality" in made:  # may not be present beside it
+            del made.Laterality
 
 
 OBJECTS: dict[str, Callable[[Finding, Model], Dataset]] = {
@@ -315,139 +201,21 @@ OBJECTS: dict[str, Callable[[Finding, Model], Dataset]] = {
 }
 
 
-def _code(value: str, meaning: str) -> CodedConcept:
-    return CodedConcept(value, SCHEME, meaning)
-
-
-def _uids(finding: Finding, model: Model, series_number: int) -> dict[str, Any]:
-    """Return UIDs that are the same whenever the same model finds the same of the same images, so nothing doubles."""
-    known = [str(dataset.SOPInstanceUID) for dataset in finding.image.datasets]
-    known += [model.name, model.version, finding.result.score, f"{model.percentile:g} {model.alpha:g} {series_number}"]
-    return {
-        "series_instance_uid": generate_uid(entropy_srcs=["series", *known]),
-        "series_number": series_number,
-        "sop_instance_uid": generate_uid(entropy_srcs=["instance", *known]),
-        "instance_number": 1,
-    }
-
-
-def _equipment(model: Model) -> dict[str, Any]:
-    return {
-        "manufacturer": MAKER,
-        "manufacturer_model_name": model.name,
-        "software_versions": model.software,
-        "device_serial_number": model.version,
-    }
-
-
-def _references(finding: Finding, model: Model) -> list[Dataset]:
-    """Return stand-ins of the images for highdicom, which copies what it finds: with nothing but what may be copied."""
-    stand_ins = []
-    for dataset in finding.image.datasets:
-        stand_in = Dataset()
-        for keyword in KEPT:
-            if keyword in dataset:
-                stand_in[keyword] = copy.deepcopy(dataset[keyword])
-        for groups in ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"):
-            if groups in dataset:
-                setattr(stand_in, groups, [_geometry(group) for group in dataset[groups].value])
-        for keyword in EMPTY:
-            if keyword not in stand_in:
-                setattr(stand_in, keyword, None)
-        for keyword in ("PixelSpacing", "ImagerPixelSpacing"):
-            if keyword in stand_in and not (stand_in[keyword].value and min(map(float, stand_in[keyword].value)) > 0):
-                del stand_in[keyword]
-        stand_in.Modality = dataset.get("Modality") or "OT"
-        stand_in.BodyPartExamined = model.body_part
-        for keyword, parse in (("StudyDate", DA), ("StudyTime", TM)):
-            with contextlib.suppress(ValueError, OverflowError):
-                parse(stand_in[keyword].value)
-                continue
-            stand_in[keyword].value = None
-        if finding.heat.affine is not None:
-            if "FrameOfReferenceUID" not in stand_in:
-                stand_in.FrameOfReferenceUID = generate_uid(entropy_srcs=["frame", str(dataset.SeriesInstanceUID)])
-            if not stand_in.get("SliceThickness"):
-                stand_in.SliceThickness = f"{np.linalg.norm(finding.heat.affine[:3, 2]):.6g}"
-        elif not all(keyword in stand_in for keyword in PLACE):
-            for keyword in (*PLACE[:3], "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"):
-                if keyword in stand_in:
-                    del stand_in[keyword]
-        if stand_in.SOPClassUID in MULTIFRAME_IMAGES and "NumberOfFrames" not in stand_in:
-            stand_in.NumberOfFrames = 1
-        stand_in.file_meta = dataset.file_meta
-        stand_ins.append(stand_in)
-    return stand_ins
-
-
-def _geometry(group: Dataset) -> Dataset:
-    kept = Dataset()
-    for macro in MACROS:
-        if macro in group:
-            kept[macro] = copy.deepcopy(group[macro])
-    return kept
-
-
-def _placed(stand_in: Dataset) -> Dataset:
-    placed = copy.deepcopy(stand_in)
-    placed.FrameOfReferenceUID = generate_uid(entropy_srcs=["frame", str(stand_in.SOPInstanceUID)])
-    placed.PositionReferenceIndicator = None
-    placed.ImagePositionPatient, placed.ImageOrientationPatient = [0, 0, 0], [1, 0, 0, 0, 1, 0]
-    placed.PixelSpacing = placed.get("PixelSpacing") or placed.get("ImagerPixelSpacing") or [1, 1]
-    placed.SliceThickness = placed.get("SliceThickness") or 1
-    if "NumberOfFrames" in placed:
-        measures, orientation, position = Dataset(), Dataset(), Dataset()
-        measures.PixelSpacing, measures.SliceThickness = placed.PixelSpacing, placed.SliceThickness
-        orientation.ImageOrientationPatient = placed.ImageOrientationPatient
-        position.ImagePositionPatient = placed.ImagePositionPatient
-        shared, frame = Dataset(), Dataset()
-        shared.PixelMeasuresSequence, shared.PlaneOrientationSequence = [measures], [orientation]
-        frame.PlanePositionSequence = [position]
-        placed.SharedFunctionalGroupsSequence, placed.PerFrameFunctionalGroupsSequence = [shared], [frame]
-    return placed
-
-
-def _order(finding: Finding) -> list[int]:
-    """Return for each frame of the images, in their order, the number of its slice in the map."""
-    datasets, affine = finding.image.datasets, finding.heat.affine
-    if affine is None:
-        return [0] * len(datasets)
-    to_voxel = np.linalg.inv(affine)
-    places = []
-    for dataset in datasets:
-        groups = dataset.get("PerFrameFunctionalGroupsSequence") or [dataset]
-        for group in groups:
-            plane = group.PlanePositionSequence[0] if "PlanePositionSequence" in group else group
-            x, y, z = map(float, plane.ImagePositionPatient)
-            places.append(round(float((to_voxel @ [-x, -y, z, 1])[2])))
-    return places
-
-
 def _frames(finding: Finding, values: np.ndarray) -> np.ndarray:
     """Return values of the map as (frames, rows, columns), in the order of the images."""
     if finding.heat.affine is None:
         return values[None]
-    return np.ascontiguousarray(np.stack([values[:, :, place].T for place in _order(finding)]))
+    places = [number for dataset in finding.image.datasets for number in _slice_numbers(dataset, finding)]
+    return np.ascontiguousarray(np.stack([values[:, :, place].T for place in places]))
 
 
-def _finish(made: Dataset, finding: Finding, model: Model, description: str) -> Dataset:
-    source = finding.image.datasets[0]
-    made.SeriesDescription = description
-    made.BodyPartExamined = model.body_part
-    if model.body_part == EYE and made.Modality != "SEG":  # where it may not be present
-        side = source.get("ImageLaterality") or source.get("Laterality")
-        made.Laterality = side if side in ("L", "R", "B") else None
-    made.SpecificCharacterSet = "ISO_IR 192"
-    original = Dataset()
-    with quiet:
-        original.SpecificCharacterSet = source.get("SpecificCharacterSet")
-        for keyword in PATIENT:
-            if keyword in source:
-                original[keyword] = copy.deepcopy(source[keyword])
-        original.decode()
-    for keyword in PATIENT:
-        if keyword in original:
-            made[keyword] = original[keyword]
-        elif keyword in made and keyword not in EMPTY:
-            del made[keyword]
-    return made
+def _slice_numbers(dataset: Dataset, finding: Finding) -> list[int]:
+    """Return the number of the slice in the map in which each frame of an image or object of a volume lies."""
+    assert finding.heat.affine is not None
+    to_voxel = np.linalg.inv(finding.heat.affine)
+    numbers = []
+    for group in dataset.get("PerFrameFunctionalGroupsSequence") or [dataset]:
+        plane = group.PlanePositionSequence[0] if "PlanePositionSequence" in group else group
+        x, y, z = map(float, plane.ImagePositionPatient)
+        numbers.append(round(float((to_voxel @ [-x, -y, z, 1])[2])))
+    return numbers

@@ -97,7 +97,8 @@ class SaveMaps:
     def _save(self, position: int, maps: list[torch.Tensor]) -> None:
         heat = restore_map(self.dataset, self.reading, position, maps)
         volume = heat.affine is not None
-        self._overlay(heat, f"{position:06d}_slice{heat.slice:03d}.png" if volume else f"{position:06d}.png")
+        part = "" if heat.slice is None else f"_slice{heat.slice:03d}"
+        self._overlay(heat, f"{position:06d}{part}.png")
         name = f"{position:06d}_{self.map_name}"
         if volume or self.map_format == "nifti":
             with atomic_file(self.maps / f"{name}.nii.gz") as file:

@@ -17,8 +17,9 @@ from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
 from monailabel.interfaces.tasks.batch_infer import BatchInferTask
 
 from monai_ddad.checkpoints import atomic_file
+from monai_ddad.label.geometry import grid_of
 from monai_ddad.label.infer import PERCENTILE
-from monai_ddad.label.labels import write_label
+from monai_ddad.label.labels import label_suffix, write_label
 from monai_ddad.label.schemas import BatchParams
 from monai_ddad.label.served import ServedModel, UnreadableImageError
 from monai_ddad.outputs import HeatMap
@@ -64,8 +65,9 @@ class AnomalyBatchInfer(BatchInferTask):
             if params.save_label:
                 heat = predictor.heat_map(dataset, position)
                 region = (predictor.percentiles(heat.values) > PERCENTILE).astype(np.uint8)
+                grid = grid_of(heat, dataset.data[position]["image"])
                 try:
-                    self._save(datastore, image, heat, region, tag, rows[image])
+                    self._save(datastore, image, heat, region, grid, tag, rows[image])
                 except OSError as error:
                     if error.errno != errno.ENAMETOOLONG:
                         raise
@@ -74,11 +76,18 @@ class AnomalyBatchInfer(BatchInferTask):
         return rows
 
     def _save(
-        self, datastore: Datastore, image: str, heat: HeatMap, region: np.ndarray, tag: str, known: dict[str, Any]
+        self,
+        datastore: Datastore,
+        image: str,
+        heat: HeatMap,
+        region: np.ndarray,
+        grid: np.ndarray,
+        tag: str,
+        known: dict[str, Any],
     ) -> None:
         with tempfile.TemporaryDirectory() as folder:
-            file = Path(folder) / ("label.png" if heat.affine is None else "label.nii.gz")
-            write_label(heat, region, file)
+            file = Path(folder) / f"label{label_suffix(heat, grid)}"
+            write_label(heat, region, file, grid)
             datastore.save_label(image, os.fspath(file), tag, {"params": known})
 
     def _write_table(self, rows: dict[str, dict[str, Any]]) -> None:

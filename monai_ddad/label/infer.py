@@ -10,7 +10,8 @@ import numpy as np
 from fastapi import HTTPException
 from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 
-from monai_ddad.label.labels import asked_percentile, write_label
+from monai_ddad.label.geometry import grid_of
+from monai_ddad.label.labels import asked_percentile, label_suffix, write_label
 from monai_ddad.label.served import ServedModel
 
 __all__ = ["LABEL", "AnomalyInfer"]
@@ -28,7 +29,9 @@ class AnomalyInfer(InferTask):
     Args:
         served: the model.
         result: ``"map"``, a float32 NIfTI file, or ``"region"``, 1 where the map is above the percentile and else 0,
-            as PNG of a picture and NIfTI of a volume.
+            as PNG of a picture without a place in the patient, else as NIfTI.
+
+    Files lie where ITK puts the image: see :func:`~monai_ddad.label.geometry.grid_of`.
     """
 
     def __init__(self, served: ServedModel, result: Literal["map", "region"] = "map") -> None:
@@ -65,13 +68,13 @@ class AnomalyInfer(InferTask):
         except ValueError as error:
             raise HTTPException(status_code=422, detail=f"map: {error}") from None
         values = heat.values
-        picture = self.result == "region" and heat.affine is None
+        grid = grid_of(heat, dataset.data[position]["image"])
         if self.result == "region":
             percentile = asked_percentile(request, PERCENTILE)
             values = (predictor.percentiles(heat.values, name) > percentile).astype(np.uint8)
-        suffix = ".png" if picture else ".nii.gz"
-        if self.result == "region" and request.get("result_extension") == ".nrrd":  # OHIF reads nothing else
+        suffix = label_suffix(heat, grid) if self.result == "region" else ".nii.gz"
+        if self.result == "region" and request.get("result_extension") == ".nrrd":  # OHIF and 3D Slicer ask for it
             suffix = ".nrrd"
         with tempfile.NamedTemporaryFile(suffix=suffix, delete=False) as file:
-            write_label(heat, values, Path(file.name))
+            write_label(heat, values, Path(file.name), grid)
         return file.name, result.summary() | {"version": self.served.versions.current[0], "label_names": {LABEL: 1}}

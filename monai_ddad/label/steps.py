@@ -17,10 +17,11 @@ from monai.transforms import Compose, MapTransform
 from monai_ddad.calibration import flagged, map_percentiles
 from monai_ddad.data.resident import ResidentDataset, normalise
 from monai_ddad.inference import most_common_reason
-from monai_ddad.label.labels import asked_percentile
+from monai_ddad.label.geometry import grid_of
+from monai_ddad.label.labels import asked_percentile, label_suffix
 from monai_ddad.label.served import UnreadableImageError
 from monai_ddad.networks import DDADNet
-from monai_ddad.outputs import restore_map
+from monai_ddad.outputs import HeatMap, restore_map
 
 __all__ = ["AnomalyResultd", "ReadItemd"]
 
@@ -68,10 +69,10 @@ class ReadItemd(MapTransform):
 class AnomalyResultd(MapTransform):
     """Turn what :class:`~monai_ddad.inferer.DecidingInferer` found into MONAI Label's reply.
 
-    The key becomes an array on the file's own grid, its first axis along the columns: of a request with a floating
-    ``result_dtype`` the map itself, else the region in which it lies above a percentile of normal pixels, 1 in it and
-    0 around it. ``"result"`` becomes the ``params`` of the reply. A request may name another ``"map"`` and
-    ``"percentile"``.
+    The key becomes an array on the grid on which ITK reads the file, its first axis along the columns: of a request
+    with a floating ``result_dtype`` the map itself, else the region in which it lies above a percentile of normal
+    pixels, 1 in it and 0 around it. ``"result"`` becomes the ``params`` of the reply. A request may name another
+    ``"map"`` and ``"percentile"``.
 
     Args:
         keys: key of what was found.
@@ -101,28 +102,28 @@ class AnomalyResultd(MapTransform):
             channel = names.index(name)
             maps = found["maps"][:, channel : channel + 1]
             heat = restore_map(item, self.reading, 0, list(maps))
-            volume = heat.affine is not None
-            floating = self._choose_format(result, volume)
+            grid = grid_of(heat, item.data[0]["image"])
+            floating = self._choose_format(result, heat, grid)
             values = heat.values
             if not floating:
                 levels = found["quantiles"][channel].numpy()
                 asked = asked_percentile(result, self.percentile)
                 values = (map_percentiles(values, levels) > asked).astype(np.uint8)
-            result[key] = values[None] if volume else values.T
+            voxels = heat.voxels(values)
+            result[key] = voxels[None]
             result["image"] = None  # its grid is the prepared one
-            result["image_meta_dict"] = {"spatial_shape": heat.values.shape[:: 1 if volume else -1]}
-            result["image_meta_dict"]["original_affine"] = heat.affine
+            result["image_meta_dict"] = {"spatial_shape": voxels.shape, "original_affine": grid}
         return result
 
-    def _choose_format(self, result: dict[Hashable, Any], volume: bool) -> bool:
+    def _choose_format(self, result: dict[Hashable, Any], heat: HeatMap, grid: np.ndarray) -> bool:
         """Set the format of the reply's file where the request does not; tell whether it holds the map itself."""
         try:
             floating = np.issubdtype(np.dtype(result.get("result_dtype") or np.uint8), np.floating)
         except TypeError:
             raise HTTPException(status_code=400, detail="result_dtype must be float32 or uint8.") from None
         if not result.get("result_extension"):
-            result["result_extension"] = ".nii.gz" if volume or floating else ".png"
-        formats = FORMATS if volume or floating else (*FORMATS, ".png")
+            result["result_extension"] = ".nii.gz" if floating else label_suffix(heat, grid)
+        formats = FORMATS if heat.affine is not None or floating else (*FORMATS, ".png")
         if result["result_extension"] not in formats:
             raise HTTPException(status_code=400, detail=f"result_extension must be one of {', '.join(formats)}.")
         return bool(floating)

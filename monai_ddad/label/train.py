@@ -19,6 +19,7 @@ from monai_ddad.checkpoints import CheckpointError, atomic_file
 from monai_ddad.data.datalist import list_images
 from monai_ddad.data.resident import DataError
 from monai_ddad.label.datastores import normal_images
+from monai_ddad.label.progress import FILE, read_progress, write_progress
 from monai_ddad.label.schemas import TrainParams
 from monai_ddad.label.versions import ModelVersions
 from monai_ddad.networks import unlearnable
@@ -52,6 +53,10 @@ class AnomalyTrain(TrainTask):
     def config(self) -> dict[str, Any]:
         """Return the settings that a client may give, with what they are otherwise."""
         return TrainParams().model_dump(include=set(TrainParams.used) - {"gpus"})
+
+    def stats(self) -> dict[str, Any]:
+        """Return how far the running training is: see :func:`~monai_ddad.label.progress.read_progress`."""
+        return read_progress(self.versions.versions_dir)
 
     def check(self, datastore: LocalDatastore) -> tuple[list[str], list[str]]:
         """Return the ids of the known normal and of the unlabelled images.
@@ -155,6 +160,8 @@ class AnomalyTrain(TrainTask):
             phases=["ndm", "udm", "refine", "pu"],
             **settings,
         )
+        write_progress(workflow.parser, folder)
         workflow.initialize()
         workflow.run()
         workflow.finalize()
+        (folder / FILE).unlink(missing_ok=True)

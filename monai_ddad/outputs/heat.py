@@ -14,7 +14,7 @@ from monai.data import MetaTensor
 from PIL import Image
 
 from monai_ddad.data.resident import ResidentDataset
-from monai_ddad.transforms import AxialSlices, slices_to_volume
+from monai_ddad.transforms import AxialSlices, picture_to_slice, slice_to_picture, slices_to_volume
 
 __all__ = ["HeatMap", "restore_map"]
 
@@ -24,11 +24,12 @@ class HeatMap:
     """One anomaly map of an item.
 
     Attributes:
-        values: float32, (rows, columns) of a picture or (I, J, K) of a volume, 0 in slices that are not scored.
+        values: float32, (rows, columns) of a picture or (I, J, K) of a volume, 0 in slices that are not scored; a film
+            in a file for volumes counts as one here.
         affine: (4, 4) of a volume in RAS+ millimetres; None of a picture.
         picture: (C, rows, columns) float in [0, 1], the picture, or the slice with the highest mean.
         picture_values: (rows, columns), the map of that picture.
-        slice: number of that slice; None of a picture.
+        slice: number of that slice; None of a picture and of a film.
     """
 
     values: np.ndarray
@@ -42,16 +43,36 @@ class HeatMap:
         pixels = np.rint(255 * np.asarray(self.picture)).astype(np.uint8)
         return Image.fromarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0))
 
-    def nifti(self, values: np.ndarray | None = None) -> nib.Nifti1Image:
-        """Return the map as NIfTI; of a picture the first axis goes along the columns, and a pixel is 1 mm.
+    @property
+    def grid(self) -> np.ndarray:
+        """(4, 4) affine of :meth:`nifti`, RAS+ millimetres: of a picture columns to the left and rows to the back.
+
+        That is where ITK and 3D Slicer put a picture that does not say where it lies, with its first pixel's centre as
+        origin. A pixel is 1 mm where the file does not say.
+        """
+        if self.affine is not None:
+            return self.affine
+        meta = self.picture.meta if isinstance(self.picture, MetaTensor) else {}
+        rows, columns = meta.get("pixel_size") or (1.0, 1.0)
+        return np.diag([-columns, -rows, 1.0, 1.0])
+
+    def voxels(self, values: np.ndarray | None = None) -> np.ndarray:
+        """Return the map as (I, J, K); of a picture the first axis goes along the columns, the second along the rows.
 
         Args:
-            values: what to hold in its place, of the same shape.
+            values: what to return in its place, of its shape.
         """
         shown = self.values if values is None else values
-        if self.affine is None:
-            shown = shown.T[..., None]
-        image = nib.Nifti1Image(shown, np.eye(4) if self.affine is None else self.affine)
+        return shown.T[..., None] if self.affine is None else shown
+
+    def nifti(self, values: np.ndarray | None = None, grid: np.ndarray | None = None) -> nib.Nifti1Image:
+        """Return the map as NIfTI.
+
+        Args:
+            values: see :meth:`voxels`.
+            grid: (4, 4) affine in place of :attr:`grid`.
+        """
+        image = nib.Nifti1Image(self.voxels(values), self.grid if grid is None else grid)
         image.header.set_xyzt_units("mm")
         return image
 
@@ -76,6 +97,9 @@ def restore_map(
     image: MetaTensor = item["image"]
     if image.ndim == 3:
         return HeatMap(restored[0], None, image, restored[0], None)
+    if "slice" not in prepared[0]["image"].meta:
+        values = picture_to_slice(restored[0], image.affine, image.shape[1:])
+        return HeatMap(values, image.affine.numpy(), slice_to_picture(image), restored[0], None)
     slices = {int(part["image"].meta["slice"]): heat for part, heat in zip(prepared, restored)}
     affine = image.affine.numpy()
     volume = slices_to_volume(slices, affine, image.shape[1:])

@@ -5,6 +5,7 @@ from monai_ddad.transforms.brain_mri import AxialSlices, AxialSlicesd, BrainSlic
 from monai_ddad.transforms.chest_xray import ChestFilm, ChestFilmd
 from monai_ddad.transforms.eight_bit import EightBit, EightBitd, normalise
 from monai_ddad.transforms.fundus import FundusField, FundusFieldd
+from monai_ddad.transforms.one_slice import picture_to_slice, slice_to_picture
 from monai_ddad.transforms.read import ImageReadError, ReadImage, ReadImaged
 from monai_ddad.transforms.resample import PlainResize, PlainResized
 from monai_ddad.transforms.synthetic import BlendBox, BlendPatch, RandBlendPatch
@@ -32,5 +33,7 @@ __all__ = [
     "ReadImaged",
     "alter",
     "normalise",
+    "picture_to_slice",
+    "slice_to_picture",
     "slices_to_volume",
 ]

@@ -14,6 +14,7 @@ from monai.transforms import InvertibleTransform, MapTransform
 from monai.utils import TraceKeys
 from PIL import Image
 
+from monai_ddad.transforms.one_slice import slice_to_picture
 from monai_ddad.transforms.read import ImageReadError
 
 __all__ = ["Box", "PlainResize", "PlainResized", "SquareTransform", "SquareTransformd", "square_around"]
@@ -93,7 +94,8 @@ class SquareTransform(InvertibleTransform):
         """Transform one picture.
 
         Args:
-            image: (C, H, W) float in [0, 1], as :class:`~monai_ddad.transforms.ReadImage` gives it.
+            image: (C, H, W) float in [0, 1], as :class:`~monai_ddad.transforms.ReadImage` gives it, or a volume of one
+                slice, which is a picture: see :func:`~monai_ddad.transforms.one_slice.slice_to_picture`.
 
         Returns:
             (C', ``image_size``, ``image_size``) float32 in [0, 1].
@@ -101,6 +103,8 @@ class SquareTransform(InvertibleTransform):
         Raises:
             ImageReadError: the image is a volume, or its pixels are absurdly long and thin.
         """
+        if isinstance(image, MetaTensor) and image.ndim == 4:
+            image = slice_to_picture(image)
         if image.ndim != 3:
             raise ImageReadError("a volume or a series of frames, where single pictures are expected")
         meta = image.meta if isinstance(image, MetaTensor) else {}

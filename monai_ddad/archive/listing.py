@@ -5,15 +5,16 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import accumulate, groupby
 from pathlib import Path
 
 import pyarrow as pa
 
-from monai_ddad.data.files import IMAGE_SUFFIXES, is_dicom
+from monai_ddad.data.datalist import listed_in, no_image
 from monai_ddad.data.resident import DataError
 from monai_ddad.data.series import group_series
+from monai_ddad.files import LeftOut, log_left_out, walk
 
 __all__ = ["CHUNK", "Listing", "list_archive"]
 
@@ -29,6 +30,7 @@ class Listing:
 
     Attributes:
         chunks: an array of items a chunk.
+        left_out: how many entries of folders are left out, by reason.
 
     Example:
         >>> listing = Listing.of([["a.png"], ["1.dcm", "2.dcm"]])
@@ -37,11 +39,12 @@ class Listing:
     """
 
     chunks: Sequence[pa.Array]
+    left_out: LeftOut = field(default_factory=LeftOut)
 
     @classmethod
-    def of(cls, items: Iterable[Sequence[str]]) -> Listing:
+    def of(cls, items: Iterable[Sequence[str]], left_out: LeftOut | None = None) -> Listing:
         """Put items, each a sequence of paths, into chunks of consecutive ones."""
-        return cls(list(_chunks(items)))
+        return cls(list(_chunks(items)), LeftOut() if left_out is None else left_out)
 
     @property
     def starts(self) -> list[int]:
@@ -67,7 +70,7 @@ class Listing:
 def list_archive(sources: Sequence[str | os.PathLike[str]], volumes: bool) -> Listing:
     """List the images of folders (with their subfolders, sorted), image files and lists of files, in the order given.
 
-    The order is that of :func:`monai_ddad.data.list_images`. Series are looked for in one folder at a time, and of a
+    The order is that of :func:`monai_ddad.data.list_images`, as is what is left out, counted and logged. Series are looked for in one folder at a time, and of a
     list among consecutive lines of one folder, so that only as many headers are held as one folder has.
 
     Args:
@@ -90,9 +93,11 @@ def list_archive(sources: Sequence[str | os.PathLike[str]], volumes: bool) -> Li
     absent = [str(number) for number, root in enumerate(roots, start=1) if not root.exists()]
     if absent:
         raise DataError(f"of {len(roots)} sources, those that do not exist are number {', '.join(absent)}.")
-    listing = Listing.of(item for root in roots for item in _items(root, volumes))
+    left_out = LeftOut()
+    listing = Listing.of((item for root in roots for item in _items(root, volumes, left_out)), left_out)
+    log_left_out(left_out)
     if not len(listing):
-        raise DataError(f"the sources hold no image (files ending in {', '.join(IMAGE_SUFFIXES)}, or DICOM).")
+        raise DataError(no_image("sources hold", left_out))
     return listing
 
 
@@ -109,54 +114,21 @@ def _chunks(items: Iterable[Sequence[str]]) -> Iterator[pa.Array]:
         yield pa.array(chunk, ITEM)
 
 
-def _items(root: Path, volumes: bool) -> Iterator[Sequence[str]]:
+def _items(root: Path, volumes: bool, left_out: LeftOut) -> Iterator[Sequence[str]]:
+    group = _series if volumes else _single
     if root.is_dir():
         authors = (root / "data.json").is_file() and (root / "images").is_dir()
-        yield from _walk(str(root / "images" if authors else root), volumes)
+        yield from walk(root / "images" if authors else root, left_out, group)
     elif root.suffix.lower() == ".txt":
-        yield from _listed_in(root, volumes)
+        for _, part in groupby(listed_in(root), key=os.path.dirname):
+            yield from group(list(part))
     else:
         yield [str(root)]
 
 
-def _walk(folder: str, volumes: bool) -> Iterator[Sequence[str]]:
-    """Give the items of a folder and its subfolders in the order of the sorted paths, holding one folder's names."""
-    with os.scandir(folder) as entries:
-        is_folder = {
-            entry.name: entry.is_dir(follow_symlinks=False)
-            for entry in entries
-            if not entry.name.startswith(".") and (entry.is_dir(follow_symlinks=False) or _is_image(entry))
-        }
-    names = sorted(is_folder)
-    series = _series([os.path.join(folder, name) for name in names if not is_folder[name]]) if volumes else {}
-    for name in names:
-        path = os.path.join(folder, name)
-        if is_folder[name]:
-            yield from _walk(path, volumes)
-        elif not volumes:
-            yield [path]
-        elif path in series:
-            yield series[path]
+def _single(paths: Sequence[str]) -> list[list[str]]:
+    return [[path] for path in paths]
 
 
-def _is_image(entry: os.DirEntry[str]) -> bool:
-    return entry.is_file() and (entry.name.lower().endswith(IMAGE_SUFFIXES) or is_dicom(entry.path))
-
-
-def _series(paths: Sequence[str]) -> dict[str, list[str]]:
-    """Return the items of one folder, by the first path of each."""
-    items = [item if isinstance(item, list) else [item] for item in group_series(paths)]
-    return {item[0]: item for item in items}
-
-
-def _listed_in(file: Path, volumes: bool) -> Iterator[Sequence[str]]:
-    try:
-        with file.open(encoding="utf-8-sig") as lines:
-            paths = (str(file.parent / line.rstrip("\r\n")) for line in lines if line.strip())
-            if not volumes:
-                yield from ([path] for path in paths)
-                return
-            for _, part in groupby(paths, key=os.path.dirname):
-                yield from _series(list(part)).values()
-    except UnicodeDecodeError:
-        raise DataError("the list of images is not a text file in UTF-8.") from None
+def _series(paths: Sequence[str]) -> list[list[str]]:
+    return [item if isinstance(item, list) else [item] for item in group_series(paths)]

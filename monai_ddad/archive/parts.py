@@ -30,7 +30,7 @@ except ImportError:  # Windows
 __all__ = ["Parts", "make_part"]
 
 ROWS = 65536  # of a row group
-MADE_BY = b"monai_ddad"  # key of the table's metadata
+MADE_BY, LEFT_OUT = b"monai_ddad", b"left_out"  # keys of the tables' metadata
 PLAN, JOINED, LOCK = "plan.json", "joined.json", "lock"
 
 
@@ -175,7 +175,7 @@ class Parts:
             atomic_file(self.output) as scored,
             atomic_file(self.unreadable) as failed,
             _Table(scored, {MADE_BY: self._made_by()}) as scores,
-            _Table(failed, {}) as reasons,
+            _Table(failed, {LEFT_OUT: json.dumps(listing.left_out, sort_keys=True).encode()}) as reasons,
         ):
             for number in range(len(listing.chunks)):
                 part = self._read(number)

@@ -18,6 +18,7 @@ from monai_ddad.checkpoints import atomic_file
 from monai_ddad.data.datalist import Item, list_images, load_datalist
 from monai_ddad.data.resident import DataError
 from monai_ddad.data.series import read_headers
+from monai_ddad.files import can_be_path, open_regular
 from monai_ddad.machine import available_cores
 from monai_ddad.transforms import ImageReadError, ReadImage
 from monai_ddad.transforms.formats.quiet import quiet
@@ -176,7 +177,8 @@ def _from_csv(path: Path, columns: dict[str, str]) -> Datalist:
     lists: Datalist = {"training": [], "test": []}
     errors = []
     for number, row in enumerate(rows, start=1):
-        image, split, label, group = ((row.get(name) or "").strip() for name in columns.values())
+        image, split, label, group = (row.get(name) or "" for name in columns.values())
+        image, split, label, group = image.strip(" \t\r\n"), split.strip(), label.strip(), group.strip()
         try:
             place, found = _place(split.lower(), label)
             lists[place].append(
@@ -198,7 +200,8 @@ def _from_csv(path: Path, columns: dict[str, str]) -> Datalist:
 
 def _read_csv(path: Path, columns: dict[str, str]) -> list[dict[str, str]]:
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        with open_regular(path) as file:
+            text = file.read().decode("utf-8-sig")
     except (UnicodeDecodeError, OSError) as error:
         raise DataError(f"the CSV file cannot be read as UTF-8 text ({type(error).__name__}).") from None
     header = text.partition("\n")[0]
@@ -227,6 +230,8 @@ def _place(split: str, label: str) -> tuple[str, int | None]:
 def _image(folder: Path, image: str) -> str | list[str]:
     if not image:
         raise DataError("no image is named")
+    if not can_be_path(image):
+        raise DataError("the image's name holds characters that no path can have")
     path = folder / Path(image).expanduser()
     if not path.is_dir():
         return str(path)

@@ -5,18 +5,37 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Iterable
+from codecs import BOM_UTF8
+from collections.abc import Iterable, Iterator
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import ignite.distributed as idist
 
-from monai_ddad.data.files import IMAGE_SUFFIXES, find_files
 from monai_ddad.data.phantom import PhantomKind, write_phantom_dataset
 from monai_ddad.data.resident import DataError
 from monai_ddad.data.series import group_series
+from monai_ddad.files import (
+    IMAGE_SUFFIXES,
+    LeftOut,
+    can_be_path,
+    describe,
+    find_files,
+    log_left_out,
+    open_regular,
+)
 
-__all__ = ["GROUPS", "dataset_or_phantom", "list_images", "load_datalist", "read_split"]
+__all__ = [
+    "GROUPS",
+    "Images",
+    "dataset_or_phantom",
+    "list_images",
+    "listed_in",
+    "load_datalist",
+    "no_image",
+    "read_split",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -26,12 +45,26 @@ LAYOUTS = (
     "test/abnormal/, or a MONAI datalist (datalist.json)"
 )
 
+MAX_LINE = 2**16  # bytes of a path in a list
+
 Item = dict[str, Any]
+
+
+class Images(list[Item]):
+    """Items of a folder or list, and how many entries of the folder are left out.
+
+    Attributes:
+        left_out: by reason.
+    """
+
+    def __init__(self, items: Iterable[Item] = (), left_out: LeftOut | None = None) -> None:
+        super().__init__(items)
+        self.left_out = LeftOut() if left_out is None else left_out
 
 
 def load_datalist(
     dataset_dir: str | os.PathLike[str], unlabeled_size: int | None = None, abnormal_rate: float | None = None
-) -> dict[str, list[Item]]:
+) -> dict[str, Images]:
     """Load the known normal, unlabelled and test images of a data set.
 
     Three layouts are taken: the authors' ``data.json`` beside ``images/``; folders ``normal/``, ``unlabeled/``,
@@ -49,7 +82,8 @@ def load_datalist(
         ``{"training": items, "test": items}``, an item being ``{"image": path, "label": 0 | 1 | None}`` and None
         meaning unlabelled; with a ``"group"`` (a patient) where a MONAI datalist gives one, and the ``"mask"`` of a
         test image's lesions where it does or where ``masks/`` beside ``images/`` has a file of that name. The DICOM
-        files of one MR, CT or PET series are one item, whose path is the list of them.
+        files of one MR, CT or PET series are one item, whose path is the list of them. Entries of folders that are
+        left out are counted in ``left_out`` of the items, and logged.
 
     Raises:
         DataError: the folder is missing, empty or of none of the layouts, the JSON file is damaged, or a number is
@@ -108,50 +142,80 @@ def dataset_or_phantom(
     return [str(path) for path in dataset_dir] if isinstance(dataset_dir, (list, tuple)) else str(dataset_dir)
 
 
-def list_images(source: str | os.PathLike[str] | list[str]) -> list[Item]:
+def list_images(source: str | os.PathLike[str] | list[str]) -> Images:
     """List the images to score: a folder (with its subfolders, sorted), one file, or a list of files.
 
     Of a folder in the authors' structure, the images are listed and not the masks beside them. The DICOM files of one
     MR, CT or PET series are one item, whose path is the list of them; see :func:`monai_ddad.data.series.group_series`.
+    What else a folder holds is counted by reason, see :func:`monai_ddad.files.walk`, and logged without a name.
 
     Args:
         source: folder, image file, ``.txt`` file with a path a line, or list of paths.
 
     Returns:
-        items ``{"image": path or list of paths, "label": None}``.
+        items ``{"image": path or list of paths, "label": None}``, and what is left out.
 
     Raises:
-        DataError: nothing is there.
+        DataError: nothing is there, or a list cannot be read.
 
     Example:
         >>> list_images(["a.png"])
         [{'image': 'a.png', 'label': None}]
     """
+    left_out = LeftOut()
     if isinstance(source, (list, tuple)):
-        paths = [Path(path).expanduser() for path in source]
+        paths = [Path(path).expanduser() for path in map(_as_path, source)]
     else:
-        root = Path(source).expanduser()
+        root = Path(_as_path(source)).expanduser()
         if not root.exists():
             raise DataError("the input folder or file does not exist.")
-        if (root / "data.json").is_file() and (root / "images").is_dir():
-            paths = find_files(root / "images")
-        elif root.is_dir():
-            paths = find_files(root)
-        elif root.suffix.lower() == ".txt":
-            paths = _listed_in(root)
+        if root.is_dir():
+            authors = (root / "data.json").is_file() and (root / "images").is_dir()
+            paths = find_files(root / "images" if authors else root, left_out)
         else:
-            paths = [root]
+            paths = [*map(Path, listed_in(root))] if root.suffix.lower() == ".txt" else [root]
+    log_left_out(left_out)
     if not paths:
-        raise DataError(f"the input folder holds no image (files ending in {', '.join(IMAGE_SUFFIXES)}, or DICOM).")
-    return _items(group_series(paths), None)
+        raise DataError(no_image("input folder holds", left_out))
+    return Images(_items(group_series(paths), None), left_out)
 
 
-def _listed_in(file: Path) -> list[Path]:
+def no_image(what: str, left_out: LeftOut) -> str:
+    """Say that there is no image where some were expected, and what is there instead."""
+    seen = f"; {describe(left_out)}" if left_out else ""
+    return f"the {what} no image (files ending in {', '.join(IMAGE_SUFFIXES)}, or DICOM){seen}."
+
+
+def listed_in(file: Path) -> Iterator[str]:
+    r"""Give the paths of a list, a line each; lines end with ``\n`` or ``\r\n`` and nothing else.
+
+    Args:
+        file: a text file in UTF-8, with or without a byte-order mark; its paths are relative to it.
+
+    Raises:
+        DataError: it cannot be read as such, or a line cannot be a path.
+    """
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
+        with open_regular(file) as lines:
+            for number in count(1):
+                line = lines.readline(MAX_LINE)
+                if not line:
+                    return
+                name = (line.removeprefix(BOM_UTF8) if number == 1 else line).decode().removesuffix("\n")
+                if len(line) == MAX_LINE or not can_be_path(name):
+                    raise DataError(f"line {number} of the list of images cannot be a path.")
+                if name.strip(" \t\r"):
+                    yield str(file.parent / name.removesuffix("\r"))
     except UnicodeDecodeError:
         raise DataError("the list of images is not a text file in UTF-8.") from None
-    return [file.parent / line for line in lines if line.strip()]
+    except OSError as error:
+        raise DataError(f"the list of images cannot be read ({error.strerror}).") from None
+
+
+def _as_path(name: str | os.PathLike[str]) -> str | os.PathLike[str]:
+    if not can_be_path(os.fspath(name)):
+        raise DataError("a path holds characters that no path can have.")
+    return name
 
 
 def _items(images: Iterable[Path | str | list[str]], label: int | None) -> list[Item]:
@@ -160,8 +224,9 @@ def _items(images: Iterable[Path | str | list[str]], label: int | None) -> list[
 
 def _read_json(path: Path) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
+        with open_regular(path) as file:
+            return json.loads(file.read().decode("utf-8-sig"))
+    except (ValueError, OSError, RecursionError) as error:
         raise DataError(f"the data set's {path.suffix[1:]} file cannot be read ({type(error).__name__}).") from None
 
 
@@ -192,7 +257,7 @@ def read_split(path: str | os.PathLike[str]) -> dict[str, list[str]]:
     try:
         train, test = lists["train"], lists.get("test", {})
         groups = [train["0"], train["unlabeled"]["0"], train["unlabeled"]["1"], test.get("0", []), test.get("1", [])]
-        if not all(isinstance(group, list) and all(isinstance(name, str) for name in group) for group in groups):
+        if not all(isinstance(group, list) and all(map(_is_name, group)) for group in groups):
             raise TypeError
     except (KeyError, TypeError, AttributeError):
         expected = '{"train": {"0": [], "unlabeled": {"0": [], "1": []}}, "test": {"0": [], "1": []}}'
@@ -200,7 +265,11 @@ def read_split(path: str | os.PathLike[str]) -> dict[str, list[str]]:
     return dict(zip(GROUPS, groups))
 
 
-def _from_authors(root: Path, size: int | None, rate: float | None) -> dict[str, list[Item]]:
+def _is_name(name: object) -> bool:
+    return isinstance(name, str) and can_be_path(name)
+
+
+def _from_authors(root: Path, size: int | None, rate: float | None) -> dict[str, Images]:
     split = read_split(root / "data.json")
     normal, pool_normal, pool_abnormal, test_normal, test_abnormal = (
         [root / "images" / name for name in split[group]] for group in GROUPS
@@ -218,21 +287,24 @@ def _from_authors(root: Path, size: int | None, rate: float | None) -> dict[str,
         mask = root / "masks" / Path(item["image"]).name
         if mask.is_file():
             item["mask"] = str(mask)
-    return {"training": _items(normal, 0) + _items(unlabeled, None), "test": test}
+    return {"training": Images(_items(normal, 0) + _items(unlabeled, None)), "test": Images(test)}
 
 
-def _from_folders(root: Path, size: int | None, rate: float | None) -> dict[str, list[Item]]:
+def _from_folders(root: Path, size: int | None, rate: float | None) -> dict[str, Images]:
     _warn_rate(rate)
-    normal, unlabeled, test_normal, test_abnormal = (
-        group_series(find_files(root / folder)) for folder in ("normal", "unlabeled", "test/normal", "test/abnormal")
-    )
-    return {
-        "training": _items(normal, 0) + _items(_prefix(unlabeled, size), None),
-        "test": _items(test_normal, 0) + _items(test_abnormal, 1),
-    }
+    left_out = {"training": LeftOut(), "test": LeftOut()}
+
+    def find(folder: str, name: str) -> list[str | list[str]]:
+        return group_series(find_files(root / folder, left_out[name]) if (root / folder).is_dir() else [])
+
+    training = _items(find("normal", "training"), 0)
+    training += _items(_prefix(find("unlabeled", "training"), size), None)
+    test = _items(find("test/normal", "test"), 0) + _items(find("test/abnormal", "test"), 1)
+    log_left_out(left_out["training"] + left_out["test"])
+    return {"training": Images(training, left_out["training"]), "test": Images(test, left_out["test"])}
 
 
-def _from_monai(path: Path, size: int | None, rate: float | None) -> dict[str, list[Item]]:
+def _from_monai(path: Path, size: int | None, rate: float | None) -> dict[str, Images]:
     _warn_rate(rate)
     lists = _read_json(path)
     try:
@@ -253,7 +325,7 @@ def _from_monai(path: Path, size: int | None, rate: float | None) -> dict[str, l
             f"training items are known normal (label 0) or unlabelled (none) and test items 0 or 1; "
             f"wrong at training positions {wrong[:10]} and test positions {wrong_test[:10]}."
         )
-    return {"training": normal + _prefix(unlabeled, size), "test": test}
+    return {"training": Images(normal + _prefix(unlabeled, size)), "test": Images(test)}
 
 
 def _monai_item(folder: Path, item: Item) -> Item:
@@ -265,11 +337,9 @@ def _monai_item(folder: Path, item: Item) -> Item:
 
 
 def _below(folder: Path, image: str | list[str]) -> str | list[str]:
-    if isinstance(image, list) and image:
-        return [str(folder / path) for path in image]
-    if isinstance(image, str):
-        return str(folder / image)
-    raise TypeError
+    if not all(map(_is_name, image if isinstance(image, list) and image else [image])):
+        raise TypeError
+    return [str(folder / path) for path in image] if isinstance(image, list) else str(folder / image)
 
 
 def _prefix(pool: list[Any], size: int | None, kind: str = "") -> list[Any]:

@@ -15,6 +15,7 @@ from monai.utils import convert_to_tensor
 from torch.utils.data import Dataset
 
 from monai_ddad.data.empty_label import is_empty_label
+from monai_ddad.files import LeftOut
 from monai_ddad.machine import available_cores
 from monai_ddad.transforms.eight_bit import normalise
 from monai_ddad.transforms.formats.quiet import quiet
@@ -48,6 +49,7 @@ class ResidentDataset(Dataset):
         positions: position in ``data`` of the item that each image is of.
         slices: number of each image among the slices of its volume; None for a picture.
         errors: position in ``data`` -> what is wrong with the file.
+        left_out: entries of the folders of ``data`` that are no images, by reason, where it says so.
 
     Example:
         >>> items = [{"image": value, "label": 0} for value in (-1.0, 1.0)]
@@ -69,6 +71,7 @@ class ResidentDataset(Dataset):
             else item
             for item in data
         ]
+        self.left_out: LeftOut = getattr(data, "left_out", LeftOut())
         self.transform = transform
         self.errors: dict[int, str] = {}
 

@@ -7,10 +7,10 @@ from collections.abc import Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import pydicom
-from pydicom.filereader import read_file_meta_info
-from pydicom.uid import DeflatedExplicitVRLittleEndian
 
-from monai_ddad.data.files import PICTURE_SUFFIXES
+from monai_ddad.files import PICTURE_SUFFIXES
+from monai_ddad.transforms.formats.dicom_parse import read_header
+from monai_ddad.transforms.formats.opening import open_image
 from monai_ddad.transforms.formats.quiet import quiet
 
 __all__ = ["group_series", "read_headers", "series_key"]
@@ -27,15 +27,14 @@ TAGS = (
 
 
 def read_headers(paths: Sequence[str | os.PathLike[str]], keywords: Sequence[str]) -> list[pydicom.Dataset | None]:
-    """Read some elements of each file's header, without its pixels.
+    """Read some elements of each file's header; see :func:`~monai_ddad.transforms.formats.dicom_parse.read_header`.
 
     Args:
         paths: files of any kind.
         keywords: DICOM keywords of the elements.
 
     Returns:
-        for each file a data set with those of the elements that it has; None where the header cannot be read or is
-        deflated.
+        for each file a data set with those of the elements that it has; None where the header cannot be read.
 
     Example:
         >>> read_headers(["absent.dcm"], ["Modality"])
@@ -44,9 +43,8 @@ def read_headers(paths: Sequence[str | os.PathLike[str]], keywords: Sequence[str
 
     def read(path: str | os.PathLike[str]) -> pydicom.Dataset | None:
         try:
-            if read_file_meta_info(path).get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:
-                return None  # pydicom would inflate all of it, whatever its size
-            header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(keywords))
+            with open_image(path) as file:
+                header = read_header(file, keywords)
             header.decode()  # every element, here where pydicom is quiet
             return header
         except Exception:  # a damaged header ends in almost any error; the image reader says what is wrong with it

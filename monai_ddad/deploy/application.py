@@ -22,6 +22,7 @@ from monai_ddad.deploy.operators import (
     StudyLoaderOperator,
 )
 from monai_ddad.deploy.studies import Unusable
+from monai_ddad.files import LeftOut
 
 __all__ = ["DDADApplication", "check_rules", "default_rules"]
 
@@ -76,6 +77,7 @@ class DDADApplication(Application):
 
     Attributes:
         unusable: after a run, what could not be used.
+        left_out: after a run, how many entries of the folder are no images, by reason.
         results: after a run, the rows of ``results.json``, one an image that was scored.
     """
 
@@ -96,13 +98,15 @@ class DDADApplication(Application):
         self.rules = default_rules(model.modalities) if rules is None else check_rules(rules)
         self.identifiers = identifiers
         self.unusable: list[Unusable] = []
+        self.left_out = LeftOut()
         self.results: list[dict[str, Any]] = []
 
     def compose(self) -> None:
         """Connect the operators."""
         unusable: Any = self.unusable
         once = CountCondition(self, 1)
-        loader = StudyLoaderOperator(self, once, input_folder=self.input_folder, unusable=unusable, name="study_loader")
+        found: Any = {"unusable": self.unusable, "left_out": self.left_out}
+        loader = StudyLoaderOperator(self, once, input_folder=self.input_folder, **found, name="study_loader")
         selector = SeriesSelectorOperator(self, rules=self.rules, unusable=unusable, name="series_selector")
         anomaly = AnomalyOperator(
             self,
@@ -114,7 +118,7 @@ class DDADApplication(Application):
         folder: dict[str, Any] = {"model": self.model, "output_folder": self.output_folder}
         dicom = DicomWriterOperator(self, **folder, objects=self.objects, name="dicom_writer")
         table = JsonWriterOperator(
-            self, **folder, unusable=unusable, results=self.results, identifiers=self.identifiers, name="json_writer"
+            self, **folder, **found, results=self.results, identifiers=self.identifiers, name="json_writer"
         )
         self.add_flow(loader, selector, {("dicom_study_list", "dicom_study_list")})
         self.add_flow(loader, anomaly, {("pictures", "pictures")})

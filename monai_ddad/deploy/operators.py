@@ -22,6 +22,7 @@ from monai_ddad.deploy.dicom_objects import OBJECTS, draw_overlay
 from monai_ddad.deploy.findings import Finding, Model, Scored
 from monai_ddad.deploy.kinds import DEFAULT_KINDS, KINDS
 from monai_ddad.deploy.studies import Instance, ScoredImage, Unusable, group_instances, list_pictures, read_folder
+from monai_ddad.files import LeftOut
 from monai_ddad.transforms.formats.quiet import quiet
 
 __all__ = [
@@ -62,12 +63,20 @@ class StudyLoaderOperator(DICOMDataLoaderOperator):
         fragment: the application.
         input_folder: the folder.
         unusable: list to which files are added that cannot be used.
+        left_out: is added to: how many entries of the folder are no images, by reason.
     """
 
     def __init__(
-        self, fragment: Fragment, *args: Any, input_folder: Path, unusable: list[Unusable] | None = None, **kwargs: Any
+        self,
+        fragment: Fragment,
+        *args: Any,
+        input_folder: Path,
+        unusable: list[Unusable] | None = None,
+        left_out: LeftOut | None = None,
+        **kwargs: Any,
     ) -> None:
         self.unusable = [] if unusable is None else unusable
+        self.left_out = LeftOut() if left_out is None else left_out
         super().__init__(fragment, *args, input_folder=input_folder, must_load=False, **kwargs)
 
     def setup(self, spec: OperatorSpec) -> None:
@@ -77,11 +86,10 @@ class StudyLoaderOperator(DICOMDataLoaderOperator):
 
     def compute(self, op_input: Any, op_output: Any, context: Any) -> None:
         """Load the folder."""
-        folder = Path(self.input_path)
-        instances, unusable = read_folder(folder)
+        instances, unusable, pictures = read_folder(Path(self.input_path), self.left_out)
         self.unusable += unusable
         op_output.emit(self.to_studies(instances), self.output_name)
-        op_output.emit(list_pictures(folder), "pictures")
+        op_output.emit(pictures, "pictures")
 
     def to_studies(self, instances: Sequence[Instance]) -> list[DICOMStudy]:
         """Sort instances by study and series."""
@@ -314,6 +322,7 @@ class JsonWriterOperator(Operator):
         model: the model that found it.
         output_folder: folder to write to.
         unusable: what cannot be used.
+        left_out: how many entries of the folder are no images, by reason.
         results: list to which the rows of the images are added.
         identifiers: also write the UIDs of study, series and SOP instances, by which a patient can be found.
     """
@@ -325,6 +334,7 @@ class JsonWriterOperator(Operator):
         model: Model,
         output_folder: Path,
         unusable: list[Unusable],
+        left_out: LeftOut | None = None,
         results: list[dict[str, Any]] | None = None,
         identifiers: bool = False,
         **kwargs: Any,
@@ -332,6 +342,7 @@ class JsonWriterOperator(Operator):
         self.model = model
         self.output_folder = output_folder
         self.unusable = unusable
+        self.left_out = LeftOut() if left_out is None else left_out
         self.results = [] if results is None else results
         self.identifiers = identifiers
         super().__init__(fragment, *args, **kwargs)
@@ -356,6 +367,7 @@ class JsonWriterOperator(Operator):
             "notice": "research use, not a diagnosis",
             "images": self.results,
             "unusable": unusable,
+            "left_out": dict(self.left_out),
         }
         with atomic_file(self.output_folder / "results.json") as file:
             file.write(json.dumps(content, indent=2).encode() + os.linesep.encode())
@@ -365,8 +377,8 @@ class JsonWriterOperator(Operator):
         for row in self.results:
             for kind, reason in row["not_written"].items():
                 logger.warning(f"the {kind} of file {row['files'][0]} is not written: {reason}")
-        left_out = sum(len(one.positions) for one in self.unusable)
-        logger.info(f"{len(self.results)} images are scored, {left_out} files are not used")
+        unused = sum(len(one.positions) for one in self.unusable)
+        logger.info(f"{len(self.results)} images are scored, {unused} files are not used")
 
     def _row(self, scored: Scored, files: dict[str, Any]) -> dict[str, Any]:
         row = {"files": list(scored.image.positions), **scored.result.summary(), **files}

@@ -6,22 +6,20 @@ from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import UID
+from pydicom.dataset import Dataset
 
-from monai_ddad.data.files import PICTURE_SUFFIXES
 from monai_ddad.data.series import series_key
+from monai_ddad.files import HEAD, PICTURE_SUFFIXES, LeftOut, find_files, log_left_out, looks_like_dicom
 from monai_ddad.transforms import ImageReadError
-from monai_ddad.transforms.formats.dicom_file import looks_like_dicom, parse_dicom
+from monai_ddad.transforms.formats.dicom_parse import parse_dicom
+from monai_ddad.transforms.formats.opening import open_image
 from monai_ddad.transforms.formats.quiet import quiet
-from monai_ddad.transforms.read import MAX_BYTES
 
 __all__ = [
     "Instance",
     "ScoredImage",
     "Unusable",
     "group_instances",
-    "list_files",
     "list_pictures",
     "read_folder",
     "read_instance",
@@ -48,7 +46,7 @@ class Unusable:
     """Files that give no result.
 
     Attributes:
-        positions: of the files, in the sorted list of all files.
+        positions: of the files, in the sorted list of all image files.
         reason: one sentence, without anything from a header or a path.
     """
 
@@ -91,23 +89,18 @@ class ScoredImage:
 
 
 def read_instance(path: Path) -> Dataset:
-    """Read a DICOM file whole, with the limits of :func:`monai_ddad.transforms.formats.dicom_file.parse_dicom`.
+    """Read a DICOM file whole, with the limits of :func:`monai_ddad.transforms.formats.dicom_parse.parse_dicom`.
 
     Raises:
         ImageReadError: it cannot be read, or lacks what a result needs to refer to it.
     """
-    try:
-        if path.stat().st_size > MAX_BYTES:
-            raise ImageReadError(f"the file is larger than {MAX_BYTES} bytes")
-        content = path.read_bytes()
-    except OSError as error:
-        raise ImageReadError(f"the file cannot be read ({error.strerror})") from None
-    if not content:
-        raise ImageReadError("the file is empty")
-    if not looks_like_dicom(content[:256]):
-        raise ImageReadError("neither a DICOM file nor a picture")
-    with quiet:
-        file = parse_dicom(content)
+    with quiet, open_image(path) as opened:
+        head = opened.read(HEAD)
+        if not head:
+            raise ImageReadError("the file is empty")
+        if not looks_like_dicom(head):
+            raise ImageReadError("neither a DICOM file nor a picture")
+        file = parse_dicom(opened)
         for keyword in (*NEEDED, "Modality", *DESCRIBING):
             try:
                 value = file.dataset.get(keyword)
@@ -117,37 +110,32 @@ def read_instance(path: Path) -> Dataset:
                 raise ImageReadError(f"{keyword} is missing from the header")
             if keyword not in DESCRIBING and not isinstance(value or "", str):
                 raise ImageReadError(f"{keyword} of the header is not one value")
-        file.dataset.file_meta = FileMetaDataset()
-        file.dataset.file_meta.TransferSyntaxUID = UID(file.syntax)
     return file.dataset
 
 
-def list_files(folder: Path) -> list[Path]:
-    """Return all files of a folder and its subfolders, sorted by path; hidden ones and DICOMDIR are left out."""
-    paths = (path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
-    return sorted(path for path in paths if path.name.upper() != "DICOMDIR")
-
-
 def list_pictures(folder: Path) -> list[ScoredImage]:
-    """Return the PNG, JPEG, TIFF, BMP and NIfTI files of a folder, by their positions among all files."""
-    return [
-        ScoredImage((position,), path)
-        for position, path in enumerate(list_files(folder))
-        if path.name.lower().endswith(PICTURE_SUFFIXES)
-    ]
+    """Return the PNG, JPEG, TIFF, BMP and NIfTI files of a folder, by their positions among all image files."""
+    return _pictures(_list_files(folder, LeftOut()))
 
 
-def read_folder(folder: Path) -> tuple[list[Instance], list[Unusable]]:
-    """Read the files of a folder that are no pictures; see :func:`list_files`.
+def read_folder(
+    folder: Path, left_out: LeftOut | None = None
+) -> tuple[list[Instance], list[Unusable], list[ScoredImage]]:
+    """Read the DICOM files of a folder and list its pictures, in the order of their paths.
+
+    Args:
+        folder: see :func:`monai_ddad.files.walk`.
+        left_out: is added to: how many entries are no images, by reason, which is also logged.
 
     Returns:
-        DICOM files, and what is none or a copy of one.
+        DICOM files, what is none or a copy of one, and pictures.
     """
+    files = _list_files(folder, LeftOut() if left_out is None else left_out)
     instances: list[Instance] = []
     unusable: list[Unusable] = []
     known: set[str] = set()
-    for position, path in enumerate(list_files(folder)):
-        if path.name.lower().endswith(PICTURE_SUFFIXES):
+    for position, path in enumerate(files):
+        if _is_picture(path):
             continue
         try:
             dataset = read_instance(path)
@@ -159,7 +147,21 @@ def read_folder(folder: Path) -> tuple[list[Instance], list[Unusable]]:
             continue
         known.add(dataset.SOPInstanceUID)
         instances.append(Instance(position, dataset))
-    return instances, unusable
+    return instances, unusable, _pictures(files)
+
+
+def _list_files(folder: Path, left_out: LeftOut) -> list[Path]:
+    files = find_files(folder, left_out)
+    log_left_out(left_out)
+    return files
+
+
+def _pictures(files: Sequence[Path]) -> list[ScoredImage]:
+    return [ScoredImage((position,), path) for position, path in enumerate(files) if _is_picture(path)]
+
+
+def _is_picture(path: Path) -> bool:
+    return path.name.lower().endswith(PICTURE_SUFFIXES)
 
 
 def group_instances(instances: Iterable[Instance]) -> list[ScoredImage]:

@@ -136,6 +136,7 @@ class WriteEvaluation:
             "images": {
                 "scored": len(scores["index"]),
                 "sha256": hashlib.sha256(self.dataset.images.numpy().tobytes()).hexdigest(),
+                "left_out": dict(self.dataset.left_out),
             },
             "score": self.network.score,
             "left_out": self.network.left_out,

@@ -7,8 +7,10 @@ import os
 import tempfile
 import time
 from collections.abc import Sequence
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import requests
 from fastapi import HTTPException
@@ -18,12 +20,13 @@ from monailabel.interfaces.datastore import DefaultLabelTag
 from pydicom.dataset import Dataset
 
 from monai_ddad.data.empty_label import is_empty_label
+from monai_ddad.files import IMAGE_SUFFIXES, LeftOut, log_left_out, walk
 from monai_ddad.label.schemas import plain_name
-from monai_ddad.transforms.formats.dicom_file import looks_like_dicom
 
 __all__ = ["FILES", "DicomWebStore", "FolderStore", "normal_images"]
 
 FILES = ("*.nii.gz", "*.nii", "*.png", "*.jpg", "*.jpeg", "*.tif", "*.tiff", "*.bmp", "*.dcm")
+ESCAPED = re.compile("%[0-9A-Fa-f]{2}")
 NORMAL = "ddad_normal"  # key of a label's info
 NO_IMAGES = ("SEG", "SR", "PR", "KO", "RTSTRUCT", "RTPLAN", "RTDOSE", "DOC", "ECG", "REG", "FID", "PLAN")
 FRESH = 5.0  # seconds for which the list of a server's series is taken to be up to date
@@ -95,39 +98,74 @@ class _Guard(LocalDatastore):
 
 
 class FolderStore(_Guard):
-    """A folder of pictures, volumes, films and, as subfolders, DICOM series.
+    """A folder of pictures, volumes, films and subfolders, of which each that holds images is one, such as a series.
+
+    An image has its file's name without suffix as id, or with it where another one has that name; what a name holds
+    that an id must not, such as a line end, becomes ``%0A``.
 
     Args:
         folder: the datastore's folder; labels go to ``labels/`` in it.
+
+    Attributes:
+        left_out: entries of the folder that are no images, by reason.
     """
 
     def __init__(self, folder: str, **settings: Any) -> None:
+        self._files: dict[str, str] = {}  # id and suffix of each image, joined -> its file or folder
+        self._ids: dict[str, tuple[str, str]] = {}  # the same -> apart
+        self.left_out = LeftOut()
         super().__init__(folder, extensions=FILES, **settings)
 
     def _list_files(self, path: str, patterns: Sequence[str]) -> dict[str, str]:
-        found = super()._list_files(path, patterns)
+        """List labels as MONAI Label does, and images as :func:`monai_ddad.files.walk` does: folder by folder."""
         if os.path.realpath(path) != os.path.realpath(self._datastore.image_path()):
-            return found
-        for entry in os.scandir(path):
-            if entry.is_dir() and entry.name != "labels" and _is_series(Path(entry.path)):
-                found[entry.name] = entry.name
-        return found
+            return super()._list_files(path, patterns)
+        left_out = LeftOut()
+        own = (os.path.join(path, self._datastore.labels_dir), self._datastore_config_path, self._lock_file)
+        found = walk(path, left_out, skip=[os.path.join(path, os.path.basename(file)) for file in own])
+        names = sorted({Path(os.path.relpath(file, path)).parts[0] for (file,) in found})
+        known = {image: entry.image.ext for image, entry in self._datastore.objects.items()}
+        ids: dict[str, tuple[str, str]] = {}
+        files: dict[str, str] = {}
+        used: set[str] = set()
+        for file in names:
+            name = _as_id(file)
+            suffix = "" if os.path.isdir(os.path.join(path, file)) else _suffix(name)
+            others = ((f"{name} ({number})", "") for number in count(2))
+            for image, ext in chain([(name.removesuffix(suffix), suffix), (name, "")], others):
+                if known.get(image, ext) == ext and image not in used:
+                    break
+            used.add(image)
+            ids[image + ext], files[image + ext] = (image, ext), file
+        self.left_out, self._ids, self._files = left_out, ids, files
+        return files
 
     def _to_id(self, file: str) -> tuple[str, str]:
-        if (Path(self._datastore.image_path()) / file).is_dir():
-            return file, ""  # a name may hold dots, as a series UID does
-        for pattern in FILES:
-            if file.endswith(pattern[1:]):
-                return file.removesuffix(pattern[1:]), pattern[1:]
-        return super()._to_id(file)
+        if file in self._ids:
+            return self._ids[file]
+        suffix = _suffix(file)
+        return (file.removesuffix(suffix), suffix) if suffix else super()._to_id(file)
+
+    def _filename(self, id: str, ext: str) -> str:
+        """Return the file of an image, whose name may hold what no id may."""
+        return self._files.get(id + ext, id + ext)
+
+    def _reconcile_datastore(self) -> None:
+        self._list_files(self._datastore.image_path(), FILES)  # which names the files that are looked for first
+        super()._reconcile_datastore()
+        log_left_out(self.left_out)
 
 
-def _is_series(folder: Path) -> bool:
-    files = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
-    if not files:
-        return False
-    with files[0].open("rb") as file:
-        return looks_like_dicom(file.read(132))
+def _suffix(name: str) -> str:
+    """Return the suffix of an image's name, as it is written; empty if it has none of those that are known."""
+    return next((name[-len(end) :] for end in IMAGE_SUFFIXES if name.lower().endswith(end)), "")
+
+
+def _as_id(name: str) -> str:
+    """Return a name that may be an id: what else it holds becomes ``%`` and two digits a byte."""
+    if NAME.fullmatch(name) and not ESCAPED.search(name):
+        return name
+    return "".join(one if NAME.fullmatch(one) and one != "%" else quote(os.fsencode(one), safe="") for one in name)
 
 
 class DicomWebStore(_Guard, DICOMWebDatastore):

@@ -6,7 +6,6 @@ import gzip
 import os
 import zlib
 from collections.abc import Collection, Hashable, Mapping
-from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 import numpy as np
@@ -17,10 +16,13 @@ from monai.transforms import MapTransform, Transform
 from monai.utils import MetaKeys, SpaceKeys
 from pydicom.dataset import Dataset
 
-from monai_ddad.transforms.formats.decoded import MAX_PIXELS, DecodedImage, ImageReadError, in_channels_of
+from monai_ddad.files import HIDDEN, LeftOut, describe, find_files, looks_like_dicom
+from monai_ddad.transforms.formats.decoded import DecodedImage, ImageReadError, in_channels_of
 from monai_ddad.transforms.formats.dicom import check_kind, read_dicom, read_series
-from monai_ddad.transforms.formats.dicom_file import DicomFile, Header, looks_like_dicom, parse_dicom
+from monai_ddad.transforms.formats.dicom_file import DicomFile, Header
+from monai_ddad.transforms.formats.dicom_parse import parse_dicom
 from monai_ddad.transforms.formats.nifti import NIFTI_HEAD, looks_like_nifti, read_nifti
+from monai_ddad.transforms.formats.opening import open_image
 from monai_ddad.transforms.formats.picture import read_picture
 from monai_ddad.transforms.formats.quiet import quiet
 
@@ -29,7 +31,6 @@ __all__ = ["ImageReadError", "ReadImage", "ReadImaged", "Source"]
 File = str | os.PathLike[str] | Dataset
 Source = File | list[File] | tuple[File, ...] | MetaTensor
 
-MAX_BYTES = 8 * MAX_PIXELS  # of a DICOM file, which is read whole
 GZIP = b"\x1f\x8b"
 ANY = "any"  # kind of image
 
@@ -115,7 +116,7 @@ class ReadImage(Transform):
             return read_series((self._dicom(file) for file in files), len(files))
         if isinstance(files[0], Dataset):
             return read_dicom(self._accept(DicomFile.of(files[0])))
-        with _open(files[0]) as file:
+        with open_image(files[0]) as file:
             head = file.read(NIFTI_HEAD)
             file.seek(0)
             if not head:
@@ -123,7 +124,7 @@ class ReadImage(Transform):
             if head.startswith(GZIP):
                 return _read_gzip(file)
             if looks_like_dicom(head):
-                return read_dicom(self._accept(_parse(file)))
+                return read_dicom(self._accept(parse_dicom(file)))
             if looks_like_nifti(head):
                 return read_nifti(file)
             return read_picture(file, self.in_channels)
@@ -132,12 +133,12 @@ class ReadImage(Transform):
         """Take one slice of a series."""
         if isinstance(source, Dataset):
             return self._accept(DicomFile.of(source))
-        with _open(source) as file:
+        with open_image(source) as file:
             head = file.read(NIFTI_HEAD)
             file.seek(0)
             if not looks_like_dicom(head):
                 raise ImageReadError("a file of the series is no DICOM file")
-            return self._accept(_parse(file))
+            return self._accept(parse_dicom(file))
 
     def _accept(self, file: DicomFile) -> DicomFile:
         check_kind(Header(file.dataset), self.modalities, self.body_parts)
@@ -182,32 +183,15 @@ class ReadImaged(MapTransform):
 
 def _in_folder(source: File) -> list[File]:
     """Return the files in a folder, which are the slices of one series; what is no folder as it is."""
-    if not isinstance(source, (str, os.PathLike)) or not os.fspath(source) or not Path(source).is_dir():
+    if not isinstance(source, (str, os.PathLike)) or not os.fspath(source) or not os.path.isdir(source):
         return [source]
-    files = sorted(path for path in Path(source).iterdir() if path.is_file() and not path.name.startswith("."))
+    left_out = LeftOut()
+    files = find_files(source, left_out)
+    if set(left_out) - {HIDDEN}:
+        raise ImageReadError(f"the folder holds more than the files of one series: {describe(left_out)}")
     if not files:
         raise ImageReadError("the folder is empty")
     return list(files)
-
-
-def _open(path: str | os.PathLike[str]) -> BinaryIO:
-    try:
-        if Path(path).is_dir():
-            raise ImageReadError("a folder, a file is expected")
-        if not Path(path).exists():
-            raise ImageReadError("no such file")
-        if not Path(path).is_file():
-            raise ImageReadError("neither a file nor a folder")
-        return Path(path).open("rb")
-    except OSError:
-        raise ImageReadError("the file cannot be opened") from None
-
-
-def _parse(file: BinaryIO) -> DicomFile:
-    if file.seek(0, os.SEEK_END) > MAX_BYTES:
-        raise ImageReadError(f"the DICOM file is larger than {MAX_BYTES} bytes")
-    file.seek(0)
-    return parse_dicom(file.read())
 
 
 def _read_gzip(file: BinaryIO) -> DecodedImage:

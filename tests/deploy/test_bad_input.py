@@ -75,7 +75,8 @@ def test_cut_empty_and_foreign_files_are_listed(run, tmp_path):
     (folder / "004.png").write_bytes(b"no picture")
     done = run("ddad_cxr", folder)
     assert done.code == 0 and len(done.results["images"]) == 1
-    assert [one["files"] for one in done.results["unusable"]] == [[1], [2], [3], [4]]
+    assert [one["files"] for one in done.results["unusable"]] == [[1], [2], [3]]  # of the images, which a text is not
+    assert done.results["left_out"] == {"no image by name or content": 1}
 
 
 def test_a_film_among_reports_is_found_with_one_study_a_result(run, tmp_path):

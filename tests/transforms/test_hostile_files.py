@@ -95,7 +95,9 @@ def many_elements(case: str) -> bytes:
     """Millions of elements in a small file, or in a sequence that is parsed late."""
     if case == "deflated":
         whole = dicom_bytes(dataset(picture(), DEFLATED))
-        return whole[: whole.index(b"1.2.840.10008.1.2.1.99") + 22] + deflate(64)
+        packer = zlib.compressobj(9, wbits=-15)
+        empty = packer.compress(b"\x09\0\x10\x10LO\0\0" * 8 * MEGABYTE) + packer.flush()
+        return whole[: whole.index(b"1.2.840.10008.1.2.1.99") + 22] + empty
     whole = dicom_bytes(dataset(picture()))
     head = b"\x28\0\x10\x30SQ\0\0" + struct.pack("<I", 32 * MEGABYTE)
     item = b"\xfe\xff\x00\xe0" + struct.pack("<I", 32 * MEGABYTE - 8) + bytes(32 * MEGABYTE - 8)

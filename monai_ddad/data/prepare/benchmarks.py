@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 
 from monai_ddad.data.datalist import GROUPS, read_split
-from monai_ddad.data.files import IMAGE_SUFFIXES, find_files
 from monai_ddad.data.resident import DataError
+from monai_ddad.files import IMAGE_SUFFIXES, LeftOut, find_files, log_left_out
 
 __all__ = ["BENCHMARKS", "Benchmark", "Job", "plan_jobs"]
 
@@ -125,7 +125,9 @@ def plan_jobs(
             f"{benchmark} needs the lists of its training and test images: give the data.json that the authors of "
             "DDAD publish with their code for this benchmark (--split data.json)."
         )
-    files = [path for path in find_files(root) if not set(known.ignored) & set(path.relative_to(root).parts)]
+    left_out = LeftOut()
+    files = [path for path in find_files(root, left_out) if not set(known.ignored) & set(path.relative_to(root).parts)]
+    log_left_out(left_out)
     jobs = _from_folders(root, files) if split is None else _from_split(known, files, split)
     names = [job.name for job in jobs]
     if len(set(names)) < len(names):

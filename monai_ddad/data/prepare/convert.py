@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import io
 import os
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import pydicom
 from PIL import Image
 
 from monai_ddad.checkpoints import atomic_file
 from monai_ddad.transforms import ImageReadError, ReadImage
 from monai_ddad.transforms.formats.decoded import MAX_PIXELS
+from monai_ddad.transforms.formats.dicom_parse import parse_dicom
+from monai_ddad.transforms.formats.opening import open_image
 from monai_ddad.transforms.formats.quiet import quiet
 
 __all__ = ["Conversion", "authors_pixels", "make_image"]
@@ -43,7 +43,8 @@ def make_image(source: str, target: str, conversion: Conversion) -> str | None:
     try:
         if conversion == "copy":
             ReadImage(in_channels=1)(source)
-            content = Path(source).read_bytes()
+            with open_image(source) as file:
+                content = file.read()
         else:
             content = _to_png(_read_film(source) if conversion == "dicom" else authors_pixels(source))
     except ImageReadError as error:
@@ -72,7 +73,8 @@ def authors_pixels(path: str | os.PathLike[str]) -> np.ndarray:
     """
     try:
         with quiet:
-            header = pydicom.dcmread(path)
+            with open_image(path) as file:
+                header = parse_dicom(file).dataset
             pixels_announced = int(header.Rows) * int(header.Columns) * int(header.get("NumberOfFrames") or 1)
             if pixels_announced > MAX_PIXELS:
                 raise ImageReadError(f"{pixels_announced} pixels, at most {MAX_PIXELS} are read")
@@ -80,8 +82,6 @@ def authors_pixels(path: str | os.PathLike[str]) -> np.ndarray:
             inverted = header.PhotometricInterpretation == "MONOCHROME1"
     except ImageReadError:
         raise
-    except FileNotFoundError:
-        raise ImageReadError("no such file") from None
     except Exception as error:  # a damaged file ends in almost any error
         raise ImageReadError(f"no DICOM file, one without pixels, or a damaged one ({type(error).__name__})") from None
     if pixels.ndim != 2 and (pixels.ndim != 3 or pixels.shape[-1] != 3):

@@ -75,6 +75,7 @@ def write_report(
         "image_size": image_size,
         "near_copy": near_copy,
         "splits": describe_splits(survey),
+        "left_out": dict(survey.left_out),
         "copies": _matrices(copies, splits, survey.splits, near_copy),
         "copies_across_splits": len(test_copies),
         "test_copies": test_copies,

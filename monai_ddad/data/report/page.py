@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from monai_ddad.checkpoints import atomic_file
+from monai_ddad.files import LeftOut, describe
 
 __all__ = ["draw_pairs", "write_page"]
 
@@ -30,6 +31,8 @@ def write_page(report: dict[str, Any], path: str | os.PathLike[str]) -> None:
     parts = ["# Audit of the data set", "## What stands out"]
     parts.append("\n".join(f"- {warning}" for warning in report["warnings"]) or "Nothing.")
     parts += ["## What is in it", _contents(report["splits"])]
+    left_out = describe(LeftOut(report["left_out"]))
+    parts += [f"In the folders {left_out}."] if left_out else []
     reasons = [
         f"- {_plain(name)}, position {file['position']}: {file['reason']}"
         for name, split in report["splits"].items()

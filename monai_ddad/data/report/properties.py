@@ -15,7 +15,9 @@ from PIL import Image
 from pydicom.uid import UID
 
 from monai_ddad.transforms import PlainResize, ReadImage
-from monai_ddad.transforms.formats.dicom_file import Header, parse_dicom
+from monai_ddad.transforms.formats.dicom_file import Header
+from monai_ddad.transforms.formats.dicom_parse import parse_dicom
+from monai_ddad.transforms.formats.opening import open_image
 from monai_ddad.transforms.formats.quiet import quiet
 
 __all__ = ["ImageProperties", "measure_pixels", "read_properties"]
@@ -155,8 +157,8 @@ def _picture_header(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def _dicom_header(path: str | os.PathLike[str]) -> dict[str, Any]:
-    with quiet:
-        file = parse_dicom(Path(path).read_bytes())
+    with quiet, open_image(path) as opened:
+        file = parse_dicom(opened)
         header, syntax = Header(file.dataset), UID(file.syntax)
         photometric = header.text("PhotometricInterpretation")
         return {

@@ -15,6 +15,7 @@ import numpy as np
 from monai_ddad.data.datalist import Item, load_datalist, read_split
 from monai_ddad.data.report.properties import ImageProperties, read_properties
 from monai_ddad.data.resident import DataError
+from monai_ddad.files import LeftOut
 from monai_ddad.machine import available_cores
 from monai_ddad.transforms import ImageReadError
 from monai_ddad.transforms.formats.quiet import quiet
@@ -38,6 +39,7 @@ class Survey:
         images: their properties.
         unreadable: the same of the others, with the ``reason``.
         files: names of the files by list, relative to the data set.
+        left_out: entries of the folders that are no images, by reason.
     """
 
     splits: list[str]
@@ -45,6 +47,7 @@ class Survey:
     images: list[ImageProperties]
     unreadable: list[Place]
     files: dict[str, list[Any]]
+    left_out: LeftOut
 
 
 def survey_dataset(dataset_dir: str, image_size: int, num_workers: int | None = None) -> Survey:
@@ -80,6 +83,7 @@ def survey_dataset(dataset_dir: str, image_size: int, num_workers: int | None = 
         [image for _, image in found if not isinstance(image, str)],
         [place | {"reason": reason} for place, reason in found if isinstance(reason, str)],
         {name: [_relative(item["image"], root) for item in lists[name]] for name in lists},
+        lists["training"].left_out + lists["test"].left_out,
     )
 
 

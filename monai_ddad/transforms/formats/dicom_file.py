@@ -1,39 +1,19 @@
-"""DICOM files: from bytes to a data set, and safe access to its elements."""
+"""DICOM data sets: what their pixel data are in, and safe access to their elements."""
 
 from __future__ import annotations
 
-import struct
-import zlib
 from collections.abc import MutableSequence, Sized
 from dataclasses import dataclass
-from io import BytesIO
 from math import isfinite
 from typing import Any
 
-from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
-from pydicom.filereader import read_dataset
-from pydicom.uid import (
-    DeflatedExplicitVRLittleEndian,
-    ExplicitVRBigEndian,
-    ExplicitVRLittleEndian,
-    ImplicitVRLittleEndian,
-)
+from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian
 
 from monai_ddad.transforms.formats.decoded import ImageReadError
 
-__all__ = ["DicomFile", "Header", "functional_groups", "looks_like_dicom", "parse_dicom"]
+__all__ = ["DicomFile", "Header", "functional_groups"]
 
-PREAMBLE = 128  # bytes before the letters DICM
-MAX_INFLATED = 2**27  # bytes of a deflated data set
-MAX_READS = 2**18  # a few for each element; parsing as many takes seconds
-MAX_SEQUENCE = 2**24  # bytes of a sequence that is parsed when it is asked for
-SEQUENCES = (
-    "SharedFunctionalGroupsSequence",
-    "PerFrameFunctionalGroupsSequence",
-    "ModalityLUTSequence",
-    "VOILUTSequence",
-)
 MACROS = (
     "PixelMeasuresSequence",
     "PlanePositionSequence",
@@ -65,88 +45,6 @@ class DicomFile:
         """Wrap a data set that was parsed elsewhere."""
         meta = getattr(dataset, "file_meta", None)
         return cls(dataset, str((meta and meta.get("TransferSyntaxUID")) or ExplicitVRLittleEndian))
-
-
-def looks_like_dicom(head: bytes) -> bool:
-    """Say whether a file's first bytes are those of a DICOM file.
-
-    A file without preamble counts if it starts with an element of group 2 or 8, as every data set does.
-
-    Example:
-        >>> looks_like_dicom(bytes(128) + b"DICM"), looks_like_dicom(b"Dear colleague"), looks_like_dicom(b"")
-        (True, False, False)
-    """
-    return head[PREAMBLE : PREAMBLE + 4] == b"DICM" or head[:2] in (b"\x02\x00", b"\x08\x00", b"\x00\x08")
-
-
-def parse_dicom(content: bytes) -> DicomFile:
-    """Parse a file.
-
-    Args:
-        content: the whole file.
-
-    Returns:
-        its elements; where the file ends too early, those before.
-
-    Raises:
-        ImageReadError: the data set is damaged, larger than 128 MiB when inflated, or no DICOM object.
-    """
-    try:
-        dataset, syntax = _parse(content)
-    except ImageReadError:
-        raise
-    except (EOFError, LookupError, NotImplementedError, OSError, RecursionError, TypeError, ValueError, struct.error):
-        raise ImageReadError("the DICOM data set is truncated or damaged") from None
-    if "SOPClassUID" not in dataset and "Rows" not in dataset:
-        raise ImageReadError("neither a DICOM object nor an image of another known kind, or a damaged one")
-    return DicomFile(dataset, syntax)
-
-
-class _Stream(BytesIO):
-    """Bytes that may be read in so many pieces: a small deflated file can hold millions of elements."""
-
-    reads = 0
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        self.reads += 1
-        if self.reads > MAX_READS:
-            raise ImageReadError("the DICOM data set has too many elements")
-        return super().read(size)
-
-
-def _parse(content: bytes) -> tuple[Dataset, str]:
-    stream = _Stream(content)
-    stream.seek(PREAMBLE + 4 if content[PREAMBLE : PREAMBLE + 4] == b"DICM" else 0)
-    meta = read_dataset(stream, False, True, stop_when=lambda tag, vr, length: tag >> 16 != 2)
-    syntax = str(meta.get("TransferSyntaxUID") or _guess_syntax(stream))
-    if syntax == DeflatedExplicitVRLittleEndian:
-        stream = _Stream(_inflate(stream.read()))
-    dataset = read_dataset(stream, syntax == ImplicitVRLittleEndian, syntax != ExplicitVRBigEndian)
-    for keyword in SEQUENCES:
-        element = dataset.get_item(keyword) if keyword in dataset else None
-        if isinstance(element, RawDataElement) and len(element.value or b"") > MAX_SEQUENCE:
-            raise ImageReadError("the DICOM data set has too many elements")
-    return dataset, syntax
-
-
-def _guess_syntax(stream: BytesIO) -> str:
-    """Guess from the first element of a data set, where the file does not name its transfer syntax."""
-    head = stream.read(6)
-    stream.seek(-len(head), 1)
-    if not head[4:].isalpha() or not head[4:].isupper():
-        return str(ImplicitVRLittleEndian)
-    return str(ExplicitVRBigEndian if head[0] == 0 else ExplicitVRLittleEndian)
-
-
-def _inflate(content: bytes) -> bytes:
-    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
-    try:
-        inflated = inflater.decompress(content, MAX_INFLATED)
-    except zlib.error:
-        raise ImageReadError("the deflated data set is damaged") from None
-    if inflater.unconsumed_tail:
-        raise ImageReadError(f"the deflated data set is larger than {MAX_INFLATED} bytes")
-    return inflated
 
 
 class Header:

@@ -1,7 +1,7 @@
 """Files that a run leaves."""
 
 from monai_ddad.outputs.decisions import ALPHAS, Decisions, decide, doubt_refinement, operating_points
-from monai_ddad.outputs.gallery import choose_rows, write_gallery
+from monai_ddad.outputs.gallery import GALLERY, choose_rows, write_gallery
 from monai_ddad.outputs.heat import HeatMap, restore_map
 from monai_ddad.outputs.overlay import add_colour_bar, overlay_heat_map
 from monai_ddad.outputs.plots import plot_gallery, plot_histograms, plot_roc
@@ -11,11 +11,11 @@ from monai_ddad.outputs.tables import (
     volume_scores,
     write_json,
     write_scores,
-    write_table,
 )
 
 __all__ = [
     "ALPHAS",
+    "GALLERY",
     "Decisions",
     "HeatMap",
     "add_colour_bar",
@@ -34,5 +34,4 @@ __all__ = [
     "write_gallery",
     "write_json",
     "write_scores",
-    "write_table",
 ]

@@ -18,6 +18,7 @@ from monai_ddad.data.resident import DataError
 from monai_ddad.machine import available_cores
 from monai_ddad.transforms import ImageReadError
 from monai_ddad.transforms.formats.quiet import quiet
+from monai_ddad.writing import printable
 
 __all__ = ["TEST", "TRAINING", "Survey", "describe_splits", "survey_dataset"]
 
@@ -131,8 +132,8 @@ def _places(lists: dict[str, list[Item]], authors: Path) -> list[Place]:
 def _relative(source: str | Sequence[str], root: Path) -> str | list[str]:
     folder = root if root.is_dir() else root.parent
     if isinstance(source, str):
-        return os.path.relpath(source, folder)
-    return [os.path.relpath(path, folder) for path in source]
+        return printable(os.path.relpath(source, folder))
+    return [printable(os.path.relpath(path, folder)) for path in source]
 
 
 def _count(values: Sequence[str]) -> dict[str, int]:

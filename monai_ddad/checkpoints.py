@@ -5,21 +5,20 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-import secrets
 import zipfile
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import torch
 from torch import nn
 
+from monai_ddad.writing import atomic_file
+
 __all__ = [
     "RECORD_KEY",
     "CheckpointError",
-    "atomic_file",
     "load_file",
     "load_weights",
     "save_file",
@@ -46,38 +45,6 @@ LISTS = ("build_intlist", "build_doublelist", "build_boollist", "build_tensorlis
 
 class CheckpointError(ValueError):
     """A checkpoint that is missing, damaged, or of another model or run."""
-
-
-@contextmanager
-def atomic_file(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
-    """Open a file for writing whose name appears only when it is complete, also across a kill or a power cut.
-
-    Args:
-        path: the file to write; its folder is made where missing. What was there stays until the block ends well.
-
-    Yields:
-        a binary file.
-
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     with atomic_file(f"{folder}/a/b.txt") as file:
-        ...         _ = file.write(b"whole")
-        ...     Path(f"{folder}/a/b.txt").read_text()
-        'whole'
-    """
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        with open(temporary, "xb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, target)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def save_file(content: Any, path: str | os.PathLike[str]) -> None:

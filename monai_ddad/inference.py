@@ -197,6 +197,7 @@ class Predictor:
 
         Raises:
             ValueError: the network has no such map.
+            ImageReadError: the file cannot be read any more, or has changed.
         """
         name = name or self.network.shown_map
         if name not in self.network.map_names:
@@ -208,7 +209,7 @@ class Predictor:
             for images in dataset.images[rows].split(BATCH)
             for values in self.runtime(normalise(images).to(self.device))[:, channel : channel + 1].cpu()
         ]
-        return restore_map(dataset, self.reading, position, maps)
+        return restore_map(dataset, self.reading, position, dataset.images[rows], maps)
 
     def percentiles(self, values: np.ndarray, name: str | None = None) -> np.ndarray:
         """Express values of a map in percentiles; see :meth:`monai_ddad.calibration.Calibration.map_percentiles`."""

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from monai_ddad.checkpoints import RECORD_KEY, CheckpointError, atomic_file, load_file, load_weights, save_file
+from monai_ddad.checkpoints import RECORD_KEY, CheckpointError, load_file, load_weights, save_file
 
 
 class Payload:
@@ -189,45 +189,8 @@ def test_a_full_disk_says_so_and_keeps_the_old_file(tmp_path):
     assert load_file(path)["a"].shape == (10,) and [entry.name for entry in tmp_path.iterdir()] == ["state.pt"]
 
 
-@pytest.mark.parametrize("umask", [0o077, 0o022])
-def test_files_are_readable_by_whom_the_umask_says(tmp_path, umask):
-    before = os.umask(umask)
-    try:
-        save_file({"a": 1}, tmp_path / "state.pt")
-    finally:
-        os.umask(before)
-    assert (tmp_path / "state.pt").stat().st_mode & 0o777 == 0o666 & ~umask
-
-
-class Interrupted(BaseException):
-    """Stands for a kill."""
-
-
-@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, Interrupted])
-@pytest.mark.parametrize("existing", [True, False])
-def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path, error, existing):
-    path = tmp_path / "sub" / "state.pt"
-    if existing:
-        save_file({"a": 1}, path)
-    with pytest.raises(error), atomic_file(path) as file:
-        file.write(b"half")
-        raise error
-    assert [entry.name for entry in path.parent.iterdir()] == (["state.pt"] if existing else [])
-    assert not existing or load_file(path) == {"a": 1}
-
-
 def test_a_file_that_cannot_be_saved_leaves_the_old_one(tmp_path):
     save_file({"a": 1}, tmp_path / "state.pt")
     with pytest.raises((pickle.PicklingError, AttributeError, TypeError)):
         save_file({"a": lambda: 1}, tmp_path / "state.pt")
     assert load_file(tmp_path / "state.pt") == {"a": 1} and len(list(tmp_path.iterdir())) == 1
-
-
-def test_a_file_appears_only_when_it_is_complete_and_replaces_the_old_one(tmp_path):
-    path = tmp_path / "text"
-    for content in (b"first", b"second"):
-        with atomic_file(path) as file:
-            file.write(content)
-            assert not path.exists() or path.read_bytes() == b"first"
-        assert path.read_bytes() == content
-    assert [entry.name for entry in tmp_path.iterdir()] == ["text"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import hashlib
 import json
 import math
@@ -18,9 +17,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from monai_ddad.archive.listing import Listing
-from monai_ddad.checkpoints import atomic_file
 from monai_ddad.data.resident import DataError
 from monai_ddad.inference import Result
+from monai_ddad.writing import Staging, atomic_file, printable, private_folder, remove_leftovers
 
 try:
     import fcntl
@@ -96,7 +95,7 @@ class Parts:
         Raises:
             DataError: another process is at it.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
+        private_folder(self.folder)
         with (self.folder / LOCK).open("w") as file:
             if not _lock(file):
                 raise DataError("another call is writing this output: wait for it, or give another --output.")
@@ -131,6 +130,7 @@ class Parts:
         Raises:
             DataError: the output is there already, or an unfinished run has another plan.
         """
+        remove_leftovers(self.output.parent, self.folder)  # of a run that was killed
         if self.joined:
             return []
         if self.output.exists() and not overwrite:
@@ -144,9 +144,6 @@ class Parts:
                     "same command as before to go on, another --output, or --overwrite to drop what was done."
                 )
             self._clear()  # also where there is no plan, as after a run that was killed while it did this
-        for target in (self.output, self.unreadable, self.folder / PLAN):
-            for temporary in target.parent.glob(f".{glob.escape(target.name)}.*.tmp"):  # of a run that was killed
-                temporary.unlink()
         with atomic_file(self.folder / PLAN) as file:
             file.write((json.dumps(self.plan, indent=2) + "\n").encode())
         done = set(os.listdir(self.folder))
@@ -161,7 +158,9 @@ class Parts:
             file.write(self._digest(content) + content)
 
     def join(self, listing: Listing) -> None:
-        """Write the output and the table of unreadable items from all chunks, one after the other, unless they are.
+        """Write the output and the table of unreadable items from all chunks, unless that is done.
+
+        Both take the place of earlier ones together.
 
         Args:
             listing: the archive.
@@ -172,16 +171,17 @@ class Parts:
         if self.joined:
             return
         with (
-            atomic_file(self.output) as scored,
-            atomic_file(self.unreadable) as failed,
+            Staging(self.output.parent) as folder,
+            atomic_file(folder / self.output.name) as scored,
+            atomic_file(folder / self.unreadable.name) as failed,
             _Table(scored, {MADE_BY: self._made_by()}) as scores,
             _Table(failed, {LEFT_OUT: json.dumps(listing.left_out, sort_keys=True).encode()}) as reasons,
         ):
             for number in range(len(listing.chunks)):
                 part = self._read(number)
                 if self.file_names:
-                    names = [item[0].encode(errors="backslashreplace") for item in listing.chunk(number)]
-                    part = part.add_column(1, "path", pa.array(names, pa.binary()).cast(pa.string()))
+                    names = [printable(item[0]) for item in listing.chunk(number)]
+                    part = part.add_column(1, "path", pa.array(names, pa.string()))
                 is_scored = pc.is_null(part["reason"])
                 scores.add(part.filter(is_scored).drop_columns("reason"))
                 reasons.add(

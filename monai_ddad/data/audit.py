@@ -120,9 +120,9 @@ def require_all_read(dataset: ResidentDataset) -> None:
     Raises:
         DataError: some are missing; the message counts them.
     """
-    if dataset.errors:
+    if failed := dataset.errors | dataset.lost:
         raise DataError(
-            f"{len(dataset.errors)} of {len(dataset.data)} items could not be read: unreadable.csv lists them with the "
+            f"{len(failed)} of {len(dataset.data)} items could not be read: unreadable.csv lists them with the "
             "reason. All others are done."
         )
 

@@ -50,6 +50,7 @@ class ResidentDataset(Dataset):
         slices: number of each image among the slices of its volume; None for a picture.
         errors: position in ``data`` -> what is wrong with the file.
         left_out: entries of the folders of ``data`` that are no images, by reason, where it says so.
+        lost: the same of items that were prepared, and whose file went, changed or became unreadable afterwards.
 
     Example:
         >>> items = [{"image": value, "label": 0} for value in (-1.0, 1.0)]
@@ -74,6 +75,7 @@ class ResidentDataset(Dataset):
         self.left_out: LeftOut = getattr(data, "left_out", LeftOut())
         self.transform = transform
         self.errors: dict[int, str] = {}
+        self.lost: dict[int, str] = {}
 
         with quiet, ThreadPoolExecutor(num_workers or available_cores()) as pool:  # once, as it takes longer than a PNG
             prepared = list(pool.map(self._prepare, range(len(self.data))))
@@ -87,21 +89,46 @@ class ResidentDataset(Dataset):
         """Read one item: slice numbers and uint8 images, none if it cannot be read."""
         try:
             prepared = self.prepare(self.data[position])
-        except (ImageReadError, RuntimeError) as error:
+        except ImageReadError as error:
+            self.errors[position] = str(error)
+            return []
+        return [(getattr(item["image"], "meta", {}).get("slice"), _pixels(item)) for item in prepared]
+
+    def prepare(self, item: dict[str, Any]) -> list[dict[str, Any]]:
+        """Apply the transform to an item; a picture gives one image, a volume one a slice.
+
+        Raises:
+            ImageReadError: it cannot be read.
+        """
+        try:
+            prepared = self.transform(item)
+        except (ImageReadError, OSError, RuntimeError) as error:
             reason: BaseException = error
             while reason.__cause__ is not None:  # MONAI's Compose wraps it
                 reason = reason.__cause__
+            if isinstance(reason, OSError):
+                reason = ImageReadError(f"the file cannot be read ({type(reason).__name__})")
             if not isinstance(reason, ImageReadError):
                 raise
-            self.errors[position] = str(reason)
-            return []
-        images = [item["image"] for item in prepared]
-        return [(getattr(image, "meta", {}).get("slice"), _eight_bits(convert_to_tensor(image))) for image in images]
-
-    def prepare(self, item: dict[str, Any]) -> list[dict[str, Any]]:
-        """Apply the transform to an item; a picture gives one image, a volume one a slice."""
-        prepared = self.transform(item)
+            raise reason from None
         return [prepared] if isinstance(prepared, dict) else prepared
+
+    def prepare_again(self, item: dict[str, Any], images: torch.Tensor) -> list[dict[str, Any]]:
+        """Prepare an item a second time, for its geometry.
+
+        Args:
+            item: what it is prepared from.
+            images: (n, C, H, W) uint8, its images as they were first.
+
+        Raises:
+            ImageReadError: it cannot be read any more, or its pixels are others than before.
+        """
+        prepared = self.prepare(item)
+        if len(prepared) != len(images) or not all(
+            torch.equal(_pixels(part), image) for part, image in zip(prepared, images)
+        ):
+            raise ImageReadError("the file has changed since it was scored")
+        return prepared
 
     def restore(self, prepared: MetaTensor, values: torch.Tensor) -> np.ndarray:
         """Put a (1, h, w) map of a prepared image back on the (H, W) grid of the picture that it was made of."""
@@ -138,3 +165,7 @@ def _eight_bits(image: torch.Tensor) -> torch.Tensor:
     if low < -1.001 or high > 1.001:
         raise ValueError(f"the transform must give images in [-1, 1], got values from {low:g} to {high:g}.")
     return image.add(1).mul(127.5).round().to(torch.uint8)
+
+def _pixels(item: dict[str, Any]) -> torch.Tensor:
+    """Return the image of a prepared item as uint8."""
+    return _eight_bits(convert_to_tensor(item["image"]))

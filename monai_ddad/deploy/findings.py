@@ -13,10 +13,12 @@ import numpy as np
 
 import monai_ddad
 from monai_ddad.bundle import weights_file
+from monai_ddad.data.resident import ResidentDataset
 from monai_ddad.deploy.studies import ScoredImage, Unusable
 from monai_ddad.inference import Predictor, Result
 from monai_ddad.machine import keep_freed_memory
 from monai_ddad.outputs import HeatMap
+from monai_ddad.transforms import ImageReadError
 
 __all__ = ["EYE", "Finding", "Model", "Scored", "find_bundle"]
 
@@ -31,10 +33,12 @@ class Scored:
     Attributes:
         image: the film, photograph or volume.
         result: scores and decision.
+        prepared: SHA-256 of the pixels that were scored.
     """
 
     image: ScoredImage
     result: Result
+    prepared: str
 
 
 @dataclass(frozen=True)
@@ -99,16 +103,30 @@ class Model:
             part = images[start : start + BATCH]
             dataset = self.predictor.read([image.source for image in part])
             unusable += [Unusable(part[place].positions, reason) for place, reason in dataset.errors.items()]
-            scored += [Scored(part[place], result) for place, result in self.predictor.predict(dataset).items()]
+            results = self.predictor.predict(dataset)
+            scored += [Scored(part[place], result, _digest(dataset, place)) for place, result in results.items()]
         return scored, unusable
 
     def locate(self, scored: Scored) -> Finding:
-        """Compute the map of a scored image, which is read again: maps of many films would fill the memory."""
+        """Compute the map of a scored image, which is read again: maps of many films would fill the memory.
+
+        Raises:
+            ImageReadError: it cannot be read any more, or has changed.
+        """
         dataset = self.predictor.read([scored.image.source], num_workers=1)
+        if dataset.errors:
+            raise ImageReadError(dataset.errors[0])
+        if _digest(dataset, 0) != scored.prepared:
+            raise ImageReadError("the file has changed since it was scored")
         heat = self.predictor.heat_map(dataset, 0)
         percentiles = self.predictor.percentiles(heat.values)
         picture = percentiles if heat.affine is None else self.predictor.percentiles(heat.picture_values)
-        return Finding(scored.image, scored.result, heat, picture, percentiles > self.percentile)
+        return Finding(scored.image, scored.result, scored.prepared, heat, picture, percentiles > self.percentile)
+
+
+def _digest(dataset: ResidentDataset, position: int) -> str:
+    rows = [row for row, place in enumerate(dataset.positions) if place == position]
+    return hashlib.sha256(dataset.images[rows].numpy().tobytes()).hexdigest()
 
 
 def find_bundle(folder: Path) -> Path:

@@ -17,13 +17,14 @@ from monai.deploy.core.domain.dicom_study import DICOMStudy
 from monai.deploy.operators import DICOMDataLoaderOperator, DICOMSeriesSelectorOperator
 from pydicom.dataset import Dataset
 
-from monai_ddad.checkpoints import atomic_file
 from monai_ddad.deploy.dicom_objects import OBJECTS, draw_overlay
 from monai_ddad.deploy.findings import Finding, Model, Scored
 from monai_ddad.deploy.kinds import DEFAULT_KINDS, KINDS
 from monai_ddad.deploy.studies import Instance, ScoredImage, Unusable, group_instances, list_pictures, read_folder
 from monai_ddad.files import LeftOut
+from monai_ddad.transforms import ImageReadError
 from monai_ddad.transforms.formats.quiet import quiet
+from monai_ddad.writing import atomic_file
 
 __all__ = [
     "AnomalyOperator",
@@ -286,7 +287,14 @@ class DicomWriterOperator(Operator):
 
     def compute(self, op_input: Any, op_output: Any, context: Any) -> None:
         """Write the files."""
-        op_output.emit([self._write(self.model.locate(one)) for one in op_input.receive("scored")], "written")
+        op_output.emit([self._locate(one) for one in op_input.receive("scored")], "written")
+
+    def _locate(self, scored: Scored) -> dict[str, Any]:
+        try:
+            return self._write(self.model.locate(scored))
+        except ImageReadError as error:
+            kinds = self.objects if scored.image.datasets else ("overlay",)
+            return {"written": [], "not_written": dict.fromkeys(kinds, str(error))}
 
     def _write(self, finding: Finding) -> dict[str, Any]:
         stem = f"{finding.image.positions[0]:06d}"

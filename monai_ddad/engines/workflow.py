@@ -22,6 +22,7 @@ from monai_ddad.engines.pu_trainer import PUTrainer
 from monai_ddad.engines.refine_trainer import RefineTrainer
 from monai_ddad.networks import DDADNet
 from monai_ddad.outputs import write_json
+from monai_ddad.writing import remove_leftovers
 
 __all__ = ["PHASES", "TrainingWorkflow"]
 
@@ -92,6 +93,8 @@ class TrainingWorkflow:
 
     def run(self) -> None:
         """Run the phases."""
+        if idist.get_rank() == 0:
+            remove_leftovers(self.models_dir)
         self._look_ahead()
         self.ensembles.run()
         if self.ensembles.unfinished and "refine" in self.phases and self.network.asr is not None:

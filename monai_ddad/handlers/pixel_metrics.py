@@ -27,7 +27,8 @@ class PixelMetrics:
     brought to a square of ``side`` pixels, so that pictures of all sizes weigh the same; a lesion smaller than half of
     such a pixel keeps the one that it covers most. What is outside the field of a masked network is left out. At the
     end of the epoch ``state.pixel_metrics`` holds by score ``pixel_auroc``, ``pixel_average_precision``, ``best_dice``
-    with its ``best_dice_threshold``, and ``per_region_overlap``; it is empty where there are no masks.
+    with its ``best_dice_threshold``, and ``per_region_overlap``; it is empty where there are no masks. An item whose
+    picture or mask went or changed after it was first read is left out; the data set's ``lost`` says why.
 
     Args:
         network: the network that is evaluated.
@@ -48,7 +49,15 @@ class PixelMetrics:
         engine.add_event_handler(Events.EPOCH_COMPLETED, self.finish)
 
     def start(self, engine: Any) -> None:
-        """Forget an earlier epoch."""
+        """Forget an earlier epoch, and look at the masks.
+
+        Raises:
+            ValueError: a mask cannot be read.
+        """
+        self.dataset.lost.clear()
+        self._sizes = {
+            position: self._mask(position).shape for position, item in enumerate(self.dataset.data) if "mask" in item
+        }
         self._maps: list[np.ndarray] = []
         self._masks: list[np.ndarray] = []
         self._fields: list[np.ndarray] = []
@@ -64,19 +73,32 @@ class PixelMetrics:
             position = self.dataset.positions[index]
             counts = "mask" in self.dataset.data[position] or self.dataset.labels[index] == 0
             if counts and self.dataset.slices[index] is None:
-                self._keep(position, values)
+                try:
+                    self._keep(index, position, values)
+                except ImageReadError as error:
+                    self.dataset.lost[position] = f"scored, but not compared with masks: {error}"
 
-    def _keep(self, position: int, values: torch.Tensor) -> None:
-        """Keep the maps of an item, the last of which is its field, and its mask."""
+    def _mask(self, position: int) -> np.ndarray:
+        try:
+            return np.asarray(self.read(self.dataset.data[position]["mask"]))[0] > 0
+        except ImageReadError as error:
+            raise ValueError(f"the mask of test item {position} cannot be read: {error}") from None
+
+    def _mask_again(self, position: int) -> np.ndarray:
+        try:
+            mask = self._mask(position)
+        except ValueError:
+            raise ImageReadError("its mask cannot be read any more") from None
+        if mask.shape != self._sizes[position]:
+            raise ImageReadError("its mask has changed")
+        return mask
+
+    def _keep(self, index: int, position: int, values: torch.Tensor) -> None:
+        """Keep the maps of an image, the last of which is its field, and its mask."""
         item = self.dataset.data[position]
-        prepared = self.dataset.prepare(item)[0]["image"]
+        prepared = self.dataset.prepare_again(item, self.dataset.images[[index]])[0]["image"]
         restored = [self.dataset.restore(prepared, part) for part in values[:, None]]
-        mask = np.zeros(restored[0].shape, dtype=bool)
-        if "mask" in item:
-            try:
-                mask = np.asarray(self.read(item["mask"]))[0] > 0
-            except ImageReadError as error:
-                raise ValueError(f"the mask of test item {position} cannot be read: {error}") from None
+        mask = self._mask_again(position) if "mask" in item else np.zeros(restored[0].shape, dtype=bool)
         if mask.shape != restored[0].shape:
             raise ValueError(
                 f"the mask of test item {position} is {mask.shape} pixels and its picture {restored[0].shape}: they "

@@ -18,8 +18,10 @@ from monai_ddad.calibration import LEVELS, NormalScores, smallest_alpha
 from monai_ddad.checkpoints import CheckpointError
 from monai_ddad.data.audit import Audit
 from monai_ddad.data.resident import ResidentDataset, normalise
+from monai_ddad.handlers.results import Results
 from monai_ddad.networks import DDADNet
 from monai_ddad.outputs import (
+    GALLERY,
     Decisions,
     choose_rows,
     decide,
@@ -34,24 +36,18 @@ from monai_ddad.outputs import (
     write_gallery,
     write_json,
     write_scores,
-    write_table,
 )
 from monai_ddad.report import write_report
+from monai_ddad.writing import write_table
 
 __all__ = ["WriteEvaluation"]
 
 logger = logging.getLogger(__name__)
 
-FILES = (
-    "scores.csv",
-    "volumes.csv",
-    "unreadable.csv",
-    "metrics.json",
-    "histograms.png",
-    "roc.png",
-    "gallery.png",
-    "report.html",
-)
+FILES = {  # written here, by folder
+    "": r"(scores|volumes|unreadable)\.csv|metrics\.json|(histograms|roc|gallery)\.png|report\.html",
+    "gallery": GALLERY,
+}
 
 
 class WriteEvaluation:
@@ -60,7 +56,8 @@ class WriteEvaluation:
     Goes behind an :class:`~monai_ddad.handlers.ImageScores` handler. Without both classes among the labels the metrics
     and ROC curves are left out. Volumes have a row for each slice in ``scores.csv`` and one of their own, with the
     mean and the highest score of their slices, in ``volumes.csv``; figures count a volume once. ``unreadable.csv``
-    lists the items that could not be read, with the reason.
+    lists the items that could not be read, with the reason, also those of which that is true after they were scored.
+    All files take the place of earlier ones when all of them are complete.
 
     Args:
         network: the network that is evaluated.
@@ -111,24 +108,29 @@ class WriteEvaluation:
         engine.add_event_handler(Events.COMPLETED, self.write)
 
     def start(self, engine: Any) -> None:
-        """Start the clock, and remove what an earlier evaluation left."""
+        """Start the clock, and make room for files beside those of an earlier evaluation."""
         self._started = time.perf_counter()
-        for name in FILES:
-            (self.output_dir / name).unlink(missing_ok=True)
+        self._results = Results.join(engine, self, self.output_dir, FILES)
 
     def write(self, engine: Any) -> None:
         """Write all files and log the table."""
+        with self._results as folder:
+            self._write(engine, folder)
+        self._results.leave(self)
+        logger.info("report.html, scores.csv, metrics.json and the plots are written to the evaluation folder.")
+
+    def _write(self, engine: Any, folder: Path) -> None:
         seconds = time.perf_counter() - self._started
         scores, names, strange = engine.state.scores, self.network.score_names, engine.state.out_of_protocol
         decisions = self._decide(scores, self.network.calibration.images)
-        flags = self._write_tables(scores, decisions, strange)
+        flags = self._write_tables(folder, scores, decisions, strange)
         figures = self._figures(scores, decisions, flags)
-        volumes, of_volumes = self._write_volumes(scores)
+        volumes, of_volumes = self._write_volumes(folder, scores)
         figures |= of_volumes
-        warnings = self._warnings(scores)
+        run, unknown = self._training()
+        warnings = [*self._warnings(scores), *filter(None, (unknown, self._lost()))]
         for warning in warnings:
             logger.warning(warning)
-        run = self._read_run()
         content = {
             "splits": figures,
             "pixels": getattr(engine.state, "pixel_metrics", {}),
@@ -149,30 +151,39 @@ class WriteEvaluation:
             "evaluation_seconds": round(seconds, 2),
             "training": run,
         }
-        write_json(content, self.output_dir / "metrics.json")
+        write_json(content, folder / "metrics.json")
 
-        plot_histograms(scores, names, self.output_dir / "histograms.png")
+        plot_histograms(scores, names, folder / "histograms.png")
         if figures["all"]["scores"]:
-            plot_roc(scores, names, self.output_dir / "roc.png")
+            plot_roc(scores, names, folder / "roc.png")
             logger.info("Image-level figures with 95 % bootstrap intervals:\n" + format_table(figures))
-        self._plot_gallery(scores)
-        self._write_gallery(scores, decisions)
-        write_report(self.output_dir)
+        self._plot_gallery(folder, scores)
+        self._write_gallery(folder, scores, decisions)
+        write_report(folder)
         if decisions is None:
             logger.info("No known normals were set aside for calibration: there are no p-values and no flags.")
         self._log_decisions("images", decisions)
         self._log_decisions("volumes", volumes)
         for why, number in Counter(filter(None, strange)).items():
             logger.warning(f"{number} images are out of protocol: {why}.")
-        logger.info("report.html, scores.csv, metrics.json and the plots are written to the evaluation folder.")
 
-    def _read_run(self) -> dict[str, Any]:
-        """Return what ``run.json`` says, for the report; nothing where it is not of the model beside it."""
+    def _training(self) -> tuple[dict[str, Any], str]:
+        """Return the record of the training, empty where there is none of the model, and what is wrong with it."""
         try:
-            return run_record(self.run_file.parent) if self.run_file.exists() else {}
-        except CheckpointError as error:
-            logger.warning(f"The report says nothing of the training: {error}")
-            return {}
+            return (run_record(self.run_file.parent) if self.run_file.exists() else {}), ""
+        except (CheckpointError, OSError) as error:
+            reason = str(error) if isinstance(error, CheckpointError) else "run.json cannot be read any more."
+            return {}, f"The report says nothing of the training: {reason}"
+
+    def _lost(self) -> str:
+        lost = len(self.dataset.lost)
+        if not lost:
+            return ""
+        return (
+            f"{lost} of {len(self.dataset.data)} items went or changed after they were scored: their scores are kept, "
+            "and unreadable.csv says what is missing."
+        )
+
     def _warnings(self, scores: dict[str, np.ndarray]) -> list[str]:
         """Say which scores could not be learnt, and what the scores themselves tell against them."""
         network, refined = self.network, self.network.map_names[0]
@@ -182,7 +193,7 @@ class WriteEvaluation:
         return [*network.notes, *filter(None, found)]
 
     def _write_tables(
-        self, scores: dict[str, np.ndarray], decisions: Decisions | None, strange: list[str]
+        self, folder: Path, scores: dict[str, np.ndarray], decisions: Decisions | None, strange: list[str]
     ) -> dict[str, np.ndarray]:
         """Write ``scores.csv`` and ``unreadable.csv``; return which images are copies, by the kind of copy."""
         flags = {"duplicate": self.audit.duplicate, "near_copy": self.audit.near_copy}
@@ -194,14 +205,14 @@ class WriteEvaluation:
         if self.file_names:
             columns["image"] = [_first_file(self.dataset.data[position]) for position in self.dataset.positions]
         further = _decision_columns(decisions) | {"out_of_protocol": strange}
-        write_scores(scores, self.network.score_names, self.output_dir / "scores.csv", columns, further)
+        write_scores(scores, self.network.score_names, folder / "scores.csv", columns, further)
         write_table(
             ["position", "reason", *(["image"] if self.file_names else [])],
             [
                 [position, reason, *([_first_file(self.dataset.data[position])] if self.file_names else [])]
-                for position, reason in sorted(self.dataset.errors.items())
+                for position, reason in sorted((self.dataset.errors | self.dataset.lost).items())
             ],
-            self.output_dir / "unreadable.csv",
+            folder / "unreadable.csv",
         )
         return copies
 
@@ -221,7 +232,7 @@ class WriteEvaluation:
             for split, keep in splits.items()
         }
 
-    def _write_volumes(self, scores: dict[str, np.ndarray]) -> tuple[Decisions | None, dict[str, Any]]:
+    def _write_volumes(self, folder: Path, scores: dict[str, np.ndarray]) -> tuple[Decisions | None, dict[str, Any]]:
         """Write ``volumes.csv``, where there are any; return what is decided on them, and their figures."""
         volumes = [None if part is None else i for i, part in zip(self.dataset.positions, self.dataset.slices)]
         if all(volumes[index] is None for index in scores["index"]):
@@ -232,7 +243,7 @@ class WriteEvaluation:
         write_scores(
             joined,
             [*names, "slices", *(f"{name}_max" for name in names)],
-            self.output_dir / "volumes.csv",
+            folder / "volumes.csv",
             {"position": range(len(self.dataset.data))},
             _decision_columns(decisions),
         )
@@ -262,7 +273,7 @@ class WriteEvaluation:
         alpha = self.network.calibration.rate if self.alpha is None else self.alpha
         return decide(scores, self.network.score_names, normals, self.network.score, alpha)
 
-    def _write_gallery(self, scores: dict[str, np.ndarray], decisions: Decisions | None) -> None:
+    def _write_gallery(self, folder: Path, scores: dict[str, np.ndarray], decisions: Decisions | None) -> None:
         """Write pictures of right and wrong decisions for the report."""
         score = self.network.score
         flagged = decisions.flagged if decisions else None
@@ -273,14 +284,14 @@ class WriteEvaluation:
         channel = self.network.map_names.index(self.network.shown_map)
         maps = self._maps(images)[:, channel]
         percentiles = self.network.calibration.map_percentiles(maps, channel)
-        write_gallery(images, percentiles, rows, self.output_dir / "gallery")
+        write_gallery(images, percentiles, rows, folder / "gallery")
 
     def _maps(self, images: torch.Tensor) -> np.ndarray:
         device = next(self.network.parameters()).device
         with torch.inference_mode():
             return self.network(normalise(images).to(device)).float().cpu().numpy()
 
-    def _plot_gallery(self, scores: dict[str, np.ndarray]) -> None:
+    def _plot_gallery(self, folder: Path, scores: dict[str, np.ndarray]) -> None:
         score = self.network.score
         ranked = scores["index"][np.argsort(-scores[score], kind="stable")]
         size = min(self.gallery_size, len(ranked) // 2) or len(ranked)
@@ -304,7 +315,7 @@ class WriteEvaluation:
             self.network.map_names,
             titles,
             np.maximum(limits, 1e-12).tolist(),
-            self.output_dir / "gallery.png",
+            folder / "gallery.png",
         )
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import errno
-import io
 import logging
 import os
 import tempfile
@@ -16,13 +14,14 @@ import numpy as np
 from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
 from monailabel.interfaces.tasks.batch_infer import BatchInferTask
 
-from monai_ddad.checkpoints import atomic_file
 from monai_ddad.label.geometry import grid_of
 from monai_ddad.label.infer import PERCENTILE
 from monai_ddad.label.labels import label_suffix, write_label
 from monai_ddad.label.schemas import BatchParams
 from monai_ddad.label.served import ServedModel, UnreadableImageError
 from monai_ddad.outputs import HeatMap
+from monai_ddad.transforms import ImageReadError
+from monai_ddad.writing import write_table
 
 __all__ = ["AnomalyBatchInfer"]
 
@@ -63,7 +62,11 @@ class AnomalyBatchInfer(BatchInferTask):
                 continue
             rows[image] = result.summary()
             if params.save_label:
-                heat = predictor.heat_map(dataset, position)
+                try:
+                    heat = predictor.heat_map(dataset, position)
+                except ImageReadError as error:
+                    rows[image]["unreadable"] = f"scored, but without a label: {error}"
+                    continue
                 region = (predictor.percentiles(heat.values) > PERCENTILE).astype(np.uint8)
                 grid = grid_of(heat, dataset.data[position]["image"])
                 try:
@@ -91,10 +94,6 @@ class AnomalyBatchInfer(BatchInferTask):
             datastore.save_label(image, os.fspath(file), tag, {"params": known})
 
     def _write_table(self, rows: dict[str, dict[str, Any]]) -> None:
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(["image", *COLUMNS, "unreadable"])
-        for image, row in rows.items():
-            writer.writerow([image, *(row.get(name, "") for name in (*COLUMNS, "unreadable"))])
-        with atomic_file(self.table) as file:
-            file.write(text.getvalue().encode())
+        columns = (*COLUMNS, "unreadable")
+        cells = [[image, *(row.get(name, "") for name in columns)] for image, row in rows.items()]
+        write_table(["image", *columns], cells, self.table)

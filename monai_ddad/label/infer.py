@@ -12,7 +12,8 @@ from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 
 from monai_ddad.label.geometry import grid_of
 from monai_ddad.label.labels import asked_percentile, label_suffix, write_label
-from monai_ddad.label.served import ServedModel
+from monai_ddad.label.served import ServedModel, UnreadableImageError
+from monai_ddad.transforms import ImageReadError
 
 __all__ = ["LABEL", "AnomalyInfer"]
 
@@ -65,6 +66,8 @@ class AnomalyInfer(InferTask):
         name = request.get("map") or None
         try:
             heat = predictor.heat_map(dataset, position, name)
+        except ImageReadError as error:
+            raise UnreadableImageError(str(error)) from None
         except ValueError as error:
             raise HTTPException(status_code=422, detail=f"map: {error}") from None
         values = heat.values
@@ -76,5 +79,9 @@ class AnomalyInfer(InferTask):
         if self.result == "region" and request.get("result_extension") == ".nrrd":  # OHIF and 3D Slicer ask for it
             suffix = ".nrrd"
         with tempfile.NamedTemporaryFile(suffix=suffix, delete=False) as file:
-            write_label(heat, values, Path(file.name), grid)
+            try:
+                write_label(heat, values, Path(file.name), grid)
+            except BaseException:
+                Path(file.name).unlink(missing_ok=True)
+                raise
         return file.name, result.summary() | {"version": self.served.versions.current[0], "label_names": {LABEL: 1}}

@@ -22,6 +22,7 @@ from monai_ddad.label.labels import asked_percentile, label_suffix
 from monai_ddad.label.served import UnreadableImageError
 from monai_ddad.networks import DDADNet
 from monai_ddad.outputs import HeatMap, restore_map
+from monai_ddad.transforms import ImageReadError
 
 __all__ = ["AnomalyResultd", "ReadItemd"]
 
@@ -101,7 +102,10 @@ class AnomalyResultd(MapTransform):
                 raise HTTPException(status_code=400, detail=f"the map must be one of {', '.join(names)}.")
             channel = names.index(name)
             maps = found["maps"][:, channel : channel + 1]
-            heat = restore_map(item, self.reading, 0, list(maps))
+            try:
+                heat = restore_map(item, self.reading, 0, item.images, list(maps))
+            except ImageReadError as error:
+                raise UnreadableImageError(str(error)) from None
             grid = grid_of(heat, item.data[0]["image"])
             floating = self._choose_format(result, heat, grid)
             values = heat.values

@@ -9,7 +9,7 @@ from monai_ddad.outputs.decisions import (
     doubt_score,
     operating_points,
 )
-from monai_ddad.outputs.gallery import choose_rows, write_gallery
+from monai_ddad.outputs.gallery import GALLERY, choose_rows, write_gallery
 from monai_ddad.outputs.heat import HeatMap, restore_map
 from monai_ddad.outputs.overlay import add_colour_bar, overlay_heat_map
 from monai_ddad.outputs.plots import plot_gallery, plot_histograms, plot_roc
@@ -19,11 +19,11 @@ from monai_ddad.outputs.tables import (
     volume_scores,
     write_json,
     write_scores,
-    write_table,
 )
 
 __all__ = [
     "ALPHAS",
+    "GALLERY",
     "Decisions",
     "HeatMap",
     "add_colour_bar",
@@ -44,5 +44,4 @@ __all__ = [
     "write_gallery",
     "write_json",
     "write_scores",
-    "write_table",
 ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,12 +9,12 @@ import numpy as np
 import torch
 from PIL import Image
 
-from monai_ddad.checkpoints import atomic_file
 from monai_ddad.outputs.overlay import overlay_heat_map
+from monai_ddad.writing import atomic_file
 
-__all__ = ["choose_rows", "write_gallery"]
+__all__ = ["GALLERY", "choose_rows", "write_gallery"]
 
-NAMES = re.compile(r"\d{6}_(image|overlay)\.png")  # of the files written here
+GALLERY = r"\d{6,}_(image|overlay)\.png"  # names of the files written here
 LEAST_SIDE = 192  # pixels; smaller images are enlarged to it
 
 
@@ -48,7 +47,7 @@ def choose_rows(scores: np.ndarray, labels: np.ndarray, flagged: np.ndarray | No
 
 
 def write_gallery(images: torch.Tensor, percentiles: np.ndarray, rows: Sequence[int], folder: Path) -> None:
-    """Write ``NNNNNN_image.png`` and ``NNNNNN_overlay.png`` of each image, and remove those of an earlier run.
+    """Write ``NNNNNN_image.png`` and ``NNNNNN_overlay.png`` of each image.
 
     Args:
         images: (N, C, H, W) uint8, C = 1 or 3.
@@ -56,9 +55,6 @@ def write_gallery(images: torch.Tensor, percentiles: np.ndarray, rows: Sequence[
         rows: the numbers in the file names.
         folder: where to write.
     """
-    for old in folder.glob("*"):
-        if NAMES.fullmatch(old.name):
-            old.unlink()
     for row, image, heat in zip(rows, images.numpy(), percentiles):
         picture = Image.fromarray(image[0] if len(image) == 1 else image.transpose(1, 2, 0))
         pair = {"image": picture, "overlay": overlay_heat_map(picture, heat)}

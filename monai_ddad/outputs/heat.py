@@ -81,6 +81,7 @@ def restore_map(
     dataset: ResidentDataset,
     reading: Callable[[dict[str, Any]], dict[str, Any]],
     position: int,
+    images: torch.Tensor,
     maps: Sequence[torch.Tensor],
 ) -> HeatMap:
     """Put the map of a picture, or the maps of a volume's slices, back on the grid of the file.
@@ -89,10 +90,14 @@ def restore_map(
         dataset: the images, with an invertible transform.
         reading: the transform that reads an item, the first step of the data set's own.
         position: of the item in the data set's list.
-        maps: (1, h, w) of each of the item's prepared images, in their order.
+        images: (n, C, h, w) uint8, the item's prepared images.
+        maps: (1, h, w) of each of them, in their order.
+
+    Raises:
+        ImageReadError: the file, which is read again for its grid, cannot be read any more, or has changed.
     """
     item = reading(dataset.data[position])
-    prepared = dataset.prepare(item)
+    prepared = dataset.prepare_again(item, images)
     restored = [dataset.restore(part["image"], values) for part, values in zip(prepared, maps)]
     image: MetaTensor = item["image"]
     if image.ndim == 3:

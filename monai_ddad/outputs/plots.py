@@ -9,8 +9,8 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from monai_ddad.checkpoints import atomic_file
 from monai_ddad.metrics import auroc, roc_points
+from monai_ddad.writing import atomic_file
 
 __all__ = ["plot_gallery", "plot_histograms", "plot_roc"]
 

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import numpy as np
 
-from monai_ddad.checkpoints import atomic_file
 from monai_ddad.metrics import auroc, average_precision, bootstrap_interval, sensitivity_at_specificity
 from monai_ddad.metrics.bootstrap import Metric
 from monai_ddad.outputs.decisions import operating_points
+from monai_ddad.writing import atomic_file, write_table
 
-__all__ = ["evaluate_scores", "format_table", "volume_scores", "write_json", "write_scores", "write_table"]
+__all__ = ["evaluate_scores", "format_table", "volume_scores", "write_json", "write_scores"]
 
 METRICS: dict[str, Metric] = {
     "auroc": auroc,
@@ -127,16 +125,6 @@ def write_scores(
         for row, index in enumerate(scores["index"])
     ]
     write_table([*columns, "label", *names, *(further or {})], rows, path)
-
-
-def write_table(header: Sequence[str], rows: Iterable[Sequence[Any]], path: str | os.PathLike[str]) -> None:
-    """Write a CSV file atomically; None is left empty."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
-    with atomic_file(path) as file:
-        file.write(text.getvalue().encode())
 
 
 def volume_scores(

@@ -30,6 +30,7 @@ from monai_ddad.report.words import (
     span,
     split_name,
 )
+from monai_ddad.writing import remove_leftovers
 
 __all__ = ["write_comparison"]
 
@@ -60,6 +61,7 @@ def write_comparison(
             ...
         monai_ddad.data.resident.DataError: the run holds no evaluation (metrics.json is missing): evaluate first.
     """
+    remove_leftovers(Path(output).parent)
     runs = [read_run(first), read_run(second)]
     pairs = pair_units(*map(find_units, runs))
     obstacle = different_images(*runs)

@@ -21,6 +21,7 @@ from monai_ddad.report.tables import (
 )
 from monai_ddad.report.units import Unit, find_units, slice_rows
 from monai_ddad.report.words import SCORE_NAMES
+from monai_ddad.writing import remove_leftovers
 
 __all__ = ["write_report"]
 
@@ -44,6 +45,7 @@ def write_report(run: str | os.PathLike[str], output: str | os.PathLike[str] | N
             ...
         monai_ddad.data.resident.DataError: the run holds no evaluation (metrics.json is missing): evaluate first.
     """
+    remove_leftovers(run, Path(run) / "eval")
     found = read_run(run)
     units = find_units(found)
     cards = make_cards(found)

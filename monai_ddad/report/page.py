@@ -12,7 +12,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from monai_ddad.checkpoints import atomic_file
+from monai_ddad.writing import atomic_file
 
 __all__ = ["write_page"]
 

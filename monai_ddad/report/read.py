@@ -7,6 +7,7 @@ import json
 import os
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -16,6 +17,7 @@ import jsonschema
 import numpy as np
 
 from monai_ddad.data import DataError
+from monai_ddad.writing import plain_text
 
 __all__ = ["Run", "ScoreTable", "find_evaluation", "read_run"]
 
@@ -164,7 +166,7 @@ def _read_json(path: Path) -> Any:
 def _read_rows(path: Path) -> list[list[str]]:
     try:
         with path.open(encoding="utf-8", newline="") as file:
-            rows = list(csv.reader(file, strict=True))
+            rows = [[plain_text(cell) for cell in row] for row in csv.reader(file, strict=True)]
     except (FileNotFoundError, NotADirectoryError):
         raise DataError(f"the run holds no evaluation ({path.name} is missing): evaluate first.") from None
     except (ValueError, csv.Error):
@@ -202,5 +204,6 @@ def _read_pictures(folder: Path, rows: int) -> dict[int, dict[str, bytes]]:
     for path in sorted(folder.glob("*.png")):
         found = PICTURE.fullmatch(path.name)
         if found and int(found[1]) < rows:
-            pictures.setdefault(int(found[1]), {})[found[2]] = path.read_bytes()
+            with suppress(FileNotFoundError):
+                pictures.setdefault(int(found[1]), {})[found[2]] = path.read_bytes()
     return {row: pair for row, pair in sorted(pictures.items()) if "image" in pair}

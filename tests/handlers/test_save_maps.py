@@ -26,11 +26,14 @@ def save(paths, square, folder, batch_size=64, **options) -> ResidentDataset:
     transform = Compose([READING, AxialSlicesd("image"), square, EightBitd("image")])
     dataset = ResidentDataset([{"image": str(path)} for path in paths], transform)
     handler = SaveMaps(NETWORK, dataset, READING, str(folder), "rec", **options)
-    handler.start(None)
+    engine = SimpleNamespace(state=SimpleNamespace())
+    handler.start(engine)
     for index in torch.arange(len(dataset)).split(batch_size):
         images = dataset.images[index].float() / 255
         maps = torch.cat([torch.zeros_like(images), (images - 0.6).clamp(min=0)], dim=1)
-        handler.collect(SimpleNamespace(state=SimpleNamespace(output={"pred": maps}, batch={"index": index})))
+        engine.state.output, engine.state.batch = {"pred": maps}, {"index": index}
+        handler.collect(engine)
+    handler.finish(engine)
     return dataset
 
 

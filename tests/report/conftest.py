@@ -24,9 +24,9 @@ from monai_ddad.outputs import (
     write_gallery,
     write_json,
     write_scores,
-    write_table,
 )
 from monai_ddad.report import write_report
+from monai_ddad.writing import write_table
 
 NAMES = ["r_dual", "inter", "intra", "rec"]
 NORMALS = 39  # calibration images, so that 1 / 40 is the smallest p-value

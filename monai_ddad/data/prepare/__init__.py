@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import logging
 import os
@@ -19,12 +17,12 @@ from typing import Any, Literal
 
 from tqdm.auto import tqdm
 
-from monai_ddad.checkpoints import atomic_file
 from monai_ddad.data.datalist import GROUPS
 from monai_ddad.data.prepare.benchmarks import BENCHMARKS, Job, plan_jobs
 from monai_ddad.data.prepare.convert import make_image
 from monai_ddad.data.resident import DataError
 from monai_ddad.machine import available_cores
+from monai_ddad.writing import Staging, atomic_file, remove_leftovers, write_table
 
 __all__ = ["prepare"]
 
@@ -73,6 +71,7 @@ def prepare(
     if root.resolve().is_relative_to(Path(originals).expanduser().resolve()):
         raise DataError("the output folder must lie outside the folder of the originals.")
     jobs = plan_jobs(benchmark, originals, split)
+    remove_leftovers(root, root / "images")
     conversion = photometry if BENCHMARKS[benchmark].films else "copy"
     _record(root / "prepared.json", {"benchmark": benchmark, "conversion": conversion})
     pending = [job for job in jobs if not (root / "images" / job.name).exists()]
@@ -80,8 +79,9 @@ def prepare(
     reasons |= _convert([job for job in pending if job not in reasons], root / "images", conversion, num_workers)
     made = [job for job in jobs if job not in reasons]
 
-    _write_split(made, root / "data.json")
-    _write_unreadable({job: reasons[job] for job in jobs if job in reasons}, root / "unreadable.csv", file_names)
+    with Staging(root, {"": r"data\.json|unreadable\.csv"}) as folder:
+        _write_split(made, folder / "data.json")
+        _write_unreadable({job: reasons[job] for job in jobs if job in reasons}, folder / "unreadable.csv", file_names)
     counts = {group: sum(job.group == group for job in made) for group in GROUPS}
     for (group, count), expected in zip(counts.items(), BENCHMARKS[benchmark].counts):
         if count != expected:
@@ -161,12 +161,6 @@ def _write_split(made: list[Job], path: Path) -> None:
 
 def _write_unreadable(reasons: dict[Job, str], path: Path, file_names: bool) -> None:
     if not reasons:
-        path.unlink(missing_ok=True)  # of an earlier call
         return
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["group", "position", "reason", *(["name"] if file_names else [])])
-    for job, reason in reasons.items():
-        writer.writerow([job.group, job.position, reason, *([job.name] if file_names else [])])
-    with atomic_file(path) as file:
-        file.write(text.getvalue().encode())
+    rows = [[job.group, job.position, reason, *([job.name] * file_names)] for job, reason in reasons.items()]
+    write_table(["group", "position", "reason", *(["name"] * file_names)], rows, path)

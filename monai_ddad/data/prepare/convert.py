@@ -9,12 +9,12 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
-from monai_ddad.checkpoints import atomic_file
 from monai_ddad.transforms import ImageReadError, ReadImage
 from monai_ddad.transforms.formats.decoded import MAX_PIXELS
 from monai_ddad.transforms.formats.dicom_parse import parse_dicom
 from monai_ddad.transforms.formats.opening import open_image
 from monai_ddad.transforms.formats.quiet import quiet
+from monai_ddad.writing import atomic_file
 
 __all__ = ["Conversion", "authors_pixels", "make_image"]
 
@@ -42,9 +42,7 @@ def make_image(source: str, target: str, conversion: Conversion) -> str | None:
     """
     try:
         if conversion == "copy":
-            ReadImage(in_channels=1)(source)
-            with open_image(source) as file:
-                content = file.read()
+            content = _copy(source)
         else:
             content = _to_png(_read_film(source) if conversion == "dicom" else authors_pixels(source))
     except ImageReadError as error:
@@ -52,6 +50,18 @@ def make_image(source: str, target: str, conversion: Conversion) -> str | None:
     with atomic_file(target) as file:
         file.write(content)
     return None
+
+
+def _copy(source: str) -> bytes:
+    """Return what is in a file that can be read, and is the same before and after it was."""
+    try:
+        content = Path(source).read_bytes()
+        ReadImage(in_channels=1)(source)
+        if Path(source).read_bytes() == content:
+            return content
+    except OSError as error:
+        raise ImageReadError("no such file" if isinstance(error, FileNotFoundError) else "it cannot be read") from None
+    raise ImageReadError("the file changed while it was read")
 
 
 def authors_pixels(path: str | os.PathLike[str]) -> np.ndarray:

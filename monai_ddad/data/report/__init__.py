@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from itertools import product
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ from monai_ddad.data.report.page import draw_pairs, write_page
 from monai_ddad.data.report.survey import TEST, TRAINING, Survey, describe_splits, survey_dataset
 from monai_ddad.data.resident import DataError
 from monai_ddad.outputs import write_json
+from monai_ddad.writing import Staging
 
 __all__ = ["write_report"]
 
@@ -90,11 +90,11 @@ def write_report(
         logger.warning(warning)
     if file_names:
         report["files"] = survey.files
-    folder = Path(output_dir)
-    write_json(report, folder / "audit.json")
-    write_page(report, folder / "audit.md")
     pictures = {kind: [thumbnails[list(two)] for two, _ in chosen] for kind, chosen in pairs.items()}
-    draw_pairs(report["worst_pairs"], pictures, folder / "worst_pairs.png")
+    with Staging(output_dir, {"": r"audit\.(json|md)|worst_pairs\.png"}) as folder:
+        write_json(report, folder / "audit.json")
+        write_page(report, folder / "audit.md")
+        draw_pairs(report["worst_pairs"], pictures, folder / "worst_pairs.png")
     return report
 
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from monai_ddad.checkpoints import atomic_file
 from monai_ddad.files import LeftOut, describe
+from monai_ddad.writing import atomic_file
 
 __all__ = ["draw_pairs", "write_page"]
 

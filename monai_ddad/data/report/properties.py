@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from monai.data import MetaTensor
 from PIL import Image
 from pydicom.uid import UID
 
-from monai_ddad.transforms import PlainResize, ReadImage
+from monai_ddad.transforms import ImageReadError, PlainResize, ReadImage
 from monai_ddad.transforms.formats.dicom_file import Header
 from monai_ddad.transforms.formats.dicom_parse import parse_dicom
 from monai_ddad.transforms.formats.opening import open_image
@@ -74,8 +75,29 @@ def read_properties(source: Source, image_size: int) -> ImageProperties:
         >>> found.format, found.mode, found.measures["width"], found.thumbnail.shape
         ('PNG', 'RGB', 30.0, (16, 16))
     """
-    image = ReadImage(in_channels=1)(source)
     paths = source if isinstance(source, list) else [source]
+    before = _states(paths)
+    image = ReadImage(in_channels=1)(source)
+    try:
+        found = _measure(source, paths, image, image_size)
+    except ImageReadError:
+        raise
+    except (OSError, SyntaxError, ValueError) as error:  # of a file that could be read a moment ago
+        raise ImageReadError(f"the file went or changed while it was read ({type(error).__name__})") from None
+    if _states(paths) != before:
+        raise ImageReadError("the file changed while it was read")
+    return found
+
+
+def _states(paths: list[Any]) -> list[tuple[int, int]]:
+    """Return size and time of files, by which it is told whether they are still the same."""
+    try:
+        return [(state.st_size, state.st_mtime_ns) for state in map(os.stat, paths)]
+    except OSError:
+        return []
+
+
+def _measure(source: Source, paths: list[Any], image: MetaTensor, image_size: int) -> ImageProperties:
     header = _header(paths[0], image.meta["photometry"]["source"])
     if header["mode"] == "RGB" and image.ndim == 3:
         colour = ReadImage(in_channels=3)(source)

@@ -19,6 +19,7 @@ from monai_ddad.files import LeftOut
 from monai_ddad.machine import available_cores
 from monai_ddad.transforms import ImageReadError
 from monai_ddad.transforms.formats.quiet import quiet
+from monai_ddad.writing import printable
 
 __all__ = ["TEST", "TRAINING", "Survey", "describe_splits", "survey_dataset"]
 
@@ -135,8 +136,8 @@ def _places(lists: dict[str, list[Item]], authors: Path) -> list[Place]:
 def _relative(source: str | Sequence[str], root: Path) -> str | list[str]:
     folder = root if root.is_dir() else root.parent
     if isinstance(source, str):
-        return os.path.relpath(source, folder)
-    return [os.path.relpath(path, folder) for path in source]
+        return printable(os.path.relpath(source, folder))
+    return [printable(os.path.relpath(path, folder)) for path in source]
 
 
 def _count(values: Sequence[str]) -> dict[str, int]:

@@ -1,0 +1,180 @@
+"""What is run on a full disk: ``LD_PRELOAD=full_disk.so python -m tests.full_disk.jobs NAME SCRATCH [POINTS]``."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from monai.bundle import ConfigWorkflow
+from PIL import Image
+
+from monai_ddad import __main__ as cli
+from monai_ddad import bundle
+from monai_ddad.data.phantom import write_phantom_dataset
+from tests.full_disk.on_full_disk import disturb, main
+from tests.small_models import BUNDLES, SMALL
+
+CHEST = BUNDLES / "ddad_cxr"
+STATE = re.compile(r"models/checkpoint_\w+\.pt|eval/tensorboard/.*")  # written on the way, not results
+
+Found = dict[str, Any]
+
+
+def workflow(*configs: str, **settings: Any) -> str:
+    """Run configs of a bundle; return what the command line would say where it fails."""
+    said = io.StringIO()
+    handler = logging.StreamHandler(said)
+    bundle.logger.addHandler(handler)
+    try:
+        with contextlib.redirect_stderr(said):
+            made = ConfigWorkflow(
+                [str(CHEST / "configs" / name) for name in configs],
+                meta_file=str(CHEST / "configs/metadata.json"),
+                logging_file=False,
+                **settings,
+            )
+            try:
+                made.initialize()
+                made.run()
+            except Exception as error:
+                said.truncate(0)  # what MONAI and Ignite log on the way
+                bundle._report(type(error), error, error.__traceback__)
+                return said.getvalue() or "nothing"
+        return ""
+    finally:
+        bundle.logger.removeHandler(handler)
+
+
+def command(*arguments: str) -> str:
+    """Run a command of the package; return what it says where it fails."""
+    said = io.StringIO()
+    with contextlib.redirect_stderr(said):
+        return (said.getvalue() or "nothing") if cli.main(arguments) else ""
+
+
+def settings(folder: Path) -> dict[str, Any]:
+    return {"dataset_dir": str(folder / "data"), "output_dir": str(folder / "run"), **SMALL, "epochs": 1}
+
+
+def trained(folder: Path) -> Path:
+    """Make a folder with images and an evaluated run."""
+    write_phantom_dataset(folder / "data", kind="chest", normal=30, unlabeled=10, test=4, side=64)
+    assert not workflow("train.json", **settings(folder))
+    assert not workflow("inference.json", **scoring(folder))
+    return folder
+
+
+def scoring(folder: Path) -> dict[str, Any]:
+    images = str(folder / "data/images")
+    return {"dataset_dir": images, "output_dir": str(folder / "run"), "map_format": "npz", "num_workers": 1}
+
+
+def train(folder: Path, points: int | None) -> Found:
+    before = trained(folder / "before")
+
+    def run(work: Path) -> str:
+        return workflow("train.json", **settings(work) | {"epochs": 2})
+
+    def may_change(name: str) -> bool:  # the model is complete before it is evaluated
+        return bool(STATE.fullmatch(name.removeprefix("run/"))) or name.startswith("run/models/")
+
+    return disturb(before, run, folder, may_change, points)
+
+
+def evaluate(folder: Path, points: int | None) -> Found:
+    before = trained(folder / "before")
+
+    def run(work: Path) -> str:
+        given = settings(work)
+        names = ("dataset_dir", "output_dir")
+        return workflow("train.json", "evaluate.json", **{name: given[name] for name in names})
+
+    return disturb(before, run, folder, lambda name: "tensorboard" in name, points)
+
+
+def inference(folder: Path, points: int | None) -> Found:
+    before = trained(folder / "before")
+    for path in sorted((before / "data/images").glob("*.png"))[6:]:  # a shorter list, of which little is left
+        path.unlink()
+    return disturb(before, lambda work: workflow("inference.json", **scoring(work)), folder, points=points)
+
+
+def score(folder: Path, points: int | None) -> Found:
+    before = trained(folder / "before")
+
+    def run(work: Path) -> str:
+        return command(
+            *("score", str(work / "data/images"), "--output", str(work / "table/scores.parquet"), "--overwrite"),
+            *("--bundle", str(CHEST), "--models", str(work / "run/models"), "--device", "cpu", "--num_workers", "0"),
+        )
+
+    assert not run(before)
+    (before / "data/images/test_0_0000.png").unlink()  # the next result is another one
+    return disturb(before, run, folder, lambda name: ".parquet.parts/" in name, points)
+
+
+def report(folder: Path, points: int | None) -> Found:
+    before = trained(folder / "before")
+    return disturb(before, lambda work: command("report", str(work / "run")), folder, points=points)
+
+
+def comparison(folder: Path, points: int | None) -> Found:
+    before = trained(folder / "before")
+
+    def run(work: Path) -> str:
+        return command("report", "--compare", *[str(work / "run")] * 2, "--output", str(work / "both/two.html"))
+
+    return disturb(before, run, folder, points=points)
+
+
+def audit(folder: Path, points: int | None) -> Found:
+    before = folder / "before"
+    write_phantom_dataset(before / "data", kind="chest", normal=4, unlabeled=4, test=2, side=64)
+
+    def run(work: Path) -> str:
+        return command("audit", str(work / "data"), "--output", str(work / "audit"))
+
+    assert not run(before)
+    return disturb(before, run, folder, points=points)
+
+
+def datalist(folder: Path, points: int | None) -> Found:
+    before = folder / "before"
+    write_phantom_dataset(before / "data", kind="chest", normal=4, unlabeled=4, test=2, side=64)
+
+    def run(work: Path) -> str:
+        return command("datalist", str(work / "data"), "--output", str(work / "list/datalist.json"))
+
+    assert not run(before)
+    return disturb(before, run, folder, points=points)
+
+
+def prepare(folder: Path, points: int | None) -> Found:
+    before = folder / "before"
+    for number, group in enumerate(("normal", "unlabeled/normal", "unlabeled/abnormal", "test/normal", "test/abnormal")):
+        path = before / "originals" / group / "a.png"
+        path.parent.mkdir(parents=True)
+        Image.fromarray(np.random.default_rng(number).integers(0, 256, (40, 40), dtype=np.uint8)).save(path)
+
+    def run(work: Path) -> str:
+        return command("prepare", "cxad", str(work / "originals"), str(work / "made"), "--num_workers", "1")
+
+    assert not run(before)
+    (before / "made/images/normal_a.png").unlink()  # there is something left to do
+    return disturb(before, run, folder, lambda name: name.startswith("made/images/"), points)
+
+
+JOBS: dict[str, Callable[[Path, int | None], Found]] = {
+    job.__name__: job for job in (train, evaluate, inference, score, report, comparison, audit, datalist, prepare)
+}
+
+if __name__ == "__main__":
+    logging.disable(logging.WARNING)
+    main(JOBS, sys.argv[1:])

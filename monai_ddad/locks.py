@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import _thread
 import json
 import logging
 import os
@@ -27,7 +26,7 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["LOCK", "FolderInUseError", "lock_folder"]
+__all__ = ["LOCK", "FolderInUseError", "lock_folder", "require_free"]
 
 logger = logging.getLogger(__name__)
 
@@ -81,6 +80,17 @@ def lock_folder(folder: str | os.PathLike[str], option: str) -> Iterator[None]:
             if _held.get(key) is lock:  # not in a fork
                 del _held[key]
                 lock.release()
+
+
+def require_free(folder: str | os.PathLike[str], option: str) -> None:
+    """Find out early, and change nothing, whether a folder would be refused when there is something to write to it.
+
+    Raises:
+        FolderInUseError: see :func:`lock_folder`.
+    """
+    if (Path(folder) / LOCK).exists():
+        with lock_folder(folder, option):
+            pass
 
 
 class _Lock:
@@ -221,19 +231,20 @@ class _Lock:
             with suppress(OSError):
                 if not self._is_ours():
                     logger.error("This process was silent for so long that another one has taken over its folder.")
-                    _thread.interrupt_main()
+                    os.kill(os.getpid(), signal.SIGTERM)  # an interrupt may be ignored
                     return
                 os.utime(self.path)
 
     def release(self) -> None:
         """Remove the file."""
         self._released.set()
-        with suppress(OSError):
-            if self._is_ours():
-                if fcntl is None:
-                    self.close()  # Windows removes nothing that is open
-                self.path.unlink()
-        if fcntl is not None:
+        if fcntl is None:
+            self.close()  # Windows removes nothing that is open
+        try:
+            with suppress(OSError):
+                if self._is_ours():
+                    os.unlink(self.path)
+        finally:
             self.close()
         with suppress(OSError):
             if self.made_folder:
@@ -241,7 +252,9 @@ class _Lock:
 
     def close(self) -> None:
         """Leave the file as it is."""
-        os.close(self.file)
+        with suppress(OSError):
+            os.close(self.file)
+            self.file = -1
 
 
 _held: dict[str, _Lock] = {}

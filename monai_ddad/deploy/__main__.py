@@ -43,17 +43,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.output.mkdir(parents=True, exist_ok=True)
         if not os.access(options.output, os.W_OK | os.X_OK):
             return _fail("the output folder cannot be written to.")
-        if any(options.output.iterdir()):  # objects of other patients might be taken for those of this run
-            return _fail("the output folder is not empty: give another one.")
 
-        from monai_ddad.deploy.application import DDADApplication
+        from monai_ddad.deploy.application import DDADApplication, whole_output
         from monai_ddad.deploy.findings import Model
 
         settings = {name: getattr(options, name) for name in ("alpha", "score") if getattr(options, name) is not None}
         settings |= {"precision": options.precision, "runtime": options.runtime}
-        model = Model(options.model, options.models_dir, options.percentile, **settings)
-        application = DDADApplication(options.input, options.output, model, options.objects, rules, options.identifiers)
-        application.run()
+        with whole_output(options.output) as output:
+            model = Model(options.model, options.models_dir, options.percentile, **settings)
+            application = DDADApplication(options.input, output, model, options.objects, rules, options.identifiers)
+            application.run()
     except (CheckpointError, ImportError, ValueError) as error:
         return _fail(str(error))
     except OSError as error:

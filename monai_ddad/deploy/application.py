@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,8 @@ from holoscan.logger import LogLevel, set_log_level
 from monai.deploy.conditions import CountCondition
 from monai.deploy.core import Application
 
+from monai_ddad.checkpoints import atomic_file
+from monai_ddad.data.resident import DataError
 from monai_ddad.deploy.findings import Model
 from monai_ddad.deploy.kinds import DEFAULT_KINDS
 from monai_ddad.deploy.operators import (
@@ -22,8 +27,11 @@ from monai_ddad.deploy.operators import (
     StudyLoaderOperator,
 )
 from monai_ddad.deploy.studies import Unusable
+from monai_ddad.locks import LOCK, lock_folder
 
-__all__ = ["DDADApplication", "check_rules", "default_rules"]
+__all__ = ["DDADApplication", "check_rules", "default_rules", "whole_output"]
+
+UNFINISHED, MOVED = ".unfinished", "moved.json"
 
 
 def default_rules(modalities: Sequence[str] | None) -> str:
@@ -58,6 +66,40 @@ def check_rules(rules: str) -> str:
     if not right:
         raise ValueError('rules must have the form {"selections": [{"name": "", "conditions": {"Modality": "^MR$"}}]}.')
     return rules
+
+
+@contextmanager
+def whole_output(folder: Path) -> Iterator[Path]:
+    """Give a folder to write to, whose files come to an output folder when the block ends well, and not before.
+
+    What a run has left there that was killed is removed first.
+
+    Args:
+        folder: the output folder, which is made where missing.
+
+    Raises:
+        DataError: there are other files in it: objects of other patients might be taken for those of this run.
+        FolderInUseError: another process writes to it.
+        OSError: it cannot be written to.
+    """
+    with lock_folder(folder, "--output"):
+        unfinished = folder / UNFINISHED
+        if (unfinished / MOVED).is_file():  # killed while they came
+            for name in json.loads((unfinished / MOVED).read_text(encoding="utf-8")):
+                (folder / Path(name).name).unlink(missing_ok=True)
+        shutil.rmtree(unfinished, ignore_errors=True)
+        if set(os.listdir(folder)) - {LOCK}:
+            raise DataError("the output folder is not empty: give another one.")
+        unfinished.mkdir(mode=0o700)
+        try:
+            yield unfinished
+            names = sorted(os.listdir(unfinished))
+            with atomic_file(unfinished / MOVED) as file:
+                file.write(json.dumps(names).encode())
+            for name in names:
+                os.replace(unfinished / name, folder / name)
+        finally:
+            shutil.rmtree(unfinished, ignore_errors=True)
 
 
 class DDADApplication(Application):

@@ -22,6 +22,7 @@ from monai_ddad.label.served import ServedModel
 from monai_ddad.label.strategies import Ranking, most_suspicious, most_uncertain
 from monai_ddad.label.train import AnomalyTrain
 from monai_ddad.label.versions import ModelVersions
+from monai_ddad.processes import end_with_server
 
 
 class DDADApp(MONAILabelApp):
@@ -38,6 +39,7 @@ class DDADApp(MONAILabelApp):
             raise ValueError("--conf bundle must be the folder of a bundle, such as bundles/ddad_cxr.")
         models = Path(conf["models"]).resolve() if "models" in conf else bundle / "models"
         versions = Path(conf["versions"]).resolve() if "versions" in conf else models.parent / "versions"
+        end_with_server()  # where this is a training, or another task, that the server has started
         verify_signatures()
         self.model = bundle.name
         self.versions = ModelVersions(bundle, models, versions)

@@ -3,8 +3,8 @@
     python benchmarks/few_normals.py --set bundles/ddad_cxr data/chest_xray --set bundles/ddad_brain data/brain_mri \
         --output runs/few --write
 
-Trains a bundle on so many known normals of a set, drawn by the seed, and on a part of its unlabelled images that is the
-same for all, with the preset ``default`` but for short trainings of two members without ASR-Net; scores test images; and
+Trains a bundle on so many known normals of a set, drawn by the seed, and on a part of its unlabelled images, the same
+for all, with the preset ``default`` but for short trainings of two members without ASR-Net; scores test images; and
 keeps what was found in a file a run, so that a second call goes on. Prints a Markdown table; with ``--write`` it goes
 into ``docs/decisions.md``. ``--before`` takes a folder of the same runs by another version of the package.
 """

@@ -225,15 +225,17 @@ def _datalist(options: argparse.Namespace) -> int:
 
 def _audit(options: argparse.Namespace) -> int:
     from monai_ddad.data.report import write_report
+    from monai_ddad.locks import lock_folder
 
-    report = write_report(
-        options.source,
-        options.output,
-        image_size=options.image_size,
-        near_copy=options.near_copy,
-        file_names=options.file_names,
-        num_workers=options.num_workers,
-    )
+    with lock_folder(options.output, "--output"):
+        report = write_report(
+            options.source,
+            options.output,
+            image_size=options.image_size,
+            near_copy=options.near_copy,
+            file_names=options.file_names,
+            num_workers=options.num_workers,
+        )
     copies = report["copies_across_splits"]
     return _fail(f"{copies} test images are copies of training images.") if options.strict and copies else 0
 

@@ -21,8 +21,10 @@ import torch
 
 from monai_ddad.checkpoints import CheckpointError, load_file
 from monai_ddad.data.resident import DataError
+from monai_ddad.locks import require_free
 from monai_ddad.machine import PATIENCE
 from monai_ddad.networks import DDADNet
+from monai_ddad.processes import end_with_process
 from monai_ddad.record import ModelRecord, check_form, parse_json
 
 logger = logging.getLogger(__name__)
@@ -74,6 +76,7 @@ __all__ = [
     "preparation_settings",
     "refuse_expressions",
     "report_errors_plainly",
+    "require_free_folders",
     "require_one_process",
     "run_record",
     "start_processes",
@@ -395,6 +398,19 @@ def require_one_process() -> None:
         )
 
 
+def require_free_folders(folders: Sequence[str]) -> None:
+    """Refuse at the start, before images are read, what would be refused when the run comes to write.
+
+    Args:
+        folders: to write to; they need not exist.
+
+    Raises:
+        FolderInUseError: another process writes to one.
+    """
+    for folder in folders if idist.get_rank() == 0 else ():
+        require_free(folder, "--output_dir")
+
+
 def start_processes() -> None:
     """Let the processes that ``torchrun`` has started find each other; one alone has nothing to find.
 
@@ -405,6 +421,7 @@ def start_processes() -> None:
     """
     if "WORLD_SIZE" not in os.environ:
         return
+    end_with_process(os.getppid())  # torchrun, which may be killed
     if torch.cuda.is_available():
         local, gpus = int(os.environ["LOCAL_WORLD_SIZE"]), torch.cuda.device_count()
         if local > gpus:

@@ -180,7 +180,6 @@ def _steps(folder: str, left_out: LeftOut, group: Group, skip: Collection[str]) 
             yield items[path]
 
 
-
 def _kind(entry: os.DirEntry[str]) -> str:
     """Say what an entry is: an image, a folder to walk, or why it is left out."""
     if entry.name.startswith("."):

@@ -308,10 +308,10 @@ def test_a_run_killed_once_the_table_is_there_ends_well_when_repeated(
 
 
 def test_two_calls_do_not_write_one_output(films, models, tmp_path):
-    output = tmp_path / "scores.parquet"
+    output, parent = tmp_path / "scores.parquet", os.getpid()
 
     def refused() -> None:
-        with pytest.raises(DataError, match="another call is writing this output"):
+        with pytest.raises(DataError, match=f"process {parent} on this host has been writing here"):
             run(films, models, output)
 
     with Parts(output, {}).lock():

@@ -5,10 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any, TypeVar
 
 import ignite.distributed as idist
 import torch
@@ -27,16 +26,16 @@ from monai_ddad.archive.reading import (
 )
 from monai_ddad.data.resident import DataError
 from monai_ddad.data.series import VOLUMES
+from monai_ddad.engines.ranks import from_first
 from monai_ddad.inference import Predictor
 from monai_ddad.machine import PATIENCE, available_cores
+from monai_ddad.processes import end_with_process
 
 __all__ = ["score_archive"]
 
 logger = logging.getLogger(__name__)
 
 BAR = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}, {remaining} left, {rate_fmt}{postfix}]"
-
-Made = TypeVar("Made")
 
 
 def score_archive(
@@ -99,7 +98,7 @@ def score_archive(
             held.enter_context(parts.lock())
             return parts, listing, parts.begin(overwrite)
 
-        parts, listing, pending = _from_first(begin)
+        parts, listing, pending = from_first(begin)
         _score(predictor, parts, listing, pending, num_workers)
         idist.barrier()
         if idist.get_rank() > 0:
@@ -115,27 +114,13 @@ def _processes() -> Iterator[None]:
     """Join the processes of ``torchrun`` where this is one of them."""
     joining = torch.distributed.is_available() and torch.distributed.is_torchelastic_launched()
     if joining:  # idist.initialize would take GPU number local_rank, and there may be fewer
+        end_with_process(os.getppid())  # torchrun, which may be killed
         torch.distributed.init_process_group("gloo", timeout=PATIENCE)
     try:
         yield
     finally:
         if joining:
             idist.finalize()
-
-
-def _from_first(make: Callable[[], Made]) -> Made:
-    """Return what the first process makes; the others end where it fails, which it alone reports."""
-    if idist.get_world_size() == 1:
-        return make()
-    found: list[Any] = [None]
-    try:
-        if idist.get_rank() == 0:
-            found = [make()]
-    finally:
-        torch.distributed.broadcast_object_list(found, src=0)
-    if found[0] is None:
-        raise SystemExit(1)
-    return found[0]
 
 
 def _score(predictor: Predictor, parts: Parts, listing: Listing, pending: list[int], num_workers: int | None) -> None:

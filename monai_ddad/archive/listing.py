@@ -70,8 +70,9 @@ class Listing:
 def list_archive(sources: Sequence[str | os.PathLike[str]], volumes: bool) -> Listing:
     """List the images of folders (with their subfolders, sorted), image files and lists of files, in the order given.
 
-    The order is that of :func:`monai_ddad.data.list_images`, as is what is left out, counted and logged. Series are looked for in one folder at a time, and of a
-    list among consecutive lines of one folder, so that only as many headers are held as one folder has.
+    The order is that of :func:`monai_ddad.data.list_images`, as is what is left out, counted and logged. Series are
+    looked for in one folder at a time, and of a list among consecutive lines of one folder, so that only as many
+    headers are held as one folder has.
 
     Args:
         sources: folders, image files, or ``.txt`` files with a path a line, relative to the file.

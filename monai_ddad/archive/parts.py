@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -19,18 +19,14 @@ import pyarrow.parquet as pq
 from monai_ddad.archive.listing import Listing
 from monai_ddad.data.resident import DataError
 from monai_ddad.inference import Result
-from monai_ddad.writing import Staging, atomic_file, printable, private_folder, remove_leftovers
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
+from monai_ddad.locks import LOCK, lock_folder
+from monai_ddad.writing import Staging, atomic_file, printable, remove_leftovers
 
 __all__ = ["Parts", "make_part"]
 
 ROWS = 65536  # of a row group
 MADE_BY, LEFT_OUT = b"monai_ddad", b"left_out"  # keys of the tables' metadata
-PLAN, JOINED, LOCK = "plan.json", "joined.json", "lock"
+PLAN, JOINED = "plan.json", "joined.json"
 
 
 def make_part(
@@ -90,24 +86,17 @@ class Parts:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Keep other processes away from this output, where the system has record locks.
+        """Keep other processes away from this output, and remove the folder where nothing is left to be done.
 
         Raises:
-            DataError: another process is at it.
+            FolderInUseError: another process is at it.
         """
-        private_folder(self.folder)
-        with (self.folder / LOCK).open("w") as file:
-            if not _lock(file):
-                raise DataError("another call is writing this output: wait for it, or give another --output.")
-            try:
+        try:
+            with lock_folder(self.folder, "--output"):
                 yield
-            finally:
-                with suppress(OSError):  # Windows does not remove what is open
-                    if os.listdir(self.folder) == [LOCK]:
-                        (self.folder / LOCK).unlink()
-                        self.folder.rmdir()
-        with suppress(OSError):  # network drives keep what is open until it is closed
-            self.folder.rmdir()
+        finally:
+            with suppress(OSError):  # there is something in it
+                self.folder.rmdir()
 
     @property
     def joined(self) -> bool:
@@ -231,19 +220,6 @@ class Parts:
     def _made_by(self) -> bytes:
         """Return what is said in the output's metadata, which is nothing that depends on paths."""
         return json.dumps({key: value for key, value in self.plan.items() if key != "listing"}).encode()
-
-
-def _lock(file: IO[str]) -> bool:
-    """Lock a file for this process; False if another process has it, or has just removed it."""
-    if fcntl is None:
-        return True
-    try:
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError):
-        return False
-    except OSError:  # a file system without locks
-        return True
-    return os.fstat(file.fileno()).st_nlink > 0
 
 
 class _Table:

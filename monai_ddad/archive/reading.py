@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from monai_ddad.archive.listing import Listing
 from monai_ddad.data.resident import ResidentDataset
+from monai_ddad.processes import end_with_parent
 from monai_ddad.transforms import ImageReadError
 
 __all__ = ["PREFETCH", "ReadChunk", "ReaderKilledError", "notice_kill", "read_carefully", "read_chunks", "root_cause"]
@@ -71,6 +72,7 @@ def read_chunks(
         num_workers=workers,
         prefetch_factor=PREFETCH if workers else None,
         multiprocessing_context="fork" if workers and sys.platform == "linux" else None,
+        worker_init_fn=end_with_parent,
         in_order=False,
     )
     handled = workers > 0 and sys.platform != "win32" and threading.current_thread() is threading.main_thread()

@@ -166,6 +166,7 @@ def _eight_bits(image: torch.Tensor) -> torch.Tensor:
         raise ValueError(f"the transform must give images in [-1, 1], got values from {low:g} to {high:g}.")
     return image.add(1).mul(127.5).round().to(torch.uint8)
 
+
 def _pixels(item: dict[str, Any]) -> torch.Tensor:
     """Return the image of a prepared item as uint8."""
     return _eight_bits(convert_to_tensor(item["image"]))

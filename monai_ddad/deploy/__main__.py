@@ -11,7 +11,7 @@ from pathlib import Path
 
 from monai_ddad.checkpoints import CheckpointError
 from monai_ddad.deploy.kinds import DEFAULT_KINDS, KINDS
-from monai_ddad.writing import Staging, private_folder, remove_leftovers
+from monai_ddad.writing import private_folder
 
 DESCRIPTION = """\
 DDAD (dual-distribution discrepancy for anomaly detection): scores the DICOM studies and pictures of a folder, and
@@ -44,17 +44,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         private_folder(options.output)
         if not os.access(options.output, os.W_OK | os.X_OK):
             return _fail("the output folder cannot be written to.")
-        remove_leftovers(options.output)
-        if any(options.output.iterdir()):  # objects of other patients might be taken for those of this run
-            return _fail("the output folder is not empty: give another one.")
 
-        from monai_ddad.deploy.application import DDADApplication
+        from monai_ddad.deploy.application import DDADApplication, whole_output
         from monai_ddad.deploy.findings import Model
 
         settings = {name: getattr(options, name) for name in ("alpha", "score") if getattr(options, name) is not None}
         settings |= {"precision": options.precision, "runtime": options.runtime}
-        model = Model(options.model, options.models_dir, options.percentile, **settings)
-        with Staging(options.output) as output:
+        with whole_output(options.output) as output:
+            model = Model(options.model, options.models_dir, options.percentile, **settings)
             application = DDADApplication(options.input, output, model, options.objects, rules, options.identifiers)
             application.run()
     except (CheckpointError, ImportError, ValueError) as error:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from holoscan.logger import LogLevel, set_log_level
 from monai.deploy.conditions import CountCondition
 from monai.deploy.core import Application
 
+from monai_ddad.data.resident import DataError
 from monai_ddad.deploy.findings import Model
 from monai_ddad.deploy.kinds import DEFAULT_KINDS
 from monai_ddad.deploy.operators import (
@@ -23,8 +26,10 @@ from monai_ddad.deploy.operators import (
 )
 from monai_ddad.deploy.studies import Unusable
 from monai_ddad.files import LeftOut
+from monai_ddad.locks import LOCK, lock_folder
+from monai_ddad.writing import Staging, remove_leftovers
 
-__all__ = ["DDADApplication", "check_rules", "default_rules"]
+__all__ = ["DDADApplication", "check_rules", "default_rules", "whole_output"]
 
 
 def default_rules(modalities: Sequence[str] | None) -> str:
@@ -59,6 +64,28 @@ def check_rules(rules: str) -> str:
     if not right:
         raise ValueError('rules must have the form {"selections": [{"name": "", "conditions": {"Modality": "^MR$"}}]}.')
     return rules
+
+
+@contextmanager
+def whole_output(folder: Path) -> Iterator[Path]:
+    """Give a folder to write to, whose files come to an output folder when the block ends well, and not before.
+
+    What a run has left there that was killed is removed first.
+
+    Args:
+        folder: the output folder, which is made where missing.
+
+    Raises:
+        DataError: there are other files in it: objects of other patients might be taken for those of this run.
+        FolderInUseError: another process writes to it.
+        OSError: it cannot be written to.
+    """
+    with lock_folder(folder, "--output"):
+        remove_leftovers(folder)
+        if set(os.listdir(folder)) - {LOCK}:
+            raise DataError("the output folder is not empty: give another one.")
+        with Staging(folder) as unfinished:
+            yield unfinished
 
 
 class DDADApplication(Application):

@@ -5,12 +5,13 @@ from monai_ddad.engines.ensemble_trainer import EnsembleTrainer
 from monai_ddad.engines.pu_trainer import PUTrainer
 from monai_ddad.engines.refine_trainer import RefineTrainer
 from monai_ddad.engines.resumable import ResumableTrainer
-from monai_ddad.engines.scoring import SCORES, score_batch
+from monai_ddad.engines.scoring import SCORES, FolderEvaluator, score_batch
 from monai_ddad.engines.workflow import TrainingWorkflow
 
 __all__ = [
     "SCORES",
     "EnsembleTrainer",
+    "FolderEvaluator",
     "PUTrainer",
     "RefineTrainer",
     "ResumableTrainer",

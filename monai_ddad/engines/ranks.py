@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 import ignite.distributed as idist
 import torch
 
-__all__ = ["assign", "broadcast", "gather"]
+__all__ = ["assign", "broadcast", "from_first", "gather"]
 
 Item = TypeVar("Item")
+Made = TypeVar("Made")
 
 
 def assign(costs: Sequence[int], ranks: int) -> list[int]:
@@ -34,6 +35,21 @@ def assign(costs: Sequence[int], ranks: int) -> list[int]:
         found[piece] = loads.index(min(loads))
         loads[found[piece]] += costs[piece]
     return found
+
+
+def from_first(make: Callable[[], Made]) -> Made:
+    """Return what the first process makes, which is not None; the others end where it fails, which it alone reports."""
+    if idist.get_world_size() == 1:
+        return make()
+    found: list[Any] = [None]
+    try:
+        if idist.get_rank() == 0:
+            found = [make()]
+    finally:
+        torch.distributed.broadcast_object_list(found, src=0)
+    if found[0] is None:
+        raise SystemExit(1)
+    return found[0]
 
 
 @torch.no_grad()

@@ -1,4 +1,4 @@
-"""One step of an evaluator: maps and image scores of a batch."""
+"""An evaluator that has its folder for itself, and its step: maps and image scores of a batch."""
 
 from __future__ import annotations
 
@@ -10,9 +10,32 @@ from monai.engines import SupervisedEvaluator
 from monai.engines.utils import IterationEvents
 from monai.utils.enums import CommonKeys
 
-__all__ = ["SCORES", "score_batch"]
+from monai_ddad.locks import lock_folder
+
+__all__ = ["SCORES", "FolderEvaluator", "score_batch"]
 
 SCORES = "scores"  # key of the image scores beside MONAI's own
+
+
+class FolderEvaluator(SupervisedEvaluator):
+    """Evaluator whose handlers write to a folder, which no other process writes to meanwhile.
+
+    Args:
+        output_dir: the folder.
+        options: of MONAI's ``SupervisedEvaluator``.
+
+    Raises:
+        FolderInUseError: when it runs, another process writes there.
+    """
+
+    def __init__(self, *options: Any, output_dir: str, **named_options: Any) -> None:
+        self.output_dir = output_dir
+        super().__init__(*options, **named_options)
+
+    def run(self, global_epoch: int = 1) -> None:
+        """Evaluate."""
+        with lock_folder(self.output_dir, "--output_dir"):
+            super().run(global_epoch)
 
 
 @torch.no_grad()

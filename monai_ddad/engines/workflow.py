@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 import platform
 from collections.abc import Sequence
+from contextlib import ExitStack
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import ignite.distributed as idist
 import torch
-from monai.engines import Evaluator
 
 import monai_ddad
 from monai_ddad.checkpoints import save_file
@@ -19,7 +19,10 @@ from monai_ddad.data.resident import DataError, ResidentDataset
 from monai_ddad.engines.calibrate import calibrate, leave_out_unlearnable
 from monai_ddad.engines.ensemble_trainer import EnsembleTrainer
 from monai_ddad.engines.pu_trainer import PUTrainer
+from monai_ddad.engines.ranks import from_first
 from monai_ddad.engines.refine_trainer import RefineTrainer
+from monai_ddad.engines.scoring import FolderEvaluator
+from monai_ddad.locks import lock_folder
 from monai_ddad.networks import DDADNet
 from monai_ddad.outputs import write_json
 from monai_ddad.writing import remove_leftovers
@@ -35,7 +38,8 @@ class TrainingWorkflow:
     """Run the phases of a training in order and leave ``model.pt`` and ``run.json``.
 
     Both files are written when every part of the model is trained, in this run or an earlier one with the same
-    checkpoints. Of the processes of ``torchrun`` the first one calibrates, writes and evaluates.
+    checkpoints. Of the processes of ``torchrun`` the first one calibrates, writes and evaluates. No other run writes to
+    their folder and that of the evaluation meanwhile.
 
     Args:
         network: the model.
@@ -64,7 +68,7 @@ class TrainingWorkflow:
         ensembles: EnsembleTrainer,
         refine: RefineTrainer,
         pu: PUTrainer,
-        evaluator: Evaluator,
+        evaluator: FolderEvaluator,
         dataset: ResidentDataset,
         calibration: ResidentDataset,
         models_dir: str,
@@ -92,9 +96,23 @@ class TrainingWorkflow:
         self.instead = instead
 
     def run(self) -> None:
-        """Run the phases."""
-        if idist.get_rank() == 0:
-            remove_leftovers(self.models_dir)
+        """Run the phases.
+
+        Raises:
+            FolderInUseError: another process writes to one of the folders.
+        """
+        with ExitStack() as held:
+
+            def lock() -> bool:
+                for folder in (self.models_dir, self.evaluator.output_dir):
+                    held.enter_context(lock_folder(folder, "--output_dir"))
+                remove_leftovers(self.models_dir)
+                return True
+
+            from_first(lock)
+            self._run()
+
+    def _run(self) -> None:
         self._look_ahead()
         self.ensembles.run()
         if self.ensembles.unfinished and "refine" in self.phases and self.network.asr is not None:

@@ -22,7 +22,7 @@ from pydicom.dataset import Dataset
 
 from monai_ddad.data.empty_label import is_empty_label
 from monai_ddad.files import IMAGE_SUFFIXES, LeftOut, log_left_out, walk
-from monai_ddad.label.schemas import plain_name
+from monai_ddad.label.schemas import PLAIN, plain_name
 
 __all__ = ["FILES", "DicomWebStore", "FolderStore", "normal_images"]
 
@@ -164,9 +164,9 @@ def _suffix(name: str) -> str:
 
 def _as_id(name: str) -> str:
     """Return a name that may be an id: what else it holds becomes ``%`` and two digits a byte."""
-    if NAME.fullmatch(name) and not ESCAPED.search(name):
+    if PLAIN.fullmatch(name) and not ESCAPED.search(name):
         return name
-    return "".join(one if NAME.fullmatch(one) and one != "%" else quote(os.fsencode(one), safe="") for one in name)
+    return "".join(one if PLAIN.fullmatch(one) and one != "%" else quote(os.fsencode(one), safe="") for one in name)
 
 
 class DicomWebStore(_Guard, DICOMWebDatastore):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from monai_ddad.label.datastores import normal_images
 from monai_ddad.label.progress import FILE, read_progress, write_progress
 from monai_ddad.label.schemas import TrainParams
 from monai_ddad.label.versions import ModelVersions
+from monai_ddad.locks import FolderInUseError, require_free
 from monai_ddad.networks import unlearnable
 
 __all__ = ["AnomalyTrain"]
@@ -62,8 +62,12 @@ class AnomalyTrain(TrainTask):
         """Return the ids of the known normal and of the unlabelled images.
 
         Raises:
-            HTTPException: 409, there are too few; 507, a new version cannot be stored.
+            HTTPException: 409, there are too few; 429, a training runs; 507, a new version cannot be stored.
         """
+        try:
+            require_free(self.versions.versions_dir, "--conf versions")
+        except FolderInUseError as error:
+            raise HTTPException(status_code=429, detail=f"a training is running: {error}") from None
         normal, unlabeled = normal_images(datastore), datastore.get_unlabeled_images()
         for images, kind, how in (
             (normal, "normal", "submit empty labels for normal images"),
@@ -106,19 +110,18 @@ class AnomalyTrain(TrainTask):
         """
         params = TrainParams.check(request)
         normal, unlabeled = self.check(datastore)
-        folder = self.versions.start()
         try:
-            images = [
-                *({"image": image, "label": 0} for image in self._files(datastore, normal)),
-                *({"image": image} for image in self._files(datastore, unlabeled)),
-            ]
-            with atomic_file(folder / "datalist.json") as file:
-                file.write(json.dumps({"training": images, "test": []}).encode())
-            logger.info(f"training on {len(normal)} normal and {len(unlabeled)} unlabelled images")
-            self._run(folder, params)
-            number = self.versions.finish(folder)
+            with self.versions.start() as folder:
+                images = [
+                    *({"image": image, "label": 0} for image in self._files(datastore, normal)),
+                    *({"image": image} for image in self._files(datastore, unlabeled)),
+                ]
+                with atomic_file(folder / "datalist.json") as file:
+                    file.write(json.dumps({"training": images, "test": []}).encode())
+                logger.info(f"training on {len(normal)} normal and {len(unlabeled)} unlabelled images")
+                self._run(folder, params)
+                number = self.versions.finish(folder)
         except Exception as error:
-            shutil.rmtree(folder, ignore_errors=True)
             reason: BaseException = error
             while reason.__cause__ is not None:  # MONAI wraps an error in one for each level of the config
                 reason = reason.__cause__

@@ -7,11 +7,14 @@ import os
 import re
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from monai_ddad.bundle import bundle_name, model_record
 from monai_ddad.checkpoints import CheckpointError
 from monai_ddad.inference import Predictor
+from monai_ddad.locks import lock_folder
 
 __all__ = ["ModelVersions"]
 
@@ -86,12 +89,23 @@ class ModelVersions:
             folder = folder.parent
         return os.access(folder, os.W_OK | os.X_OK)
 
-    def start(self) -> Path:
-        """Make a folder for a training and remove what an earlier one left unfinished."""
-        self.versions_dir.mkdir(parents=True, exist_ok=True)
-        for left in self.versions_dir.glob("unfinished-*"):
-            shutil.rmtree(left, ignore_errors=True)
-        return Path(tempfile.mkdtemp(prefix="unfinished-", dir=self.versions_dir))
+    @contextmanager
+    def start(self) -> Iterator[Path]:
+        """Make a folder for a training, the only one, and remove it at the end with what it was not finished with.
+
+        What an earlier training left that was killed is removed first.
+
+        Raises:
+            FolderInUseError: another training runs.
+        """
+        with lock_folder(self.versions_dir, "--conf versions"):
+            for left in self.versions_dir.glob("unfinished-*"):
+                shutil.rmtree(left, ignore_errors=True)
+            folder = Path(tempfile.mkdtemp(prefix="unfinished-", dir=self.versions_dir))
+            try:
+                yield folder
+            finally:
+                shutil.rmtree(folder, ignore_errors=True)
 
     def finish(self, folder: Path) -> int:
         """Check the model that was trained in a folder, and make it the newest version.

@@ -143,6 +143,8 @@ def write_phantom_dataset(
         _write_files(built, kind, seed, counts, side)
         (built / "phantom.json").write_text(json.dumps(parameters, indent=1))
         built.chmod(0o755)
+        if _parameters_of(folder) == parameters:  # another process has drawn the same meanwhile, and may be reading it
+            return folder
         if folder.exists():  # renamed first: a kill while it is being removed must not leave half of it in place
             os.replace(folder, retired)
         os.replace(built, folder)

@@ -21,7 +21,9 @@ from monai_ddad.data.datalist import GROUPS
 from monai_ddad.data.prepare.benchmarks import BENCHMARKS, Job, plan_jobs
 from monai_ddad.data.prepare.convert import make_image
 from monai_ddad.data.resident import DataError
+from monai_ddad.locks import lock_folder
 from monai_ddad.machine import available_cores
+from monai_ddad.processes import end_with_parent
 from monai_ddad.writing import Staging, atomic_file, remove_leftovers, write_table
 
 __all__ = ["prepare"]
@@ -63,7 +65,7 @@ def prepare(
 
     Raises:
         DataError: see :func:`~monai_ddad.data.prepare.benchmarks.plan_jobs`; or the output folder holds images made in
-            another way or lies within the originals, or a process was killed.
+            another way or lies within the originals, another call writes to it, or a process was killed.
 
     Source: method.md section 1 (CXR pre-processing, counts).
     """
@@ -71,7 +73,14 @@ def prepare(
     if root.resolve().is_relative_to(Path(originals).expanduser().resolve()):
         raise DataError("the output folder must lie outside the folder of the originals.")
     jobs = plan_jobs(benchmark, originals, split)
-    remove_leftovers(root, root / "images")
+    with lock_folder(root, "output folder"):
+        remove_leftovers(root, root / "images")
+        return _make(benchmark, jobs, root, photometry, file_names, num_workers)
+
+
+def _make(
+    benchmark: str, jobs: list[Job], root: Path, photometry: str, file_names: bool, num_workers: int | None
+) -> dict[str, Any]:
     conversion = photometry if BENCHMARKS[benchmark].films else "copy"
     _record(root / "prepared.json", {"benchmark": benchmark, "conversion": conversion})
     pending = [job for job in jobs if not (root / "images" / job.name).exists()]
@@ -130,7 +139,7 @@ def _mapping(workers: int) -> Iterator[Callable[..., Iterator[str | None]]]:
     if workers == 1:
         yield map
         return
-    pool = ProcessPoolExecutor(workers, get_context("spawn"), initializer=_ignore_interrupt)
+    pool = ProcessPoolExecutor(workers, get_context("spawn"), initializer=_begin)
     try:
         yield partial(pool.map, chunksize=4)
     except BrokenProcessPool:
@@ -142,8 +151,9 @@ def _mapping(workers: int) -> Iterator[Callable[..., Iterator[str | None]]]:
         pool.shutdown(cancel_futures=True)
 
 
-def _ignore_interrupt() -> None:
+def _begin() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent stops the processes
+    end_with_parent()
 
 
 def _write_split(made: list[Job], path: Path) -> None:

@@ -54,14 +54,18 @@ def make_image(source: str, target: str, conversion: Conversion) -> str | None:
 
 def _copy(source: str) -> bytes:
     """Return what is in a file that can be read, and is the same before and after it was."""
-    try:
-        content = Path(source).read_bytes()
-        ReadImage(in_channels=1)(source)
-        if Path(source).read_bytes() == content:
-            return content
-    except OSError as error:
-        raise ImageReadError("no such file" if isinstance(error, FileNotFoundError) else "it cannot be read") from None
-    raise ImageReadError("the file changed while it was read")
+    contents = []
+    for check in (ReadImage(in_channels=1), None):
+        with open_image(source) as file:
+            try:
+                contents.append(file.read())
+            except OSError:
+                raise ImageReadError("it cannot be read") from None
+        if check is not None:
+            check(source)
+    if contents[0] != contents[1]:
+        raise ImageReadError("the file changed while it was read")
+    return contents[0]
 
 
 def authors_pixels(path: str | os.PathLike[str]) -> np.ndarray:

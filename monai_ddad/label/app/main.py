@@ -26,6 +26,7 @@ from monai_ddad.label.served import ServedModel
 from monai_ddad.label.strategies import Ranking, most_suspicious, most_uncertain
 from monai_ddad.label.train import AnomalyTrain
 from monai_ddad.label.versions import ModelVersions
+from monai_ddad.processes import end_with_server
 
 CONF = {"bundle", "models", "versions", "alpha", "hosts", "origins", "server_mode"}  # the last is MONAI Label's own
 
@@ -67,6 +68,7 @@ class DDADApp(MONAILabelApp):
         self.hosts = read_hosts(conf.get("hosts", ""))
         self.origins = read_origins(conf.get("origins", ""))
         keep_private(Path(app_dir, "logs"))
+        end_with_server()  # where this is a training, or another task, that the server has started
         verify_signatures()
         self.model = bundle.name
         self.versions = ModelVersions(bundle, models, versions)

@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 __all__ = [
+    "MAX_BYTES",
     "RECORD_KEY",
     "CheckpointError",
     "atomic_file",

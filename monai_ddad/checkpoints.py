@@ -17,6 +17,7 @@ from torch import nn
 from monai_ddad.writing import atomic_file
 
 __all__ = [
+    "MAX_BYTES",
     "RECORD_KEY",
     "CheckpointError",
     "load_file",

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from monai_ddad import __version__
-from monai_ddad.checkpoints import atomic_file, weights_digest
+from monai_ddad.checkpoints import MAX_BYTES, atomic_file, weights_digest
 from monai_ddad.networks import DDADNet, Decision, fold
 
 __all__ = ["ONNX_FILE", "OnnxModel", "export_onnx", "providers", "require", "to_onnx"]
@@ -110,7 +110,7 @@ def _write(content: bytes, path: Path) -> None:
 
 def _read(path: Path) -> bytes | None:
     try:
-        return path.read_bytes()
+        return path.read_bytes() if path.is_file() and path.stat().st_size <= MAX_BYTES else None
     except OSError:
         return None
 

@@ -200,14 +200,16 @@ def test_evaluation_without_test_images_or_model_is_an_error(missing, trained, f
     assert expected in str(cause_of(caught.value))
 
 
-@pytest.mark.parametrize("change", [{"network": {}}, {"network": {"backbone": "AE", "members": "3"}}, {"data": None}])
-def test_a_damaged_record_of_the_training_is_refused(change, trained, dataset_dir, tmp_path):
+@pytest.mark.parametrize(
+    "change", [{"network": {}}, {"settings": {"seed": "0"}}, {"data": None}, {"bundle": "ddad_cxr"}]
+)
+def test_a_record_that_is_damaged_or_of_another_run_is_not_evaluated_by(change, trained, dataset_dir, tmp_path):
     shutil.copytree(trained / "models", tmp_path / "models")
     record = json.loads((tmp_path / "models" / "run.json").read_text())
     (tmp_path / "models" / "run.json").write_text(json.dumps(record | change))
     with pytest.raises(RuntimeError) as caught:
-        run("inference", output_dir=str(tmp_path), dataset_dir=str(dataset_dir / "images"))
-    assert "run.json in the models folder is damaged" in str(cause_of(caught.value))
+        run(["train", "evaluate"], output_dir=str(tmp_path), dataset_dir=str(dataset_dir))
+    assert isinstance(cause_of(caught.value), CheckpointError) and "run.json" in str(cause_of(caught.value))
 
 
 def test_whole_numbers_are_taken_for_fractions(dataset_dir, small, tmp_path):

@@ -131,7 +131,6 @@ def _export(models: Path, folder: Path) -> None:
     network = Model(BUNDLES / "ddad_cxr", models).predictor.network
     folder.mkdir()
     torch.jit.script(network.cpu()).save(folder / "model.ts")
-    shutil.copy(models / "run.json", folder)
 
 
 def test_half_precision_is_near(films, trained):

@@ -29,8 +29,9 @@ SMALL = {
 SMALL |= {"refine": "none", "batch_size": 8, "unlabeled_size": 25}
 
 
-def run(config: str, **settings: Any) -> ConfigWorkflow:
-    workflow = ConfigWorkflow(str(BUNDLE / "configs" / f"{config}.json"), logging_file=False, **settings)
+def run(*configs: str, **settings: Any) -> ConfigWorkflow:
+    files = [str(BUNDLE / "configs" / f"{config}.json") for config in configs]
+    workflow = ConfigWorkflow(files, logging_file=False, **settings)
     workflow.initialize()
     workflow.run()
     return workflow
@@ -67,10 +68,12 @@ def few(data, tmp_path_factory) -> Path:
     return output
 
 
-def test_training_and_inference_say_in_every_output_what_decides_instead(few, data):
+def test_training_evaluation_and_inference_say_in_every_output_what_decides_instead(few, data):
     images = str(data / "images")
     run("inference", dataset_dir=images, output_dir=str(few))
-    for folder in (few / "eval", few / "eval/inference"):
+    evaluated = {"output_dir": str(few), "eval_dir": str(few / "eval/again"), "alpha": 0.2}
+    run("train", "evaluate", dataset_dir=str(part(data, 14)), **evaluated)
+    for folder in (few / "eval", few / "eval/inference", few / "eval/again"):
         metrics = json.loads((folder / "metrics.json").read_text())
         with (folder / "scores.csv").open() as file:
             rows = list(csv.DictReader(file))

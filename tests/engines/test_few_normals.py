@@ -7,10 +7,10 @@ import copy
 import pytest
 import torch
 
+from monai_ddad import outputs
 from monai_ddad.data import normalise
 from monai_ddad.engines import calibrate
 from monai_ddad.networks import DDADNet
-from monai_ddad.outputs import cautions
 from monai_ddad.runtimes import RUNTIMES, Runtime
 
 NEED_NORMALS = {"maha_rec", "maha_inter", "ddad_plus"}
@@ -111,9 +111,9 @@ def test_images_that_are_all_the_same_are_no_training(make_net, make_dataset):
 def test_what_the_calibration_cannot_flag_is_said(learn):
     network = learn(20, 20, set_aside=18)
     normals = network.calibration.images
-    (said,) = cautions(network, normals, alpha=0.05)
+    (said,) = outputs.cautions(network, normals, alpha=0.05)
     assert "Nothing can be flagged at alpha 0.05" in said and "18 groups" in said and "takes 19" in said
-    assert cautions(network, normals, alpha=0.06) == cautions(network, normals, alpha=0) == []
+    assert outputs.cautions(network, normals, alpha=0.06) == outputs.cautions(network, normals, alpha=0) == []
     few = copy.deepcopy(network)
     few.protocol.fit(torch.zeros(3, 1, 32, 32))
-    assert "What is out of protocol is not known: it takes 20 images" in cautions(few, normals, 0.06)[0]
+    assert "What is out of protocol is not known: it takes 20 images" in outputs.cautions(few, normals, 0.06)[0]

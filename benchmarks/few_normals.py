@@ -3,10 +3,10 @@
     python benchmarks/few_normals.py --set bundles/ddad_cxr data/chest_xray --set bundles/ddad_brain data/brain_mri \
         --output runs/few --write
 
-Trains a bundle on so many known normals of a set, drawn by the seed, and on a part of its unlabelled images, the same
-for all, with the preset ``default`` but for short trainings of two members without ASR-Net; scores test images; and
-keeps what was found in a file a run, so that a second call goes on. Prints a Markdown table; with ``--write`` it goes
-into ``docs/decisions.md``. ``--before`` takes a folder of the same runs by another version of the package.
+Trains a bundle on so many known normals of a set, drawn by the seed, and on a part of its unlabelled images that is
+the same for all, with the preset ``default`` but for short trainings of two small members without ASR-Net; scores test
+images; and keeps what was found in a file a run, so that a second call goes on. Prints a Markdown table; with
+``--write`` it goes into ``docs/decisions.md``. ``--before`` takes such runs by another version of the package.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ COUNTS = (2, 5, 10, 20, 30, 40, 60)
 POOL = 100  # unlabelled images, three in five of them abnormal
 TEST = 100  # images of each kind
 ALPHA = 0.05
-SETTINGS = {"preset": "default", "members": 2, "refine": "none", "batch_size": 16, "learning_rate": 0.001}
+SETTINGS: dict[str, Any] = {"preset": "default", "members": 2, "refine": "none", "width": 8, "hidden_size": 512}
+SETTINGS |= {"batch_size": 16, "learning_rate": 0.001}
 SHOWN = ("rec", "inter", "ratio")  # that need nothing but the ensembles
 FILE = "found.json"
 

@@ -23,7 +23,7 @@ from monai_ddad.report.read import Run, read_run
 
 SCORES = ("r_dual", "inter", "rec", "ratio", "maha_rec", "pu_latent", "ddad_plus", "pu_cnn")
 PARTS = ("network", "preparation", "settings")
-DERIVED = ("calibration_images", "calibration_volumes", "map_names", "score_names", "started_from_weights")
+DERIVED = ("calibration_images", "calibration_volumes", "map_names", "score_names", "left_out", "started_from_weights")
 
 
 def settings(run: Run) -> dict[str, Any]:

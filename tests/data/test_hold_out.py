@@ -35,6 +35,29 @@ def test_a_share_but_at_least_some_and_at_most_half_are_set_aside(normals, share
     assert training.labels.count(None) == 10
 
 
+@pytest.mark.parametrize(
+    ("normals", "alpha", "expected"),
+    [
+        *((2, 0.05, 0), (20, 0.05, 0), (38, 0.05, 0), (39, 0.05, 19), (40, 0.05, 20), (60, 0.05, 30), (400, 0.05, 40)),
+        *((23, 0.2, 0), (24, 0.2, 4), (150, 0.01, 30), (300, 0.01, 99), (400, 0.001, 40), (60, 0.0, 30)),
+    ],
+)
+def test_learning_comes_first_where_there_are_too_few_to_learn_and_to_flag(normals, alpha, expected, caplog):
+    training, held = hold_out(make([0] * normals + [None] * 10), at_least=None, alpha=alpha)
+    assert len(held) == expected and training.labels.count(0) == normals - expected
+    assert ("so images are scored but not flagged" in caplog.text) is (expected == 0)
+    if alpha == 0.05 and expected == 0:
+        assert f"None of the {normals} known normals" in caplog.text and "it takes 39 of them" in caplog.text
+
+
+@pytest.mark.parametrize(("patients", "expected"), [(30, 0), (39, 19), (80, 19)])
+def test_as_many_patients_are_set_aside_as_it_takes_to_flag_and_enough_stay_to_learn_from(patients, expected):
+    groups = [i // 5 for i in range(5 * patients)] + [None] * 10
+    training, held = hold_out(make([0] * 5 * patients + [None] * 10, groups), at_least=None)
+    assert len({groups[i] for i in held.positions}) == expected
+    assert len({groups[i] for i in training.positions if i < 5 * patients}) == patients - expected
+
+
 def test_nothing_is_set_aside_where_the_share_is_0():
     data = make([0] * 40 + [None] * 5)
     training, held = hold_out(data, 0.0)

@@ -64,6 +64,9 @@ def test_what_is_written_is_valid_and_says_what_was_found(bundle, folder, run, t
                     assert (keyword in made) == (keyword in sources[0])
             assert _referred(made) == {str(source.SOPInstanceUID) for source in sources}
         assert set(objects) == set(ALL) and row["not_written"] == {}
+        said = str(objects["report"])  # of a model with 10 calibration normals
+        assert row["notes"] == list(finding.result.notes) and "Nothing can be flagged at alpha 0.05" in row["notes"][0]
+        assert all(note in said for note in row["notes"])
 
         saved = objects["parametric_map"].pixel_array.reshape(-1, sources[0].Rows, sources[0].Columns)
         segments = objects["segmentation"].pixel_array.reshape(-1, sources[0].Rows, sources[0].Columns)

@@ -202,6 +202,13 @@ def test_a_training_on_submitted_normals_makes_a_new_version(server, trained):
     before = server.infer(names(server)[0]).json()
     for image in names(server)[:6]:
         assert server.submit(image, EMPTY).ok
+    answer = server.request("POST", "/train/ddad_brain_training", json={"epochs": 1, "refine_epochs": 1})
+    assert answer.status_code == 409 and "it takes 20 known normals" in answer.json()["detail"]  # and would be worse
+    assert "and 6 are left for it" in answer.json()["detail"] and "ddad_plus" in answer.json()["detail"]
+    for path in sorted((trained("ddad_brain") / "phantom/images").glob("normal*.png"))[16:30]:
+        files = {"file": (path.name, path.read_bytes())}
+        assert server.request("PUT", f"/datastore/?image={path.stem}", files=files).ok
+        assert server.submit(path.stem, EMPTY).ok
     marked = io.BytesIO()
     Image.new("L", (64, 64), 255).save(marked, "PNG")
     assert server.submit(names(server)[6], marked.getvalue()).ok
@@ -216,6 +223,7 @@ def test_a_training_on_submitted_normals_makes_a_new_version(server, trained):
     assert record["settings"]["started_from_weights"] and record["network"]["members"] == 2
     assert record["data"]["unlabeled"] > 10  # all of the pile, though the model before had a pool of 10
     after = server.infer(names(server)[0]).json()
+    assert after["score_name"] == before["score_name"] == "ddad_plus"
     assert (before["version"], after["version"]) == (0, 1) and after["score"] != before["score"]
     assert (trained("ddad_brain") / "models/model.pt").is_file()
     handed = server.request("POST", "/activelearning/anomaly").json()

@@ -8,7 +8,7 @@ import torch
 
 from monai_ddad.data import normalise
 from monai_ddad.engines import calibrate
-from monai_ddad.networks import PLUS_NAMES, UNFITTED_NAMES, DDADNet, PlusScores, fold
+from monai_ddad.networks import PLUS_NAMES, UNFITTED_NAMES, DDADNet, PlusScores, fold, unlearnable
 from monai_ddad.runtimes import RUNTIMES, Runtime
 from monai_ddad.scores import f_score, image_scores, ratio_score, ssim_map
 
@@ -170,15 +170,16 @@ def test_the_fewest_images_that_are_enough_are_cross_fitted_like_more(number):
     assert plus.weight == 1 and 0.3 < units[:, 2].std() < 3
 
 
-def test_few_images_leave_out_what_cannot_be_learned_and_say_so(caplog):
+def test_few_images_leave_unfitted_what_they_cannot_teach():
     plus = PlusScores(latents=6)
     plus.fit(features_of(400, seed=0), features_of(300, seed=1))
     plus.fit(features_of(400, seed=0), features_of(3, seed=1))
     found = dict(zip(PLUS_NAMES, plus(features_of(9, seed=2)).T))
-    assert "3 images are too few" in caplog.text
+    assert set(unlearnable(400, 3)) == {"pu_latent", "pu_map"} and "and 3 are left" in unlearnable(400, 3)["pu_map"]
     assert not found["pu_latent"].any() and not found["pu_map"].any() and found["maha_rec"].all()
     plus.fit(features_of(5, seed=0), features_of(300, seed=1))
     found = dict(zip(PLUS_NAMES, plus(features_of(9, seed=2)).T))
+    assert set(unlearnable(5, 300)) == {*PLUS_NAMES} - {*UNFITTED_NAMES} and not unlearnable(20, 20)
     assert found["maha_rec"].std() < 1e-9 and found["ddad_plus"].std() < 1e-4 < found["f"].std()
 
 

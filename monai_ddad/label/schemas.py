@@ -160,7 +160,7 @@ class TrainAllParams(_Params):
     """Parameters of the training by the name of the model, as OHIF sends them."""
 
     model_config = ConfigDict(extra="allow")
-    __pydantic_extra__: dict[str, TrainParams]
+    __pydantic_extra__: dict[str, TrainParams] = Field(init=False)
 
     def of(self, model: str) -> TrainParams:
         """Return those of a model.
@@ -232,7 +232,7 @@ class Note(_Params):
     """What a client wants to be kept with an image or a label; it is given back and never interpreted."""
 
     model_config = ConfigDict(extra="allow")
-    __pydantic_extra__: dict[Text, JsonValue]
+    __pydantic_extra__: dict[Text, JsonValue] = Field(init=False)
     own: ClassVar[tuple[str, ...]] = ("ts", "name", "path", "ddad_normal")  # what the datastore itself writes
 
     strategy: dict[Text, _Handed] | None = None

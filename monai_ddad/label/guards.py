@@ -64,8 +64,8 @@ def guard_server(server: FastAPI, hosts: Sequence[str] = (), origins: Sequence[s
     server.openapi_schema = None
     server.user_middleware[:] = [Middleware(OwnOrigin, hosts=hosts, origins=origins)]
     if origins:
-        allowed = {"allow_origins": origins, "allow_methods": ["*"], "allow_headers": ["*"]}
-        server.user_middleware.append(Middleware(CORSMiddleware, **allowed))
+        allow = Middleware(CORSMiddleware, allow_origins=origins, allow_methods=["*"], allow_headers=["*"])
+        server.user_middleware.append(allow)
     server.exception_handlers |= {
         RequestValidationError: _invalid,
         ImageNotFoundException: _not_found,

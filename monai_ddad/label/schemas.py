@@ -73,7 +73,8 @@ def describe(errors: list[Any]) -> str:
     """
     said = []
     for error in errors:
-        where = [str(part) for part in error["loc"] if part not in ("body", "query", "path", "header")]
+        where = [str(part) for part in error["loc"]]
+        where = where[1:] if len(where) > 1 and where[0] in ("body", "query", "path") else where
         name = "".join(letter if letter.isprintable() else "?" for letter in ".".join(where))[:100]
         unknown = error["type"] == "extra_forbidden"
         said.append(f"{name or 'the request'}: {'there is no such parameter' if unknown else error['msg']}")
@@ -100,6 +101,19 @@ class _Params(BaseModel):
             return cls.model_validate(request)
         except ValidationError as error:
             raise HTTPException(status_code=422, detail=describe(error.errors())) from None
+
+    @classmethod
+    def read(cls, text: str, name: str) -> Self:
+        """Return the parameters that a client sends as JSON in the field of a form.
+
+        Raises:
+            HTTPException: 422, one is wrong.
+        """
+        try:
+            return cls.model_validate_json(text)
+        except ValidationError as error:
+            errors = [{**part, "loc": (name, *part["loc"])} for part in error.errors()]
+            raise HTTPException(status_code=422, detail=describe(errors)) from None
 
     def given(self) -> dict[str, Any]:
         """Return those with an effect that the client gave."""
@@ -146,7 +160,7 @@ class TrainAllParams(_Params):
     """Parameters of the training by the name of the model, as OHIF sends them."""
 
     model_config = ConfigDict(extra="allow")
-    __pydantic_extra__: dict[str, TrainParams]
+    __pydantic_extra__: dict[str, TrainParams] = Field(init=False)
 
     def of(self, model: str) -> TrainParams:
         """Return those of a model.
@@ -218,7 +232,7 @@ class Note(_Params):
     """What a client wants to be kept with an image or a label; it is given back and never interpreted."""
 
     model_config = ConfigDict(extra="allow")
-    __pydantic_extra__: dict[Text, JsonValue]
+    __pydantic_extra__: dict[Text, JsonValue] = Field(init=False)
     own: ClassVar[tuple[str, ...]] = ("ts", "name", "path", "ddad_normal")  # what the datastore itself writes
 
     strategy: dict[Text, _Handed] | None = None

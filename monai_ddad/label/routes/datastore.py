@@ -18,6 +18,7 @@ from monai_ddad.label.uploads import IMAGES, LABELS, receive, suffix_of
 __all__ = ["router"]
 
 NO_NOTE = Note()
+NoteText = Annotated[str, Form(json_schema_extra={"contentMediaType": "application/json"})]  # the one field of a form
 Checksum = Annotated[str, StringConstraints(pattern=r"^((SHA256|SHA512|MD5):)?[0-9a-fA-F]{32,128}$")]
 
 router = APIRouter(prefix="/datastore", tags=["Datastore"])
@@ -91,9 +92,9 @@ async def get_image_info(app: App, user: Reader, image: Text) -> dict[str, Any]:
 
 
 @router.put("/image/info", summary="Note something of an image")
-async def put_image_info(app: App, user: Annotator, image: Text, info: Annotated[Json[Note], Form()] = NO_NOTE) -> None:
+async def put_image_info(app: App, user: Annotator, image: Text, info: NoteText = "{}") -> None:
     """Add to what is noted."""
-    app.datastore().update_image_info(image, info.note(user.username))
+    app.datastore().update_image_info(image, Note.read(info, "info").note(user.username))
 
 
 @router.put("/label", summary="Submit a label")
@@ -148,19 +149,15 @@ async def get_label_info(app: App, user: Reader, label: Text, tag: Text) -> dict
 
 
 @router.put("/label/info", summary="Note something of a label")
-async def put_label_info(
-    app: App, user: Annotator, label: Text, tag: Text, info: Annotated[Json[Note], Form()] = NO_NOTE
-) -> None:
+async def put_label_info(app: App, user: Annotator, label: Text, tag: Text, info: NoteText = "{}") -> None:
     """Add to what is noted."""
-    app.datastore().update_label_info(label, tag, info.note(user.username))
+    app.datastore().update_label_info(label, tag, Note.read(info, "info").note(user.username))
 
 
 @router.put("/updatelabelinfo", summary="Note something of a label")  # 3D Slicer's reviewer calls it
-async def update_label_info(
-    app: App, user: Annotator, label: Text, tag: Text, params: Annotated[Json[Note], Form()] = NO_NOTE
-) -> None:
+async def update_label_info(app: App, user: Annotator, label: Text, tag: Text, params: NoteText = "{}") -> None:
     """Add to what is noted."""
-    app.datastore().update_label_info(label, tag, params.note(user.username))
+    app.datastore().update_label_info(label, tag, Note.read(params, "params").note(user.username))
 
 
 @router.get("/dataset", summary="All images with a final label, as ZIP", response_class=FileResponse)

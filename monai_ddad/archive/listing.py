@@ -70,8 +70,9 @@ class Listing:
 def list_archive(sources: Sequence[str | os.PathLike[str]], volumes: bool) -> Listing:
     """List the images of folders (with their subfolders, sorted), image files and lists of files, in the order given.
 
-    The order is that of :func:`monai_ddad.data.list_images`, as is what is left out, counted and logged. Series are looked for in one folder at a time, and of a
-    list among consecutive lines of one folder, so that only as many headers are held as one folder has.
+    The order is that of :func:`monai_ddad.data.list_images`, as is what is left out, counted and logged. Series are
+    looked for in one folder at a time, and of a list among consecutive lines of one folder, so that only as many
+    headers are held as one folder has.
 
     Args:
         sources: folders, image files, or ``.txt`` files with a path a line, relative to the file.
@@ -115,19 +116,15 @@ def _chunks(items: Iterable[Sequence[str]]) -> Iterator[pa.Array]:
 
 
 def _items(root: Path, volumes: bool, left_out: LeftOut) -> Iterator[Sequence[str]]:
-    group = _series if volumes else _single
+    group = _series if volumes else None
     if root.is_dir():
         authors = (root / "data.json").is_file() and (root / "images").is_dir()
         yield from walk(root / "images" if authors else root, left_out, group)
     elif root.suffix.lower() == ".txt":
         for _, part in groupby(listed_in(root), key=os.path.dirname):
-            yield from group(list(part))
+            yield from group(list(part)) if group else ([path] for path in part)
     else:
         yield [str(root)]
-
-
-def _single(paths: Sequence[str]) -> list[list[str]]:
-    return [[path] for path in paths]
 
 
 def _series(paths: Sequence[str]) -> list[list[str]]:

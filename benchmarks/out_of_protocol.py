@@ -139,7 +139,7 @@ def transforms(source: Source, preparation: str) -> tuple[ReadImage, SquareTrans
     return ReadImage(source.channels), source.modality(SIDE, **chosen)
 
 
-def measure(name: str, preparation: str, lists: dict[str, dict[str, list[Item]]]) -> dict[str, Share]:
+def measure(name: str, preparation: str, lists: Mapping[str, Mapping[str, list[Item]]]) -> dict[str, Share]:
     """Fit the check on one set's training images and count what it flags: share by row of the table."""
     read, prepare = transforms(SETS[name], preparation)
 

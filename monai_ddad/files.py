@@ -59,7 +59,7 @@ class NotAFileError(OSError):
 def walk(
     folder: str | os.PathLike[str],
     left_out: LeftOut,
-    group: Group = lambda paths: [[path] for path in paths],
+    group: Group | None = None,
     skip: Collection[str] = (),
 ) -> Iterator[Sequence[str]]:
     """Give the images of a folder and its subfolders in the order of the sorted paths, holding one folder's names.
@@ -73,6 +73,7 @@ def walk(
         folder: where to start; it may be a link itself.
         left_out: is added to, by reason.
         group: puts the images of one folder into items, in the order given; each is given in the place of its first.
+            None makes each an item.
         skip: paths of entries below it that are neither given nor counted.
 
     Example:
@@ -162,7 +163,9 @@ def can_be_path(name: str) -> bool:
         return False
 
 
-def _steps(folder: str, left_out: LeftOut, group: Group, skip: Collection[str]) -> Iterator[str | Sequence[str]]:
+def _steps(
+    folder: str, left_out: LeftOut, group: Group | None, skip: Collection[str]
+) -> Iterator[str | Sequence[str]]:
     """Give the items of one folder, and its subfolders as strings, in the order of their names."""
     try:
         with os.scandir(folder) as scan:
@@ -172,7 +175,8 @@ def _steps(folder: str, left_out: LeftOut, group: Group, skip: Collection[str]) 
         return
     kinds = {entry.path: _kind(entry) for entry in entries}
     left_out.update(kind for kind in kinds.values() if kind not in (IMAGE, FOLDER))
-    items = {item[0]: item for item in group([path for path, kind in kinds.items() if kind is IMAGE])}
+    images = [path for path, kind in kinds.items() if kind is IMAGE]
+    items = {item[0]: item for item in (group(images) if group else [[path] for path in images])}
     for path, kind in kinds.items():
         if kind is FOLDER:
             yield path

@@ -116,19 +116,15 @@ def _chunks(items: Iterable[Sequence[str]]) -> Iterator[pa.Array]:
 
 
 def _items(root: Path, volumes: bool, left_out: LeftOut) -> Iterator[Sequence[str]]:
-    group = _series if volumes else _single
+    group = _series if volumes else None
     if root.is_dir():
         authors = (root / "data.json").is_file() and (root / "images").is_dir()
         yield from walk(root / "images" if authors else root, left_out, group)
     elif root.suffix.lower() == ".txt":
         for _, part in groupby(listed_in(root), key=os.path.dirname):
-            yield from group(list(part))
+            yield from group(list(part)) if group else ([path] for path in part)
     else:
         yield [str(root)]
-
-
-def _single(paths: Sequence[str]) -> list[list[str]]:
-    return [[path] for path in paths]
 
 
 def _series(paths: Sequence[str]) -> list[list[str]]:

@@ -7,7 +7,7 @@ import io
 import json
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ COLUMNS = {"image": "image", "split": "split", "label": "label", "group": "group
 SPLITS = {"normal": 0, "unlabeled": None}  # split of a CSV's training row -> label of its item
 LISTED = 50  # problems named one by one in an error
 
-Datalist = dict[str, list[Item]]
+Datalist = Mapping[str, list[Item]]
 
 
 def build_datalist(source: str | os.PathLike[str], columns: dict[str, str] | None = None) -> Datalist:
@@ -62,7 +62,7 @@ def build_datalist(source: str | os.PathLike[str], columns: dict[str, str] | Non
     """
     path = Path(source).expanduser()
     if path.suffix.lower() == ".csv" and path.is_file():
-        lists = _from_csv(path, COLUMNS | (columns or {}))
+        lists: Datalist = _from_csv(path, COLUMNS | (columns or {}))
     else:
         lists = load_datalist(path)
     items = [item for items in lists.values() for item in items]

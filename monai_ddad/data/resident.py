@@ -72,7 +72,7 @@ class ResidentDataset(Dataset):
             else item
             for item in data
         ]
-        self.left_out: LeftOut = getattr(data, "left_out", LeftOut())
+        self.left_out = LeftOut(getattr(data, "left_out", {}))
         self.transform = transform
         self.errors: dict[int, str] = {}
         self.lost: dict[int, str] = {}

@@ -113,7 +113,7 @@ class FolderStore(_Guard):
 
     def __init__(self, folder: str, **settings: Any) -> None:
         self._files: dict[str, str] = {}  # id and suffix of each image, joined -> its file or folder
-        self._ids: dict[str, tuple[str, str]] = {}  # the same -> apart
+        self._ids: dict[str, tuple[str, str]] = {}  # the same behind a slash, which no label's file has -> apart
         self.left_out = LeftOut()
         super().__init__(folder, extensions=FILES, **settings)
 
@@ -137,9 +137,9 @@ class FolderStore(_Guard):
                 if known.get(image, ext) == ext and image not in used:
                     break
             used.add(image)
-            ids[image + ext], files[image + ext] = (image, ext), file
+            ids[f"/{image}{ext}"], files[image + ext] = (image, ext), file
         self.left_out, self._ids, self._files = left_out, ids, files
-        return files
+        return dict.fromkeys(ids, "")
 
     def _to_id(self, file: str) -> tuple[str, str]:
         if file in self._ids:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -118,7 +118,7 @@ def describe_splits(survey: Survey) -> dict[str, dict[str, Any]]:
     return descriptions
 
 
-def _places(lists: dict[str, list[Item]], authors: Path) -> list[Place]:
+def _places(lists: Mapping[str, list[Item]], authors: Path) -> list[Place]:
     """Name each item; the authors' structure says which of the unlabelled ones are normal: they come first."""
     known = sum(item["label"] == 0 for item in lists["training"])
     normal = known + len(read_split(authors)["unlabeled normal"]) if authors.is_file() else None

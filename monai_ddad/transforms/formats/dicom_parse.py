@@ -35,6 +35,7 @@ MAX_BYTES = 8 * MAX_PIXELS  # of a file that is read whole
 MAX_INFLATED = 2**27  # bytes of a deflated data set
 MAX_READS = 2**18  # a few for each element; parsing as many takes seconds
 MAX_SEQUENCE = 2**24  # bytes of a sequence that is parsed when it is asked for
+BLOCK = 2**13  # bytes
 HEADER_BYTES = 2**22  # that are read for some elements of a header, compressed or not
 HEADER_READS = 2**14
 SEQUENCES = (
@@ -59,10 +60,11 @@ def parse_dicom(file: BinaryIO) -> DicomFile:
             too many elements, or it is no DICOM object.
     """
     stream = _Bounded(file, MAX_READS)
-    if stream.end > MAX_BYTES:
-        raise ImageReadError(f"the DICOM file is larger than {MAX_BYTES} bytes")
     with _plain_errors():
-        syntax = _start(stream)
+        _check_start(stream)
+        if stream.end > MAX_BYTES:
+            raise ImageReadError(f"the DICOM file is larger than {MAX_BYTES} bytes")
+        syntax = _read_syntax(stream)
         if syntax == DeflatedExplicitVRLittleEndian:
             inflated, whole = _inflate(stream, MAX_INFLATED)
             if not whole:
@@ -102,7 +104,8 @@ def read_header(file: BinaryIO, keywords: Sequence[str]) -> Dataset:
     wanted = {BaseTag(tag) for tag in map(tag_for_keyword, keywords) if tag is not None}
     stream = _Bounded(file, HEADER_READS, HEADER_BYTES)
     with _plain_errors():
-        syntax = _start(stream)
+        _check_start(stream)
+        syntax = _read_syntax(stream)
         if syntax == DeflatedExplicitVRLittleEndian:
             stream = _Bounded(BytesIO(_inflate(stream, HEADER_BYTES // 2)[0]), HEADER_READS)
         return _read_dataset(stream, syntax, wanted)
@@ -121,7 +124,8 @@ class _Bounded:
     def read(self, size: int) -> bytes:
         """Read at most ``size`` bytes."""
         self.reads -= 1
-        size = min(size, max(0, self.end - self.tell()))  # an element may claim any length
+        if size > BLOCK:
+            size = min(size, max(0, self.end - self.tell()))  # an element may claim any length
         self.size -= size
         if self.reads < 0 or self.size < 0:
             raise ImageReadError("the DICOM data set has too many elements, or too large ones")
@@ -139,14 +143,18 @@ def _plain_errors() -> Iterator[None]:
         raise ImageReadError("the DICOM data set is truncated or damaged") from None
 
 
-def _start(stream: _Bounded) -> str:
-    """Read up to the data set, and return the UID of its transfer syntax."""
+def _check_start(stream: _Bounded) -> None:
+    """Go to the first element."""
     head = stream.read(HEAD + 8)
     if not looks_like_dicom(head):
         raise ImageReadError("no DICOM file")
     if head[HEAD:] == bytes(8):
         raise ImageReadError("the DICOM file is filled with zeros: an interrupted copy")
     stream.seek(HEAD if head[:HEAD].endswith(b"DICM") else 0)
+
+
+def _read_syntax(stream: _Bounded) -> str:
+    """Read up to the data set, and return the UID of its transfer syntax."""
     meta = read_dataset(stream, False, True, stop_when=lambda tag, vr, length: tag >> 16 != 2)  # type: ignore[arg-type]
     return str(meta.get("TransferSyntaxUID") or _guess_syntax(stream))
 

@@ -158,7 +158,9 @@ def datalist(folder: Path, points: int | None) -> Found:
 
 def prepare(folder: Path, points: int | None) -> Found:
     before = folder / "before"
-    for number, group in enumerate(("normal", "unlabeled/normal", "unlabeled/abnormal", "test/normal", "test/abnormal")):
+    for number, group in enumerate(
+        ("normal", "unlabeled/normal", "unlabeled/abnormal", "test/normal", "test/abnormal")
+    ):
         path = before / "originals" / group / "a.png"
         path.parent.mkdir(parents=True)
         Image.fromarray(np.random.default_rng(number).integers(0, 256, (40, 40), dtype=np.uint8)).save(path)

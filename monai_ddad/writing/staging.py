@@ -189,7 +189,8 @@ def _put_back(temporary: Path) -> None:
         if (temporary / OLD / name).exists():
             os.replace(temporary / OLD / name, folder / name)
     for name in set(swap[NEW]) - set(swap[OLD]):
-        (folder / name).unlink(missing_ok=True)
+        if not (temporary / NEW / name).exists():
+            (folder / name).unlink(missing_ok=True)
     (temporary / SWAP).unlink()
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import csv
-import io
 import os
 import re
 from collections.abc import Iterable, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 from monai_ddad.writing.atomic import atomic_file
@@ -40,12 +40,13 @@ def write_table(header: Sequence[str], rows: Iterable[Sequence[Any]], path: str 
         ...     open(f"{folder}/a.csv").read().split()
         ['score,image', "-0.5,'=1+1.png", '-0.5,a.png']
     """
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
+    lines: list[str] = []
+    file_like = SimpleNamespace(write=lambda line: lines.append(line.removesuffix("\r\n") + "\n"))
+    writer = csv.writer(file_like, lineterminator="\r\n")  # it quotes cells that hold a part of this
     writer.writerow(header)
     writer.writerows([_cell(value) if isinstance(value, str) else value for value in row] for row in rows)
     with atomic_file(path) as file:
-        file.write(text.getvalue().encode())
+        file.write("".join(lines).encode())
 
 
 def _cell(text: str) -> str:

@@ -37,7 +37,7 @@ def disturb(
 
     Args:
         before: folder with what an earlier run left.
-        run: works in a copy of that folder, and returns what it says to the user, empty if it ends well.
+        run: does the work in a copy of that folder, and returns what it says to the user where it fails.
         scratch: where to put the copies.
         may_change: whether a file need not be as it was before where the run fails.
         points: at how many calls it is to fail, drawn with a fixed seed; None takes all.

@@ -84,7 +84,7 @@ def lock_folder(folder: str | os.PathLike[str], option: str) -> Iterator[None]:
 
 
 def require_free(folder: str | os.PathLike[str], option: str) -> None:
-    """Find out early, and change nothing, whether a folder would be refused when there is something to write to it.
+    """Find out early whether a folder would be refused when there is something to write to it.
 
     Raises:
         FolderInUseError: see :func:`lock_folder`.

@@ -109,6 +109,7 @@ def score(trained, tmp_path) -> Callable[[str], Callable[[], None]]:
     return make
 
 
+@pytest.mark.slow
 def test_score_killed_at_random_moments_leaves_nothing_and_ends_as_one_undisturbed(score, tmp_path):
     def finish(output: str) -> tuple[bytes, bytes]:
         process = start(score(output))

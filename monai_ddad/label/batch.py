@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from fastapi import HTTPException
 from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
 from monailabel.interfaces.tasks.batch_infer import BatchInferTask
 
@@ -18,7 +19,7 @@ from monai_ddad.label.geometry import grid_of
 from monai_ddad.label.infer import PERCENTILE
 from monai_ddad.label.labels import label_suffix, write_label
 from monai_ddad.label.schemas import BatchParams
-from monai_ddad.label.served import ServedModel, UnreadableImageError
+from monai_ddad.label.served import ServedModel
 from monai_ddad.outputs import HeatMap
 from monai_ddad.transforms import ImageReadError
 from monai_ddad.writing import write_table
@@ -28,6 +29,7 @@ __all__ = ["AnomalyBatchInfer"]
 logger = logging.getLogger(__name__)
 
 COLUMNS = ("score", "score_name", "p_value", "percentile", "flagged", "out_of_protocol", "slices")
+MISSING = (404, 422, 502)  # an image that has gone, cannot be read, or is not given by its server
 
 
 class AnomalyBatchInfer(BatchInferTask):
@@ -46,7 +48,7 @@ class AnomalyBatchInfer(BatchInferTask):
         """Score the images that ``request["images"]`` names: ``all``, ``labeled``, ``unlabeled`` or a list of ids.
 
         Raises:
-            HTTPException: 404, there is no such image; 422, a parameter is wrong.
+            HTTPException: 409, there is no model; 422, a parameter is wrong.
         """
         params = BatchParams.check(request)
         images = sorted(self.get_images({"images": params.images or "all"}, datastore))
@@ -57,7 +59,9 @@ class AnomalyBatchInfer(BatchInferTask):
             logger.info(f"{number} / {len(images)} images")
             try:
                 predictor, dataset, position, result = self.served.find(datastore.get_image_uri(image))
-            except UnreadableImageError as error:
+            except HTTPException as error:
+                if error.status_code not in MISSING:
+                    raise
                 rows[image] = {"unreadable": error.detail}
                 continue
             rows[image] = result.summary()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 
 import highdicom as hd
@@ -12,11 +13,15 @@ import pytest
 
 pytest.importorskip("monai.deploy", reason="needs the MONAI Deploy App SDK: make test-deploy builds its environment")
 
-from monai_ddad.deploy.dicom_objects import PATIENT
-from monai_ddad.deploy.findings import Model
-from monai_ddad.deploy.studies import group_instances, read_folder
-from tests.deploy.conftest import ALL, film, photograph, save, slices, validate
+from pydicom.dataset import Dataset
+
+from monai_ddad.deploy.dicom_objects import PATIENT, report
+from monai_ddad.deploy.findings import Finding, Model
+from monai_ddad.deploy.studies import Instance, group_instances, read_folder
+from monai_ddad.protocol import REASONS
+from tests.deploy.conftest import ALL, film, photograph, picture, save, slices, validate
 from tests.small_models import BUNDLES
+from tests.transforms.encodings import JPEG, compressed, saved
 
 IMAGES = {"ddad_cxr": 2, "ddad_brain": 1, "ddad_fundus": 1}  # of the three films two share their SOP instance
 
@@ -147,3 +152,129 @@ def test_films_with_half_a_geometry_or_impossible_dates_get_every_object(header,
     assert done.code == 0 and done.results["images"][0]["not_written"] == {}
     for kind in ALL:
         assert validate(done.output / f"000000_{kind}.dcm") == []
+
+
+def _finding(model: Model, image: Dataset, **result) -> Finding:
+    """A finding of an image with another result."""
+    (scored,), _ = model.score(group_instances([Instance(0, image)]))
+    return dataclasses.replace(model.locate(scored), result=dataclasses.replace(scored.result, **result))
+
+
+@pytest.fixture(scope="module")
+def chest(trained):
+    return Model(BUNDLES / "ddad_cxr", trained("ddad_cxr") / "models", percentile=80)
+
+
+def _answers(made: pydicom.Dataset) -> dict[str, tuple[str, str]]:
+    """Code and meaning of each answer of a report, by the meaning of its question."""
+    (group,) = hd.sr.ComprehensiveSR.from_dataset(made).content.get_image_measurement_groups()
+    return {one.name.meaning: (one.value.value, one.value.meaning) for one in group.get_qualitative_evaluations()}
+
+
+DECIDED = [
+    {"p_value": 0.01, "percentile": 99.0, "flagged": True},
+    {"p_value": 0.6, "percentile": 40.0, "flagged": False},
+    {"p_value": None, "percentile": None, "flagged": None},
+]
+
+
+def test_a_code_means_one_thing_and_every_answer_has_its_own(chest, tmp_path):
+    meanings: dict[str, set[str]] = {}
+    decisions, protocols = [], []
+    for result in [*DECIDED, *({"out_of_protocol": reason} for reason in ("", *REASONS))]:
+        made = report(_finding(chest, film(0), **result), chest)
+        made.save_as(tmp_path / "report.dcm", enforce_file_format=True)
+        assert validate(tmp_path / "report.dcm") == []
+        for element in made.iterall():
+            for item in element.value if element.VR == "SQ" else ():
+                if item.get("CodingSchemeDesignator") == "99DDAD" and "CodeValue" in item:
+                    meanings.setdefault(item.CodeValue, set()).add(item.CodeMeaning)
+        answers = _answers(pydicom.dcmread(tmp_path / "report.dcm"))
+        (decisions if "flagged" in result else protocols).append(
+            answers["Decision" if "flagged" in result else "Protocol"]
+        )
+    assert all(len(found) == 1 for found in meanings.values()), meanings
+    assert decisions == [("flagged", "Flagged"), ("not_flagged", "Not flagged"), ("not_calibrated", "Not calibrated")]
+    assert len({code for code, _ in protocols}) == len(protocols) == 1 + len(REASONS)
+
+
+@pytest.mark.parametrize("reason", REASONS)
+def test_a_reason_is_there_as_a_whole(reason, chest):
+    made = report(_finding(chest, film(0), out_of_protocol=reason), chest)
+    assert reason in [str(element.value) for element in made.iterall() if element.keyword == "TextValue"]
+
+
+def _request() -> Dataset:
+    item = Dataset()
+    item.RequestedProcedureID, item.ScheduledProcedureStepID, item.AccessionNumber = "P7", "S9", "A-1"
+    item.RequestedProcedureDescription = "KANARIE"
+    return item
+
+
+@pytest.mark.parametrize("requested", [False, True])
+def test_what_identifies_the_request_is_carried_and_other_texts_are_not(requested, run, tmp_path):
+    header = {"AccessionNumber": "Ä-1", "StudyID": "17", "ReferringPhysicianName": "Zuweiser^Zoë"}
+    header |= {"SpecificCharacterSet": "ISO_IR 100", "StudyDescription": "KANARIE", "ProtocolName": "KANARIE"}
+    image = film(0, **header, **({"RequestAttributesSequence": [_request()]} if requested else {}))
+    done = run("ddad_cxr", save(tmp_path / "in", image), "--objects", *ALL)
+    for kind in ALL:
+        assert validate(done.output / f"000000_{kind}.dcm") == []
+        made = done.read(0, kind)
+        assert (made.AccessionNumber, made.StudyID) == ("Ä-1", "17")
+        assert made.ReferringPhysicianName == "Zuweiser^Zoë" and made.SpecificCharacterSet == "ISO_IR 192"
+        assert "KANARIE" not in str(made)
+        if kind == "report":
+            (item,) = made.ReferencedRequestSequence
+            assert (item.StudyInstanceUID, item.AccessionNumber) == (
+                image.StudyInstanceUID,
+                "A-1" if requested else "Ä-1",
+            )
+            assert (item.RequestedProcedureID or "") == ("P7" if requested else "")
+        elif requested:
+            (item,) = made.RequestAttributesSequence
+            assert (item.RequestedProcedureID, item.ScheduledProcedureStepID) == ("P7", "S9")
+        else:
+            assert "RequestAttributesSequence" not in made
+
+
+def _compressed(**header) -> Dataset:
+    made = compressed(np.pad(picture(0), ((20, 0), (0, 5))), saved("JPEG"), JPEG)
+    for element in film(0, **header):
+        if element.keyword not in ("Rows", "Columns", "PixelData"):
+            made[element.tag] = element
+    return made
+
+
+HISTORY = {"LossyImageCompression": "01", "LossyImageCompressionRatio": 7, "LossyImageCompressionMethod": "ISO_15444_1"}
+TWICE = HISTORY | {
+    "LossyImageCompressionRatio": [7, 3],
+    "LossyImageCompressionMethod": ["ISO_15444_1", "ISO_10918_1"],
+}
+
+
+@pytest.mark.parametrize(
+    "image, expected",
+    [
+        (film(0), {}),
+        (film(0, LossyImageCompression="00"), {}),
+        (film(0, **HISTORY), HISTORY),
+        (film(0, **TWICE), TWICE),
+        (_compressed(), {"LossyImageCompression": "01", "LossyImageCompressionMethod": "ISO_10918_1"}),
+        (_compressed(LossyImageCompression="00"), {"LossyImageCompression": "01"}),
+        (_compressed(LossyImageCompression="01"), {"LossyImageCompressionMethod": "ISO_10918_1"}),
+        (_compressed(**TWICE), TWICE),
+    ],
+    ids=["never", "said never", "once", "twice", "by syntax", "against syntax", "half said", "twice and compressed"],
+)
+def test_what_was_lossy_once_stays_so(image, expected, run, tmp_path):
+    done = run("ddad_cxr", save(tmp_path / "in", image), "--objects", *ALL)
+    for kind in ("overlay", "segmentation", "parametric_map"):
+        made = done.read(0, kind)
+        assert validate(done.output / f"000000_{kind}.dcm") == []
+        for keyword, value in expected.items():
+            assert made[keyword].value == value
+        if expected:
+            assert float(np.ravel(made.LossyImageCompressionRatio)[0]) > 1
+        else:
+            assert made.get("LossyImageCompression", "00") == "00"
+    assert "LossyImageCompression" not in done.read(0, "report")

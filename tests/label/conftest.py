@@ -20,7 +20,7 @@ from monai_ddad.label import APP
 from tests.small_models import BUNDLES
 
 STOCK = {  # no proxy answers: the app must not need the network
-    "PYTHONPATH": str(Path(__file__).with_name("cpu_torchvision")),
+    "PYTHONPATH": os.pathsep.join(map(str, (Path(__file__).with_name("cpu_torchvision"), BUNDLES.parent))),
     "MONAI_LABEL_DATASTORE_FILE_EXT": '["*.png", "*.jpg", "*.jpeg", "*.dcm", "*.nii", "*.nii.gz"]',
     "MONAI_LABEL_DICOMWEB_CONVERT_TO_NIFTI": "false",
     **dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9"),

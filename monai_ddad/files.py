@@ -163,9 +163,7 @@ def can_be_path(name: str) -> bool:
         return False
 
 
-def _steps(
-    folder: str, left_out: LeftOut, group: Group | None, skip: Collection[str]
-) -> Iterator[str | Sequence[str]]:
+def _steps(folder: str, left_out: LeftOut, group: Group | None, skip: Collection[str]) -> Iterator[str | Sequence[str]]:
     """Give the items of one folder, and its subfolders as strings, in the order of their names."""
     try:
         with os.scandir(folder) as scan:

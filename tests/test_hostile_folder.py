@@ -93,8 +93,9 @@ def test_an_archive_and_an_inference_go_through_it(hostile, tmp_path, trained):
         *("-m", "monai.bundle", "run", "--config_file", str(BUNDLES / "ddad_cxr/configs/inference.json")),
         *("--dataset_dir", str(folder), "--output_dir", str(tmp_path / "run"), "--models_dir", str(models)),
     )
-    assert "items could not be read: unreadable.csv lists them" in done.stderr
-    tables = [csv.DictReader((tmp_path / "run/eval" / f"{name}.csv").open()) for name in ("scores", "unreadable")]
+    assert done.returncode == 1 and "19 of 31 items could not be read: unreadable.csv lists them" in done.stdout
+    evaluation = tmp_path / "run" / "eval" / "inference"
+    tables = [csv.DictReader((evaluation / f"{name}.csv").open()) for name in ("scores", "unreadable")]
     positions = [int(row["position"]) for table in tables for row in table]
     assert sorted(positions) == list(range(len(images) - 1))  # the two slices are one item
-    assert json.loads((tmp_path / "run/eval/metrics.json").read_text())["images"]["left_out"] == left_out
+    assert json.loads((evaluation / "metrics.json").read_text())["images"]["left_out"] == left_out

@@ -8,7 +8,6 @@ import re
 import tempfile
 import time
 from collections.abc import Sequence
-from itertools import chain, count
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -125,17 +124,17 @@ class FolderStore(_Guard):
         own = (os.path.join(path, self._datastore.labels_dir), self._datastore_config_path, self._lock_file)
         found = walk(path, left_out, skip=[os.path.join(path, os.path.basename(file)) for file in own])
         names = sorted({Path(os.path.relpath(file, path)).parts[0] for (file,) in found})
-        known = {image: entry.image.ext for image, entry in self._datastore.objects.items()}
+        known = {(image, entry.image.ext) for image, entry in self._datastore.objects.items()}
         ids: dict[str, tuple[str, str]] = {}
         files: dict[str, str] = {}
-        used: set[str] = set()
+        used = {image for image, _ in known}
         for file in names:
             name = _as_id(file)
             suffix = "" if os.path.isdir(os.path.join(path, file)) else _suffix(name)
-            others = ((f"{name} ({number})", "") for number in count(2))
-            for image, ext in chain([(name.removesuffix(suffix), suffix), (name, "")], others):
-                if known.get(image, ext) == ext and image not in used:
-                    break
+            possible = [(name.removesuffix(suffix), suffix), (name, ""), (f"{name} (2)", ""), (f"{name} (3)", "")]
+            had = [one for one in possible if one in known]
+            image, ext = had[0] if had else next(one for one in possible if one[0] not in used)
+            known.discard((image, ext))
             used.add(image)
             ids[f"/{image}{ext}"], files[image + ext] = (image, ext), file
         self.left_out, self._ids, self._files = left_out, ids, files
@@ -150,6 +149,12 @@ class FolderStore(_Guard):
     def _filename(self, id: str, ext: str) -> str:
         """Return the file of an image, whose name may hold what no id may."""
         return self._files.get(id + ext, id + ext)
+
+    def _add_non_existing_images(self) -> int:
+        added = super()._add_non_existing_images()
+        for image, entry in self._datastore.objects.items():
+            entry.image.info["name"] = image + entry.image.ext  # a file's name may be none that JSON can hold
+        return added
 
     def _reconcile_datastore(self) -> None:
         self._list_files(self._datastore.image_path(), FILES)  # which names the files that are looked for first

@@ -96,10 +96,11 @@ def disturb(
 
 
 def main(jobs: dict[str, Callable[[Path, int | None], dict[str, Any]]], arguments: Sequence[str]) -> None:
-    """Do one job: ``NAME SCRATCH [POINTS]``; the result is written to ``SCRATCH/NAME.json``."""
-    name, scratch, *rest = arguments
-    folder = Path(scratch) / name
-    folder.mkdir(parents=True)
-    found = jobs[name](folder, int(rest[0]) if rest else None)
-    Path(scratch, f"{name}.json").write_text(json.dumps(found))
-    sys.stderr.write(f"{name}: {found}\n")
+    """Do jobs: ``SCRATCH POINTS NAME...``, 0 for all points; each result is written to ``SCRATCH/NAME.json``."""
+    scratch, points, *names = arguments
+    for name in names:
+        folder = Path(scratch) / name
+        folder.mkdir(parents=True)
+        found = jobs[name](folder, int(points) or None)
+        Path(scratch, f"{name}.json").write_text(json.dumps(found))
+        sys.stderr.write(f"{name}: {found}\n")

@@ -154,7 +154,7 @@ class TrainingWorkflow:
         """Log which scores were left out, or raise where the one that is to decide is among them and must not be."""
         notes = " ".join(self.network.notes)
         if self.network.score != self.network.wanted_score and not self.instead:
-            raise DataError(f"the model stays as it was, since no other score may decide. {notes}")
+            raise DataError(f"no other score may decide (instead is false): {notes}")
         if notes:
             logger.warning(notes)
 

@@ -29,11 +29,11 @@ QUICK = 10  # seconds, of a busy machine
 SMALL = {"image_size": 32, "width": 2, "hidden_size": 8, "latent_size": 4, "members": 2}
 
 
-def network_of(bundle: str, **changes: Any) -> DDADNet:
+def network_of(folder: str, **changes: Any) -> DDADNet:
     """A network of a bundle, with random weights."""
-    untrained = json.loads((BUNDLES / bundle / "configs/inference.json").read_text())["untrained"]
+    untrained = json.loads((BUNDLES / folder / "configs/inference.json").read_text())["untrained"]
     preparation = untrained | {"preprocess": "modality"} | changes.pop("preparation", {})
-    return DDADNet(**SMALL | {"bundle": bundle, "preparation": preparation, "seed": 0} | changes).eval()
+    return DDADNet(**SMALL | {"bundle": folder, "preparation": preparation, "seed": 0} | changes).eval()
 
 
 def save_model(folder: Path, bundle: str = "ddad_cxr", **changes: Any) -> Path:
@@ -92,12 +92,12 @@ def test_scores_depend_on_the_model_file_alone(beside, trained, tmp_path):
     files = sorted(images.glob("*.png"))[:5]
     found = [one.predict(one.read(files)) for one in (predictor, expected)]
     assert found[0] == found[1] and predictor.network.preparation["preprocess"] == "modality"
-    run(BUNDLE, ["inference"], output_dir=str(tmp_path), dataset_dir=str(images), device="cpu")
-    assert (tmp_path / "eval/inference/scores.csv").read_text().count("\n") > 5
-    if beside != "nothing":  # and says nothing of a training that was another one
-        assert json.loads((tmp_path / "eval/inference/metrics.json").read_text())["training"] == {}
+    if beside != "nothing":
         with pytest.raises(CheckpointError, match=r"run\.json"):
             run_record(str(models))
+    if beside == "another run's":  # of which the report then says nothing
+        run(BUNDLE, ["inference"], output_dir=str(tmp_path), dataset_dir=str(images), device="cpu")
+        assert json.loads((tmp_path / "eval/inference/metrics.json").read_text())["training"] == {}
 
 
 def test_the_model_file_says_what_the_run_was(trained):

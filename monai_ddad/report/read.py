@@ -139,7 +139,7 @@ def read_run(run: str | os.PathLike[str]) -> Run:
         volumes,
         _read_rows(folder / "unreadable.csv") if (folder / "unreadable.csv").is_file() else [],
         _read_pictures(folder / "gallery", len(table)),
-        record is not None and _read_json(record) != metrics.get("training"),
+        record is not None and _differs(record, metrics.get("training")),
     )
 
 
@@ -154,12 +154,20 @@ def find_evaluation(run: str | os.PathLike[str]) -> Path:
     return folder if (folder / "metrics.json").is_file() else folder / "eval"
 
 
+def _differs(record: Path, training: Any) -> bool:
+    """Tell whether ``run.json`` is not the one that an evaluation holds; a damaged one is not."""
+    try:
+        return bool(_read_json(record) != training)
+    except DataError:
+        return True
+
+
 def _read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         raise DataError(f"the run holds no evaluation ({path.name} is missing): evaluate first.") from None
-    except ValueError:
+    except (ValueError, RecursionError):
         raise DataError(f"{path.name} is damaged (it is no JSON): evaluate again.") from None
 
 

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from monai.bundle import ConfigParser, ConfigWorkflow
@@ -54,7 +55,8 @@ def test_monais_data_sets_give_the_scores_of_ours(bundle, kind, trained):
     for channel, name in enumerate(predictor.network.score_names):
         expected = [results[place].scores[name] for place in range(len(items))]
         assert abs(found[:, channel] - expected).max() < 1e-4
-        assert spearmanr(found[:, channel], expected).statistic > 0.999
+        if np.ptp(expected) or name in predictor.network.map_names:  # not a score that so few images cannot teach
+            assert spearmanr(found[:, channel], expected).statistic > 0.999
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES[:2])

@@ -68,14 +68,14 @@ def test_other_errors_of_a_transform_are_not_hidden():
 
 def test_an_item_that_is_split_gives_several_images_with_its_label():
     def split(item):
-        slices = [MetaTensor(torch.full((1, 8, 8), k / 5 - 1), meta={"slice": k}) for k in range(item["image"])]
+        slices = [MetaTensor(torch.full((1, 8, 8), k / 4 - 1), meta={"slice": k}) for k in range(item["image"])]
         return [{"image": image} for image in slices]
 
     items = [{"image": 2, "label": 1}, {"image": 0, "label": 0}, {"image": 3}]
     data = ResidentDataset(items, split)
     assert data.positions == [0, 0, 2, 2, 2] and data.slices == [0, 1, 0, 1, 2]
     assert data.labels == [1, 1, None, None, None]
-    assert data.images[:, 0, 0, 0].tolist() == np.rint(255 * np.array([0, 0.1, 0, 0.1, 0.2])).tolist()
+    assert data.images[:, 0, 0, 0].tolist() == np.rint(255 * np.array([0, 1, 0, 1, 2]) / 8).tolist()
 
 
 def test_the_datalist_given_is_left_as_it_is(write_image, read_square):

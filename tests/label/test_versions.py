@@ -28,7 +28,7 @@ def test_versions_of_another_bundle_are_left_out(tmp_path, caplog):
     assert "version 3" in caplog.text and "ddad_brain" in caplog.text and "of ddad_cxr" in caplog.text
     folder = versions["ddad_brain"].start()
     save_model(folder / "models", "ddad_cxr")
-    with pytest.raises(CheckpointError, match="ddad_cxr, and ddad_brain cannot use it"):
+    with pytest.raises(CheckpointError, match="ddad_cxr and cannot be used by ddad_brain"):
         versions["ddad_brain"].finish(folder)
 
 

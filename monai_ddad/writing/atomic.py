@@ -35,7 +35,7 @@ def private_folder(path: str | os.PathLike[str]) -> Path:
         '0o700'
     """
     folder = Path(path)
-    for part in reversed([part for part in (folder, *folder.parents) if not part.exists()]):
+    for part in reversed([part for part in (folder, *folder.parents) if not part.is_dir()]):
         part.mkdir(mode=0o700, exist_ok=True)
     return folder
 

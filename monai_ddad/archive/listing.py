@@ -122,7 +122,8 @@ def _items(root: Path, volumes: bool, left_out: LeftOut) -> Iterator[Sequence[st
         yield from walk(root / "images" if authors else root, left_out, group)
     elif root.suffix.lower() == ".txt":
         for _, part in groupby(listed_in(root), key=os.path.dirname):
-            yield from group(list(part)) if group else ([path] for path in part)
+            paths = list(part)
+            yield from group(paths) if group else ([path] for path in paths)
     else:
         yield [str(root)]
 

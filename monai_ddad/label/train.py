@@ -95,6 +95,7 @@ class AnomalyTrain(TrainTask):
             logger.info(f"training on {len(normal)} normal and {len(unlabeled)} unlabelled images")
             self._run(folder, request)
             number = self.versions.finish(folder)
+            (self.versions.versions_dir / f"{number:04d}" / FILE).unlink(missing_ok=True)
         except Exception as error:
             shutil.rmtree(folder, ignore_errors=True)
             reason: BaseException = error
@@ -139,4 +140,3 @@ class AnomalyTrain(TrainTask):
         workflow.initialize()
         workflow.run()
         workflow.finalize()
-        (folder / FILE).unlink(missing_ok=True)

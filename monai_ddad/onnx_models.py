@@ -12,8 +12,9 @@ from typing import Any
 import torch
 
 from monai_ddad import __version__
-from monai_ddad.checkpoints import MAX_BYTES, atomic_file, weights_digest
+from monai_ddad.checkpoints import MAX_BYTES, weights_digest
 from monai_ddad.networks import DDADNet, Decision, fold
+from monai_ddad.writing import atomic_file
 
 __all__ = ["ONNX_FILE", "OnnxModel", "export_onnx", "providers", "require", "to_onnx"]
 

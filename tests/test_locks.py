@@ -208,7 +208,7 @@ def test_a_forked_process_does_not_keep_the_lock(tmp_path):
 def test_a_signal_ends_the_lock_and_files_that_are_being_written(tmp_path, number):
     code = (
         "import signal, sys, time; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        "from monai_ddad.locks import lock_folder; from monai_ddad.checkpoints import atomic_file\n"
+        "from monai_ddad.locks import lock_folder; from monai_ddad.writing import atomic_file\n"
         "with lock_folder(sys.argv[1], '--out'), atomic_file(sys.argv[1] + '/a'):\n"
         "    print('held', flush=True); time.sleep(60)"
     )

@@ -14,7 +14,6 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-from monai_ddad.checkpoints import atomic_file
 from monai_ddad.data.datalist import Item, list_images, load_datalist
 from monai_ddad.data.resident import DataError
 from monai_ddad.data.series import read_headers
@@ -22,6 +21,7 @@ from monai_ddad.files import can_be_path, open_regular
 from monai_ddad.machine import available_cores
 from monai_ddad.transforms import ImageReadError, ReadImage
 from monai_ddad.transforms.formats.quiet import quiet
+from monai_ddad.writing import atomic_file
 
 __all__ = ["build_datalist", "check_datalist", "find_unreadable", "write_datalist"]
 

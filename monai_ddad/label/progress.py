@@ -9,7 +9,7 @@ from typing import Any
 from ignite.engine import Events
 from monai.bundle import ConfigParser
 
-from monai_ddad.checkpoints import atomic_file
+from monai_ddad.writing import atomic_file
 
 __all__ = ["FILE", "ProgressFile", "read_progress", "write_progress"]
 

@@ -14,7 +14,7 @@ from monailabel.datastore.local import LocalDatastore
 from monailabel.interfaces.tasks.train import TrainTask
 
 from monai_ddad.bundle import network_settings
-from monai_ddad.checkpoints import CheckpointError, atomic_file
+from monai_ddad.checkpoints import CheckpointError
 from monai_ddad.data.datalist import list_images
 from monai_ddad.data.resident import DataError
 from monai_ddad.label.datastores import normal_images
@@ -23,6 +23,7 @@ from monai_ddad.label.schemas import TrainParams
 from monai_ddad.label.versions import ModelVersions
 from monai_ddad.locks import FolderInUseError, require_free
 from monai_ddad.networks import unlearnable
+from monai_ddad.writing import atomic_file
 
 __all__ = ["AnomalyTrain"]
 
@@ -121,6 +122,7 @@ class AnomalyTrain(TrainTask):
                 logger.info(f"training on {len(normal)} normal and {len(unlabeled)} unlabelled images")
                 self._run(folder, params)
                 number = self.versions.finish(folder)
+                (self.versions.versions_dir / f"{number:04d}" / FILE).unlink(missing_ok=True)
         except Exception as error:
             reason: BaseException = error
             while reason.__cause__ is not None:  # MONAI wraps an error in one for each level of the config
@@ -167,4 +169,3 @@ class AnomalyTrain(TrainTask):
         workflow.initialize()
         workflow.run()
         workflow.finalize()
-        (folder / FILE).unlink(missing_ok=True)

@@ -214,7 +214,8 @@ def test_the_whole_session_of_an_annotator(images, apps, tmp_path):
         time.sleep(0.1)
     state = client.train_status()
     assert state["status"] == "DONE", state["details"]
-    assert shown[0] == 1 and shown == sorted(shown)
+    rising = shown[: shown.index(max(shown)) + 1]  # the process ends a little after its training
+    assert shown[0] == 1 and rising == sorted(rising)
     assert len(set(shown)) > 3 and any(1 < percent < 95 for percent in shown)
     assert next(iter(client.info()["train_stats"].values()))["epoch"] == 0  # of the next one
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from fastapi.testclient import TestClient
 from monailabel.config import settings
-from monailabel.interfaces.utils.app import clear_cache
+from monailabel.interfaces.utils.app import apps, clear_cache
 
 from monai_ddad.label import APP
 from tests.small_models import BUNDLES
@@ -37,5 +37,7 @@ def loaded(root: Path, bundle: str, run: Path, studies: str = "", **conf: str) -
             with TestClient(app, raise_server_exceptions=False) as client:
                 yield client
         finally:
+            for started in apps.values():
+                started.datastore()._observer.stop()  # it watches a folder that goes
             clear_cache()
             os.umask(mask)

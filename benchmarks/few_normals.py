@@ -53,7 +53,11 @@ def train(bundle: Path, data: Path, folder: Path, normals: int, seed: int, setti
     if not file.is_file():
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "datalist.json").write_text(json.dumps(draw(data, normals, seed)), encoding="utf-8")
-        options = {"dataset_dir": str(folder / "datalist.json"), "output_dir": str(folder), "unlabeled_size": None}
+        options: dict[str, Any] = {
+            "dataset_dir": str(folder / "datalist.json"),
+            "output_dir": str(folder),
+            "unlabeled_size": None,
+        }
         options |= {"phases": ["ndm", "udm", "refine", "pu"], "bundle_root": str(bundle), "seed": seed}
         config = str(bundle / "configs" / "train.json")
         workflow = ConfigWorkflow(config, logging_file=False, **(SETTINGS | options | settings))

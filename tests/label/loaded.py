@@ -9,6 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+
+pytest.importorskip("monailabel", reason="needs MONAI Label: make test-label builds its environment")
+
 from fastapi.testclient import TestClient
 from monailabel.config import settings
 from monailabel.interfaces.utils.app import apps, clear_cache

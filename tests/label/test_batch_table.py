@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+pytest.importorskip("monailabel", reason="needs MONAI Label: make test-label builds its environment")
+
 from monai_ddad.inference import Result
 from monai_ddad.label.batch import AnomalyBatchInfer
 from monai_ddad.transforms import ImageReadError

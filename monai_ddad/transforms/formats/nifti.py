@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from math import prod
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 import nibabel as nib
 import numpy as np
+from nibabel.arrayproxy import ArrayProxy
 from nibabel.spatialimages import HeaderDataError
 
 from monai_ddad.transforms.formats.decoded import DecodedImage, ImageReadError, check_size, record
@@ -62,7 +63,9 @@ def read_nifti(file: BinaryIO) -> DecodedImage:
         image = kind.from_bytes(content)
         affine = np.asarray(image.affine, dtype=np.float64)
         if colours:
-            bytes_ = np.ascontiguousarray(image.dataobj.get_unscaled()).view(np.uint8).reshape(*sides, 3)
+            bytes_ = (
+                np.ascontiguousarray(cast(ArrayProxy, image.dataobj).get_unscaled()).view(np.uint8).reshape(*sides, 3)
+            )
             values = np.moveaxis(bytes_, -1, 0)
         else:
             values = np.array(image.get_fdata(dtype=np.float32, caching="unchanged")).reshape(sides)

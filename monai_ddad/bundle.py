@@ -26,6 +26,7 @@ from monai_ddad.machine import PATIENCE
 from monai_ddad.networks import DDADNet
 from monai_ddad.processes import end_with_process
 from monai_ddad.record import ModelRecord, check_form, parse_json
+from monai_ddad.writing import private_folder
 
 logger = logging.getLogger(__name__)
 
@@ -41,11 +42,18 @@ WORD = {"type": "string", "pattern": r"^[A-Za-z0-9_.:-]{1,64}\Z"}
 SETTINGS = {
     **dict.fromkeys(("unlabeled_size", "calibration_minimum", "selection_minimum", "seed"), COUNT),
     **dict.fromkeys(("epochs", "batch_size", "refine_epochs", "refine_batch_size", "pu_epochs"), COUNT),
-    **dict.fromkeys(("abnormal_rate", "calibration_share", "selection_share", "pu_prior"), SHARE),
+    **dict.fromkeys(("alpha", "abnormal_rate", "calibration_share", "selection_share", "pu_prior"), SHARE),
     **dict.fromkeys(("learning_rate", "refine_learning_rate", "pu_learning_rate"), RATE),
     **dict.fromkeys(("preset", "device", "precision"), WORD),
 }
-REPEATED = ("unlabeled_size", "abnormal_rate", "calibration_share", "calibration_minimum", "seed")  # by an evaluation
+REPEATED = (
+    "unlabeled_size",
+    "abnormal_rate",
+    "calibration_share",
+    "calibration_minimum",
+    "alpha",
+    "seed",
+)  # by an evaluation
 RUN = {
     "type": "object",
     "required": ["bundle", "network", "preparation", "settings", "data"],
@@ -257,7 +265,8 @@ def network_settings(models_dir: str | os.PathLike[str], bundle: str | None = No
     if not weights_file(Path(models_dir)).exists():
         return settings
     record = model_record(models_dir, bundle)
-    return settings | record.network | {"bundle": record.bundle, "preparation": record.preparation}
+    found = settings | record.network | {"bundle": record.bundle, "preparation": record.preparation}
+    return refuse_expressions(found, "the model's record")
 
 
 def choose_square(squares: dict[str, Any], preprocess: str) -> Any:
@@ -402,13 +411,14 @@ def require_free_folders(folders: Sequence[str]) -> None:
     """Refuse at the start, before images are read, what would be refused when the run comes to write.
 
     Args:
-        folders: to write to; they need not exist.
+        folders: to write to; those that do not exist are made, for the user alone.
 
     Raises:
         FolderInUseError: another process writes to one.
     """
     for folder in folders if idist.get_rank() == 0 else ():
         require_free(folder, "--output_dir")
+        private_folder(folder)
 
 
 def start_processes() -> None:

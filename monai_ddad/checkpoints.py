@@ -27,7 +27,7 @@ __all__ = [
 ]
 
 RECORD_KEY = "_extra_state"  # PyTorch's name of what a module saves beside its weights; see monai_ddad.record
-MAX_BYTES = 4 * 2**30  # of a file
+MAX_BYTES = 64 * 2**30  # of a file, such as a large training that is to go on
 MAX_PICKLE = 8 * 2**20  # of the list of what is in it
 MOST, DEEPEST = 10**6, 32  # values, and containers one in another
 DTYPES = (

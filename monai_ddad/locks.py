@@ -160,7 +160,9 @@ class _Lock:
             ) from None
         if not stat.S_ISREG(os.fstat(file).st_mode):
             os.close(file)
-            raise DataError(f"{LOCK} in the folder is no lock of ours: remove it, or give another {self.option}.")
+            raise DataError(
+                f"{LOCK} in the folder is not a lock file of this program: remove it, or give another {self.option}."
+            )
         return file, False
 
     def _judge(self, before: dict[str, Any], alone: bool | None) -> None:
@@ -230,7 +232,7 @@ class _Lock:
         """Give signs of life; end this process's work where another machine has counted it as gone."""
         while not self._released.wait(BEAT):
             with suppress(OSError):
-                if not self._is_ours():
+                if not self._is_ours() and not self._released.is_set():
                     logger.error("This process was silent for so long that another one has taken over its folder.")
                     os.kill(os.getpid(), signal.SIGTERM)  # an interrupt may be ignored
                     return

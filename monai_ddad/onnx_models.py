@@ -144,7 +144,7 @@ def _description(network: DDADNet) -> dict[str, str]:
         "weights": weights_digest(network),
         "map_names": ",".join(network.map_names),
         "score_names": ",".join(network.score_names),
-        "record": network.record_text.strip() or network.record.text(),
+        "record": (network.record_text or network.record.text()).strip(),
         "version": __version__,
     }
 

@@ -64,7 +64,7 @@ NETWORK = _object(
             "type": "object",
             "maxProperties": 32,
             "propertyNames": NAME,
-            "additionalProperties": {"type": "string", "pattern": "^[ -~]{1,300}\\Z"},
+            "additionalProperties": {"type": "string", "pattern": "^[A-Za-z][A-Za-z0-9 ,.()-]{0,299}\\Z"},
         },
         "calibration_images": _whole(0, 10**7),
         "calibration_volumes": _whole(0, 10**7),
@@ -164,19 +164,19 @@ class ModelRecord:
         return 4 * (2 * size["members"] * member + 2 * normals + 2 * z_map)
 
     def text(self) -> str:
-        """Return it as JSON."""
-        return json.dumps({"format": FORMAT, **asdict(self)})
-
-    def tensor(self) -> torch.Tensor:
-        """Return it as uint8 of one length, as which it stands among a model's weights.
+        """Return it as JSON in ASCII, filled up with blanks to the length that all records have.
 
         Raises:
             ValueError: it is too long.
         """
-        text = self.text().encode()
+        text = json.dumps({"format": FORMAT, **asdict(self)})
         if len(text) > SIZE:
             raise ValueError(f"the model's record has {len(text)} bytes, at most {SIZE} are possible.")
-        return torch.frombuffer(bytearray(text.ljust(SIZE)), dtype=torch.uint8)
+        return text.ljust(SIZE)
+
+    def tensor(self) -> torch.Tensor:
+        """Return its text as uint8, as which it stands among a model's weights."""
+        return torch.frombuffer(bytearray(self.text().encode()), dtype=torch.uint8)
 
     @classmethod
     def parse(cls, text: str | bytes) -> ModelRecord:

@@ -406,11 +406,15 @@ def test_text_of_files_is_never_evaluated(text, file, canary, trained, tmp_path)
             "bundle",
             "network.backbone",
             "network.score",
+            "network.wanted_score",
             "preparation.preprocess",
             "preparation.modalities",
         ):
             with pytest.raises((CheckpointError, RuntimeError)):
                 Predictor(BUNDLE, save_record(tmp_path, record_with(place, text)))
+        for reasons in ({"intra": text}, {text: "it is the same for all images"}):
+            with pytest.raises((CheckpointError, RuntimeError)):
+                Predictor(BUNDLE, save_record(tmp_path, record_with("network.left_out", reasons)))
     elif file == "run.json":
         models = trained("ddad_cxr") / "models"
         shutil.copytree(models, tmp_path / "models")

@@ -29,6 +29,7 @@ from monai_ddad.data.series import VOLUMES
 from monai_ddad.engines.ranks import from_first
 from monai_ddad.inference import Predictor
 from monai_ddad.machine import PATIENCE, available_cores
+from monai_ddad.outputs import cautions
 from monai_ddad.processes import end_with_process
 
 __all__ = ["score_archive"]
@@ -86,7 +87,7 @@ def score_archive(
         raise DataError("the output must be a file that ends in .parquet.")
     with _processes(), ExitStack() as held:
         predictor = load_predictor(bundle, models_dir, device, precision, alpha, score, runtime)
-        for note in predictor.network.notes:
+        for note in cautions(predictor.network, predictor.network.calibration.images, predictor.alpha):
             logger.warning(note)
         modalities = predictor.reading.read.modalities
         volumes = modalities is None or not set(VOLUMES).isdisjoint(modalities)

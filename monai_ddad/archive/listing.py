@@ -91,7 +91,7 @@ def list_archive(sources: Sequence[str | os.PathLike[str]], volumes: bool) -> Li
         ['a.png', 'b.png']
     """
     roots = [Path(source).expanduser() for source in sources]
-    absent = [str(number) for number, root in enumerate(roots, start=1) if not root.exists()]
+    absent = [str(number) for number, root in enumerate(roots, start=1) if not os.path.exists(root)]
     if absent:
         raise DataError(f"of {len(roots)} sources, those that do not exist are number {', '.join(absent)}.")
     left_out = LeftOut()

@@ -233,7 +233,7 @@ def _image(folder: Path, image: str) -> str | list[str]:
     if not can_be_path(image):
         raise DataError("the image's name holds characters that no path can have")
     path = folder / Path(image).expanduser()
-    if not path.is_dir():
+    if not os.path.isdir(path):  # which a name that is too long ends in no error
         return str(path)
     found = list_images(path)
     if len(found) != 1:

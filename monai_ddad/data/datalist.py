@@ -167,9 +167,9 @@ def list_images(source: str | os.PathLike[str] | list[str]) -> Images:
         paths = [Path(path).expanduser() for path in map(_as_path, source)]
     else:
         root = Path(_as_path(source)).expanduser()
-        if not root.exists():
+        if not os.path.exists(root):
             raise DataError("the input folder or file does not exist.")
-        if root.is_dir():
+        if os.path.isdir(root):
             authors = (root / "data.json").is_file() and (root / "images").is_dir()
             paths = find_files(root / "images" if authors else root, left_out)
         else:
@@ -285,7 +285,7 @@ def _from_authors(root: Path, size: int | None, rate: float | None) -> dict[str,
     test = _items(test_normal, 0) + _items(test_abnormal, 1)
     for item in test:
         mask = root / "masks" / Path(item["image"]).name
-        if mask.is_file():
+        if os.path.isfile(mask):
             item["mask"] = str(mask)
     return {"training": Images(_items(normal, 0) + _items(unlabeled, None)), "test": Images(test)}
 

@@ -132,6 +132,7 @@ class TrainingWorkflow:
         expected = self.network.notes
         self.network.loaded.fill_(True)  # also where all parts were resumed
         calibrate(self.network, self.dataset, self.calibration, self.alpha)
+        self.network.record_text = self.network.record.text()
         if self.network.notes != expected:
             self._tell()
         weights = {

@@ -63,9 +63,6 @@ class ResumeCheckpoint:
         """Load the state that an earlier run left, if there is one."""
         self._fingerprint = engine.fingerprint
         self._saved = dict(engine.epochs)
-        if idist.get_rank() == 0:
-            for leftover in self.path.parent.glob(".*.tmp"):  # of a run that was killed while it saved
-                leftover.unlink()
         if not self.path.is_file():
             return
         try:

@@ -50,7 +50,7 @@ class SelectEpoch:
         >>> from monai_ddad.engines import EnsembleTrainer
         >>> from monai_ddad.networks import DDADNet
         >>> items = [{"image": value, "label": None if value % 2 else 0} for value in range(8)]
-        >>> data = ResidentDataset(items, lambda item: {"image": torch.full((1, 16, 16), item["image"] / 8)})
+        >>> data = ResidentDataset(items, lambda item: {"image": torch.full((1, 16, 16), item["image"] / 4 - 1)})
         >>> select = SelectEpoch(data.subset([0]), data.subset([1]), score="rec")
         >>> network, adam = DDADNet(image_size=16, width=2, hidden_size=8), partial(torch.optim.Adam, lr=5e-4)
         >>> trainer = EnsembleTrainer("cpu", 2, network, data.subset(range(2, 8)), adam, 4, train_handlers=[select])

@@ -73,7 +73,8 @@ class DDADNet(nn.Module):
         settings: what the ensembles were built with.
         loaded: () bool, whether weights were loaded or trained: a network without refuses to score, see
             :meth:`require_weights`.
-        record_text: the :class:`~monai_ddad.record.ModelRecord` that came with the weights, which TorchScript keeps.
+        record_text: the :class:`~monai_ddad.record.ModelRecord` of the weights that were loaded
+            or trained, which TorchScript keeps.
 
     Raises:
         ValueError: an unknown backbone, refine input, z-map, set of scores or score, no members, fewer than 0

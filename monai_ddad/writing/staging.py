@@ -9,7 +9,7 @@ import shutil
 import weakref
 from collections.abc import Iterator
 from contextlib import suppress
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import IO
 
@@ -17,7 +17,7 @@ from monai_ddad.writing.atomic import atomic_file, is_locked, open_locked, priva
 
 __all__ = ["Staging", "remove_leftovers"]
 
-LEFTOVER = re.compile(r"\..+\.[0-9a-f]+\.tmp", re.DOTALL)  # a temporary file or folder
+LEFTOVER = re.compile(r"\..+\.[0-9a-f]{8}\.tmp", re.DOTALL)  # a temporary file or folder
 NEW, OLD, SWAP, LOCK = "new", "old", "swap.json", "lock"  # what is in a temporary folder
 
 
@@ -182,16 +182,28 @@ def _put_back(temporary: Path) -> None:
     """Undo what was put in place, if the folder says that this was not completed."""
     try:
         swap = json.loads((temporary / SWAP).read_text(encoding="utf-8"))
+        new, old = ([_within(name) for name in swap[kind]] for kind in (NEW, OLD))
     except FileNotFoundError:
         return
+    except (KeyError, TypeError, ValueError):  # not ours
+        (temporary / SWAP).unlink()
+        return
     folder = temporary.parent
-    for name in swap[OLD]:
+    for name in old:
         if (temporary / OLD / name).exists():
             os.replace(temporary / OLD / name, folder / name)
-    for name in set(swap[NEW]) - set(swap[OLD]):
+    for name in set(new) - set(old):
         if not (temporary / NEW / name).exists():
             (folder / name).unlink(missing_ok=True)
     (temporary / SWAP).unlink()
+
+
+def _within(name: str) -> str:
+    """Return a name that stays within a folder, or raise ValueError."""
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts or not path.parts:
+        raise ValueError("the name leads out of the folder.")
+    return name
 
 
 def _drop(temporary: Path, lock: IO[bytes], process: int) -> None:

@@ -99,7 +99,7 @@ def test_what_a_killed_process_left_goes_and_what_a_living_one_writes_stays(tmp_
 
 
 def test_only_what_is_named_as_ours_is_removed(tmp_path):
-    for name in ("a.tmp", ".a.tmp", ".a.0123abcd.tmp.bak", "a.0123abcd.tmp"):
+    for name in ("a.tmp", ".a.tmp", ".a.0123abcd.tmp.bak", "a.0123abcd.tmp", ".notes.2024.tmp", ".a.dad.tmp"):
         (tmp_path / name).touch()
     (tmp_path / ".link.0123abcd.tmp").symlink_to(tmp_path / "a.tmp")
     before = sorted(tmp_path.iterdir())

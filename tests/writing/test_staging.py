@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import signal
 import subprocess
@@ -99,6 +100,29 @@ def test_the_next_run_puts_back_what_a_killed_one_was_replacing(folder, step):
     assert done.returncode == -signal.SIGKILL
     remove_leftovers(folder)
     assert read(folder) == EARLIER | OTHERS
+
+
+@pytest.mark.parametrize(
+    "swap",
+    [
+        {"new": ["../mine.txt"], "old": []},
+        {"new": [], "old": ["../mine.txt"]},
+        {"new": ["a/../../mine.txt"], "old": []},
+        {"new": ["/etc/mine.txt"], "old": []},
+        {"new": [1], "old": []},
+        {"new": "scores.csv"},
+        [],
+        None,
+    ],
+    ids=str,
+)
+def test_what_others_have_put_there_moves_and_removes_nothing(folder, swap):
+    results, temporary = folder / "results", folder / "results/.results.0123abcd.tmp"
+    write(folder, {"mine.txt": b"mine"})
+    write(temporary, {"lock": b"", "mine.txt": b"theirs", "swap.json": json.dumps(swap).encode()})
+    (temporary / "old").mkdir()
+    remove_leftovers(results)
+    assert (folder / "mine.txt").read_bytes() == b"mine" and list(results.iterdir()) == []
 
 
 def test_a_name_that_is_taken_by_a_folder_is_an_error_and_the_folder_stays(folder):

@@ -158,8 +158,13 @@ class _Lock:
                 f"another user's process writes here or was stopped here: give another {self.option}, or remove {LOCK} "
                 "in the folder when it has ended."
             ) from None
-        if not stat.S_ISREG(os.fstat(file).st_mode):
-            os.close(file)
+        except FileNotFoundError:
+            raise
+        except OSError:  # a link, a folder
+            file = -1
+        if file < 0 or not stat.S_ISREG(os.fstat(file).st_mode):
+            if file >= 0:
+                os.close(file)
             raise DataError(
                 f"{LOCK} in the folder is not a lock file of this program: remove it, or give another {self.option}."
             )

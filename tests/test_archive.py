@@ -258,6 +258,20 @@ def test_another_listing_model_or_setting_is_refused_but_for_overwrite(films, mo
         run(films, models, output, alpha=0.2)
 
 
+@pytest.mark.parametrize("link", [False, True])
+def test_a_folder_of_the_users_is_left_alone(films, models, tmp_path, link):
+    own = tmp_path / "own" if link else tmp_path / "scores.parquet.parts"
+    (own / "deep").mkdir(parents=True)
+    for name in ("mine.txt", "deep/mine.txt"):
+        (own / name).write_text("mine")
+    if link:
+        (tmp_path / "scores.parquet.parts").symlink_to(own)
+    for overwrite in (False, True):
+        with pytest.raises(DataError, match="another --output"):
+            run(films, models, tmp_path / "scores.parquet", overwrite=overwrite)
+    assert sorted(path.name for path in own.rglob("*")) == ["deep", "mine.txt", "mine.txt"]
+
+
 def test_overwrite_drops_the_chunks_of_another_plan(tmp_path):
     table = make_part(0, 1, ["rec"], {}, {})
     first = Parts(tmp_path / "a.parquet", {"chunks": 2, "alpha": 0.1})

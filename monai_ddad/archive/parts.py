@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 import os
-import shutil
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -27,6 +27,7 @@ __all__ = ["Parts", "make_part"]
 ROWS = 65536  # of a row group
 MADE_BY, LEFT_OUT = b"monai_ddad", b"left_out"  # keys of the tables' metadata
 PLAN, JOINED = "plan.json", "joined.json"
+OWN = re.compile(rf"\d{{8}}\.part|{re.escape(PLAN)}|{re.escape(JOINED)}|{re.escape(LOCK)}")
 
 
 def make_part(
@@ -91,6 +92,8 @@ class Parts:
         Raises:
             FolderInUseError: another process is at it.
         """
+        if self.folder.is_symlink():
+            raise DataError("the folder of unfinished parts beside the output is a link: give another --output.")
         try:
             with lock_folder(self.folder, "--output"):
                 yield
@@ -131,6 +134,11 @@ class Parts:
                 raise DataError(
                     f"an unfinished run with this output differs from this one in: {', '.join(different)}. Give the "
                     "same command as before to go on, another --output, or --overwrite to drop what was done."
+                )
+            if before is None and any(not OWN.fullmatch(name) for name in os.listdir(self.folder)):
+                raise DataError(
+                    f"the folder {self.folder.suffix} beside the output holds other files than an unfinished run: give "
+                    "another --output."
                 )
             self._clear()  # also where there is no plan, as after a run that was killed while it did this
         with atomic_file(self.folder / PLAN) as file:
@@ -185,12 +193,10 @@ class Parts:
         return pq.read_metadata(self.output).num_rows, pq.read_metadata(self.unreadable).num_rows
 
     def _clear(self) -> None:
-        """Remove all but the lock from the folder, what says how far the run is at the end."""
+        """Remove what a run writes from the folder, but the lock, what says how far the run is at the end."""
         last = ("", PLAN, JOINED)
         for name in sorted(os.listdir(self.folder), key=lambda name: last.index(name) if name in last else 0):
-            if (self.folder / name).is_dir():  # of a file server
-                shutil.rmtree(self.folder / name, ignore_errors=True)
-            elif name != LOCK:
+            if OWN.fullmatch(name) and name != LOCK:
                 (self.folder / name).unlink()
 
     def _file(self, number: int) -> Path:

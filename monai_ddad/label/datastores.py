@@ -27,6 +27,7 @@ __all__ = ["FILES", "DicomWebStore", "FolderStore", "normal_images"]
 
 FILES = ("*.nii.gz", "*.nii", "*.png", "*.jpg", "*.jpeg", "*.tif", "*.tiff", "*.bmp", "*.dcm")
 ESCAPED = re.compile("%[0-9A-Fa-f]{2}")
+UID = re.compile(r"[0-9][0-9.]{0,63}")
 NORMAL = "ddad_normal"  # key of a label's info
 NO_IMAGES = ("SEG", "SR", "PR", "KO", "RTSTRUCT", "RTPLAN", "RTDOSE", "DOC", "ECG", "REG", "FID", "PLAN")
 FRESH = 5.0  # seconds for which the list of a server's series is taken to be up to date
@@ -61,7 +62,15 @@ class _Guard(LocalDatastore):
             HTTPException: 422, the name is none; 409, it is that of a folder or a link.
         """
         check_name(image_id, "image")
-        place = Path(self._datastore.image_path(), image_id + self._to_id(Path(image_filename).name)[1])
+        if image_id.startswith(".") or ESCAPED.search(image_id):
+            raise HTTPException(
+                status_code=422, detail="image: a name begins with no dot and holds no % with two digits."
+            )
+        suffix = self._to_id(Path(image_filename).name)[1]
+        known = self._datastore.objects.get(image_id)
+        if known is not None and known.image.ext != suffix:  # its labels are not the new one's
+            raise HTTPException(status_code=409, detail="image: the name is taken by an image of another kind.")
+        place = Path(self._datastore.image_path(), image_id + suffix)
         if place.is_symlink() or (place.exists() and not place.is_file()):
             raise HTTPException(status_code=409, detail="image: the name is taken by a folder or a link.")
         return super().add_image(image_id, image_filename, image_info)
@@ -75,7 +84,7 @@ class _Guard(LocalDatastore):
         known = self._datastore.objects.get(image_id)
         if known is None:
             raise HTTPException(status_code=404, detail="there is no such image in the datastore.")
-        place = Path(self._datastore.image_path(), image_id + known.image.ext)
+        place = Path(self._datastore.image_path(), self._filename(image_id, known.image.ext))
         if place.is_symlink():
             place.unlink()
         super().remove_image(image_id)
@@ -195,8 +204,8 @@ class DicomWebStore(_Guard, DICOMWebDatastore):
         """Return the UIDs of the series that hold images."""
         if time.monotonic() - self._listed[0] > FRESH:
             listed = self._search(self._search_filter)
-            series = [str(item.SeriesInstanceUID) for item in listed if item.get("Modality") not in NO_IMAGES]
-            self._listed = time.monotonic(), sorted(series)
+            series = [str(item.get("SeriesInstanceUID")) for item in listed if item.get("Modality") not in NO_IMAGES]
+            self._listed = time.monotonic(), sorted(filter(UID.fullmatch, series))  # others could lead out of the cache
         return self._listed[1]
 
     def datalist(self, full_path: bool = True) -> list[dict[str, Any]]:
@@ -219,6 +228,8 @@ class DicomWebStore(_Guard, DICOMWebDatastore):
         if not folder.is_dir():
             with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".download-") as part:
                 for instance in self._retrieve(image_id):
+                    if not UID.fullmatch(str(instance.get("SOPInstanceUID"))):
+                        raise HTTPException(status_code=422, detail="an image of the series has no valid UID.")
                     instance.save_as(f"{part}/{instance.SOPInstanceUID}.dcm")
                 with contextlib.suppress(OSError):  # another request was quicker
                     os.rename(part, folder)

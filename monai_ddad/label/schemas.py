@@ -52,8 +52,24 @@ def plain_name(name: str) -> str:
     return name
 
 
+def result_tag(name: str) -> str:
+    """Return the tag of a label that the model makes.
+
+    Raises:
+        ValueError: it is that of annotators' labels, from which the model learns.
+
+    Example:
+        >>> result_tag("original")
+        'original'
+    """
+    if name == "final":
+        raise ValueError("final is the tag of labels that annotators submit")
+    return name
+
+
 Text = Annotated[str, StringConstraints(max_length=LONGEST, pattern=r"^[^\x00-\x1f\x7f]*$")]
 Name = Annotated[Text, AfterValidator(plain_name)]
+ResultTag = Annotated[Name, AfterValidator(result_tag)]
 Gpus = Annotated[str, StringConstraints(max_length=LONGEST, pattern=r"^(all|[0-9]{1,3}(,[0-9]{1,3})*)?$")]
 Count = Annotated[int, Field(ge=-1, le=1_000_000)]
 
@@ -185,7 +201,7 @@ class InferParams(_TaskParams):
     """Of normal pixels, above which a pixel belongs to the region."""
     save_label: bool | None = None
     """Keep the result as a label of the image."""
-    label_tag: Name | None = None
+    label_tag: ResultTag | None = None
     """Tag of that label."""
     result_extension: Literal[".nii.gz", ".nii", ".nrrd", ".png"] | None = None
     """Format of the region; ``.nrrd`` alone changes something."""
@@ -209,7 +225,7 @@ class BatchParams(_TaskParams):
     """How many images at most; 0 takes all."""
     save_label: bool = True
     """Keep the regions as labels."""
-    label_tag: Name | None = None
+    label_tag: ResultTag | None = None
     """Tag of the labels."""
     labels: list[Text] | None = Field(default=None, description=NO_EFFECT)
     max_workers: Count | None = Field(default=None, description=NO_EFFECT)
@@ -235,7 +251,7 @@ class Note(_Params):
     __pydantic_extra__: dict[Text, JsonValue] = Field(init=False)
     own: ClassVar[tuple[str, ...]] = ("ts", "name", "path", "ddad_normal")  # what the datastore itself writes
 
-    strategy: dict[Text, _Handed] | None = None
+    strategy: dict[Text, _Handed] = Field(default_factory=dict)
     """When the image was handed out, by strategy."""
 
     def note(self, user: str) -> dict[str, Any]:

@@ -189,13 +189,19 @@ def _put_back(temporary: Path) -> None:
         (temporary / SWAP).unlink()
         return
     folder = temporary.parent
-    for name in old:
-        if (temporary / OLD / name).exists():
+    for name in [] if (temporary / OLD).is_symlink() else old:
+        if (temporary / OLD / name).exists() and _holds(temporary / OLD, name) and _holds(folder, name):
             os.replace(temporary / OLD / name, folder / name)
     for name in set(new) - set(old):
-        if not (temporary / NEW / name).exists():
+        if not (temporary / NEW / name).exists() and _holds(folder, name):
             (folder / name).unlink(missing_ok=True)
     (temporary / SWAP).unlink()
+
+
+def _holds(folder: Path, name: str) -> bool:
+    """Tell whether a name stands in a folder itself, and not behind a link in it."""
+    inner = PurePosixPath(name).parent
+    return os.path.realpath(folder / inner) == str(Path(os.path.realpath(folder), inner))
 
 
 def _within(name: str) -> str:

@@ -17,7 +17,7 @@ NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 # before what a spreadsheet takes for a formula: at the start of a cell, also of one that ends elsewhere in a program
 # that separates them by semicolons; and before a quote there, so that ours can be told from it
 FORMULA = re.compile(
-    r"(?<![^;\t\r\n])(?=[\s\u200b\u2060\ufeff]*[=+\-@\uff1d\uff0b\uff0d\uff20']|[\t\r\n])"  # also full-width
+    r"(?<![^;\t\r\n])(?=[\s\x22\u200b\u2060\ufeff]*[=+\-@\uff1d\uff0b\uff0d\uff20']|[\t\r\n])"  # also full-width
 )
 QUOTE = re.compile(r"(?<![^;\t\r\n])'")
 

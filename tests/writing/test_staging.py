@@ -125,6 +125,18 @@ def test_what_others_have_put_there_moves_and_removes_nothing(folder, swap):
     assert (folder / "mine.txt").read_bytes() == b"mine" and list(results.iterdir()) == []
 
 
+@pytest.mark.parametrize("link", ["old", "old/a", "a"])
+def test_what_others_have_put_there_moves_nothing_through_a_link(folder, link):
+    results, temporary = folder / "results", folder / "results/.results.0123abcd.tmp"
+    write(folder, {"a/mine.txt": b"mine"})
+    write(temporary, {"lock": b"", "swap.json": json.dumps({"new": ["a/mine.txt"], "old": ["a/mine.txt"]}).encode()})
+    place = results / link if link == "a" else temporary / link
+    place.parent.mkdir(exist_ok=True)
+    place.symlink_to(folder if link == "old" else folder / "a")
+    remove_leftovers(results)
+    assert (folder / "a/mine.txt").read_bytes() == b"mine" and not list(results.rglob("*.txt"))
+
+
 def test_a_name_that_is_taken_by_a_folder_is_an_error_and_the_folder_stays(folder):
     (folder / "added.csv").mkdir()
     write(folder / "added.csv", {"mine": b"mine"})

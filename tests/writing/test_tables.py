@@ -27,6 +27,8 @@ FORMULAS = [
     "\uff20SUM(1)",
     "a;=1+1.png",
     "a\t-1+1",
+    'a;"=1+1;b',
+    '"=1',
     "'=1",
     "-inf",
     "--5",
@@ -42,7 +44,7 @@ def read(path) -> list[list[str]]:
 def takes_for_formula(cell: str) -> bool:
     """Tell whether a spreadsheet would, also one that separates cells by semicolons or tabs."""
     pieces = cell.replace("\t", ";").replace("\r", ";").replace("\n", ";").split(";")
-    cells = [piece.strip("\u00a0\ufeff\u200b ") for piece in pieces]
+    cells = [piece.strip('\u00a0\ufeff\u200b "') for piece in pieces]
     return any(part[:1] in tuple("=+-@\uff1d\uff0b\uff0d\uff20") and part for part in cells) or cell[:1] in ("\t", "\r")
 
 

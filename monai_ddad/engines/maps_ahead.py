@@ -49,6 +49,7 @@ class MapsAhead:
         if self._frozen is None:
             ensembles = self.network.without_refinement()
             ensembles.masked = False  # ASR-Net sees the maps as they are
+            ensembles.loaded = torch.ones_like(ensembles.loaded)  # whether they were trained here or in an earlier run
             self._frozen = Runtime(ensembles, precision=self.precision)
             self._plain = self._maps_of_plain_images()
 

@@ -35,7 +35,7 @@ class EightBit(Transform):
     A :class:`~monai_ddad.data.ResidentDataset`, which keeps 8 bits, therefore holds just what MONAI's data sets do.
 
     Example:
-        >>> EightBit()(torch.tensor([0.0, 0.7, 1.0]))
+        >>> EightBit()(torch.tensor([0.0, 0.701, 1.0]))
         tensor([-1.0000,  0.4039,  1.0000])
     """
 

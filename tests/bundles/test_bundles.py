@@ -126,7 +126,7 @@ def test_evaluate_and_inference_take_every_setting_of_the_preparation_from_the_t
     assert names == set(evaluate["untrained"]) == set(inference["untrained"])
     assert {name: evaluate.get(name) for name in names} == {name: f"$@prepared['{name}']" for name in names}
     assert [name for name in names if f"@prepared['{name}']" not in json.dumps(inference)] == []
-    steps = json.dumps(train["train"]["preprocessing"])
+    steps = json.dumps([train["train"]["preprocessing"], train["squares"]])
     assert [name for name in names if f"@{name}" not in steps] == []
     assert set(train["modality_settings"]) == names - {
         "preprocess",

@@ -9,6 +9,7 @@ from monai.inferers import Inferer
 
 from monai_ddad.bundle import is_served
 from monai_ddad.networks import DDADNet
+from monai_ddad.outputs import cautions
 
 __all__ = ["DecidingInferer"]
 
@@ -21,7 +22,7 @@ class DecidingInferer(Inferer):
     Only here the network is the one whose weights are loaded: MONAI Label keeps a copy of the bundle's.
     """
 
-    def __call__(self, inputs: torch.Tensor, network: DDADNet, *args: Any, **kwargs: Any) -> dict[str, torch.Tensor]:
+    def __call__(self, inputs: torch.Tensor, network: DDADNet, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Infer.
 
         Args:
@@ -30,7 +31,9 @@ class DecidingInferer(Inferer):
 
         Returns:
             each with 1 as its first dimension: ``maps`` ([S,] M, h, w), ``scores`` (S), of a volume the means over
-            its slices, ``p_values`` and ``percentiles`` (S), ``protocol`` (S, 4), ``normals`` and ``alpha``; nothing
+            its slices, ``p_values`` and ``percentiles`` (S), ``protocol`` (S, 4), ``normals`` and ``alpha``. As text,
+            with a space or a line end between: ``score_names`` (S), ``score`` that decides, ``shown_map``, and
+            ``notes``, see :func:`~monai_ddad.outputs.cautions`. Nothing
             but ``loaded``, False, of a network without weights in MONAI Label, which would reply with status 500.
 
         Raises:
@@ -55,4 +58,10 @@ class DecidingInferer(Inferer):
             "alpha": calibration.alpha,
             "quantiles": calibration.map_quantiles,
         }
-        return {name: value[None].cpu() for name, value in found.items()}
+        alpha = round(float(calibration.alpha), 6)
+        return {name: value[None].cpu() for name, value in found.items()} | {  # of text, MONAI takes no lists apart
+            "score_names": " ".join(network.score_names),
+            "score": network.score,
+            "shown_map": network.shown_map,
+            "notes": "\n".join(cautions(network, normals, alpha)),
+        }

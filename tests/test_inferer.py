@@ -28,3 +28,7 @@ def test_a_picture_or_volume_has_its_maps_scores_and_decision(make_net, images, 
     assert torch.equal(found["percentiles"][0], normals.percentiles(found["scores"][0]))
     assert found["normals"].tolist() == [len(normals)] and found["protocol"].shape[:2] == (1, len(maps))
     assert found["loaded"].tolist() == [True]
+    assert found["score_names"].split() == network.score_names
+    assert (found["score"], found["shown_map"]) == (network.score, network.shown_map)
+    needs = f"the calibration has {9 if slices is None else 4} groups of normals, and it takes 19"
+    assert needs in found["notes"] and "What is out of protocol is not known" in found["notes"].splitlines()[-1]

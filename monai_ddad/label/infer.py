@@ -29,13 +29,14 @@ class AnomalyInfer(InferTask):
 
     Args:
         served: the model.
+        folder: for the files, a private one of the app.
         result: ``"map"``, a float32 NIfTI file, or ``"region"``, 1 where the map is above the percentile and else 0,
             as PNG of a picture without a place in the patient, else as NIfTI.
 
     Files lie where ITK puts the image: see :func:`~monai_ddad.label.geometry.grid_of`.
     """
 
-    def __init__(self, served: ServedModel, result: Literal["map", "region"] = "map") -> None:
+    def __init__(self, served: ServedModel, folder: Path, result: Literal["map", "region"] = "map") -> None:
         what = "anomaly map" if result == "map" else "region of high anomaly"
         super().__init__(
             type=InferType.OTHERS if result == "map" else InferType.SEGMENTATION,  # viewers list the latter
@@ -45,6 +46,7 @@ class AnomalyInfer(InferTask):
             config={"percentile": PERCENTILE} if result == "region" else {},
         )
         self.served = served
+        self.folder = folder
         self.result = result
 
     def is_valid(self) -> bool:
@@ -78,7 +80,7 @@ class AnomalyInfer(InferTask):
         suffix = label_suffix(heat, grid) if self.result == "region" else ".nii.gz"
         if self.result == "region" and request.get("result_extension") == ".nrrd":  # OHIF and 3D Slicer ask for it
             suffix = ".nrrd"
-        with tempfile.NamedTemporaryFile(suffix=suffix, delete=False) as file:
+        with tempfile.NamedTemporaryFile(suffix=suffix, dir=self.folder, delete=False) as file:
             try:
                 write_label(heat, values, Path(file.name), grid)
             except BaseException:

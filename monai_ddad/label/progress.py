@@ -48,20 +48,21 @@ def write_progress(parser: ConfigParser, folder: Path) -> None:
         parser[f"{part}#handlers"] = [*parser[f"{part}#handlers"], handler | {"total": TOTAL}]
 
 
-def read_progress(versions_dir: Path) -> dict[str, int]:
+def read_progress(versions_dir: Path, bundle: str) -> dict[str, int]:
     """Return how far the running training is, as MONAI Label's clients read it; the very beginning where none says.
 
     Args:
-        versions_dir: folder in which trainings work, each in a folder ``unfinished-*`` of its own.
+        versions_dir: folder in which trainings work, each in a folder ``unfinished-<bundle>-*`` of its own.
+        bundle: name of the bundle that is trained.
 
     Returns:
         ``"epoch"``, those that are done, and ``"total_epochs"``.
 
     Example:
-        >>> read_progress(Path("no/such/folder"))
+        >>> read_progress(Path("no/such/folder"), "ddad_cxr")
         {'epoch': 0, 'total_epochs': 1}
     """
-    for path in versions_dir.glob(f"unfinished-*/{FILE}"):
+    for path in versions_dir.glob(f"unfinished-{bundle}-????????/{FILE}"):  # and of no name that goes on
         try:
             found = json.loads(path.read_bytes())
             return {"epoch": int(found["epoch"]), "total_epochs": max(int(found["total_epochs"]), 1)}

@@ -6,6 +6,7 @@ without effect on this app is taken, checked and left alone.
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -258,11 +259,13 @@ class Note(_Params):
         """Return what is to be kept.
 
         Raises:
-            HTTPException: 422, a name is the datastore's own, or a value is nested too deeply.
+            HTTPException: 422, a name is the datastore's own, a value is nested too deeply, or a number not finite.
         """
         given = self.model_dump(exclude_unset=True)
         errors = [_error(name, "own", "is written by the datastore alone") for name in given if name in self.own]
         deep = [name for name, value in given.items() if _levels(value) > DEEPEST]
+        odd = [name for name, value in given.items() if name not in deep and not _is_finite(value)]
+        errors += [_error(name, "finite", "JSON has no numbers that are not finite") for name in odd]
         errors += [_error(name, "deep", f"at most {DEEPEST} levels of nesting are kept") for name in deep]
         if errors:
             raise HTTPException(status_code=422, detail=describe(errors))
@@ -273,6 +276,12 @@ def _levels(value: Any) -> int:
     if not isinstance(value, dict | list):
         return 0
     return 1 + max(map(_levels, value.values() if isinstance(value, dict) else value), default=0)
+
+
+def _is_finite(value: Any) -> bool:
+    if isinstance(value, dict | list):
+        return all(map(_is_finite, value.values() if isinstance(value, dict) else value))
+    return not isinstance(value, float) or math.isfinite(value)
 
 
 def _error(name: str, kind: str, message: str = "") -> dict[str, Any]:

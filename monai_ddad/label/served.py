@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
+import stat
 import threading
 from collections.abc import Mapping
-from pathlib import Path
 
 from fastapi import HTTPException
 
@@ -135,6 +135,7 @@ class ServedModel:
 def _size_and_time(path: str) -> tuple[int, int]:
     try:
         found = os.stat(path)
+        size = len(os.listdir(path)) if stat.S_ISDIR(found.st_mode) else found.st_size
     except OSError:
         return 0, 0
-    return found.st_size if not Path(path).is_dir() else len(os.listdir(path)), found.st_mtime_ns
+    return size, found.st_mtime_ns

@@ -78,7 +78,7 @@ class AnomalyResultd(MapTransform):
     Args:
         keys: key of what was found.
         reading: the transform that reads a file, the first step of the bundle's ``preprocessing``.
-        network: the bundle's network, which tells the names of maps and scores.
+        network: the bundle's network, which tells the names of maps.
         percentile: of the pixels of normal images, in [0, 100).
     """
 
@@ -97,7 +97,7 @@ class AnomalyResultd(MapTransform):
                 raise HTTPException(status_code=409, detail="the model has no weights: train it, or put model.pt back.")
             result["result"] = self._decide(found, item.slices[0] is not None)
             names = self.network.map_names
-            name = result.get("map") or self.network.shown_map
+            name = result.get("map") or found["shown_map"]
             if name not in names:
                 raise HTTPException(status_code=400, detail=f"the map must be one of {', '.join(names)}.")
             channel = names.index(name)
@@ -133,19 +133,19 @@ class AnomalyResultd(MapTransform):
         return bool(floating)
 
     def _decide(self, found: dict[str, Any], volume: bool) -> dict[str, Any]:
-        names, score = self.network.score_names, self.network.score
+        names, score = found["score_names"].split(), found["score"]
         chosen = names.index(score)
         known = found["normals"] > 0
         p_value = float(found["p_values"][chosen])
         return {
             "score": float(found["scores"][chosen]),
             "score_name": score,
-            "map": self.network.shown_map,
+            "map": found["shown_map"],
             "p_value": p_value if known else None,
             "percentile": float(found["percentiles"][chosen]) if known else None,
             "flagged": bool(flagged(np.array(p_value), round(float(found["alpha"]), 6))) if known else None,
             "out_of_protocol": most_common_reason(found["protocol"].tolist()),
             "scores": {name: float(value) for name, value in zip(names, found["scores"])},
             "slices": len(found["maps"]) if volume else 0,
-            "notes": self.network.notes,
+            "notes": found["notes"].splitlines(),
         }

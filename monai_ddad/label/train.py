@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from fastapi import HTTPException
-from monai.bundle import ConfigWorkflow
+from monai.bundle import ConfigParser, ConfigWorkflow
 from monailabel.datastore.local import LocalDatastore
 from monailabel.interfaces.tasks.train import TrainTask
 
 from monai_ddad.bundle import network_settings
+from monai_ddad.calibration import groups_to_flag
 from monai_ddad.checkpoints import CheckpointError
 from monai_ddad.data.datalist import list_images
 from monai_ddad.data.resident import DataError
+from monai_ddad.files import open_regular
 from monai_ddad.label.datastores import normal_images
 from monai_ddad.label.progress import FILE, read_progress, write_progress
 from monai_ddad.label.schemas import TrainParams
 from monai_ddad.label.versions import ModelVersions
 from monai_ddad.locks import FolderInUseError, require_free
-from monai_ddad.networks import unlearnable
+from monai_ddad.networks import MIN_GROUPS, unlearnable
 from monai_ddad.writing import atomic_file
 
 __all__ = ["AnomalyTrain"]
@@ -31,15 +35,18 @@ logger = logging.getLogger(__name__)
 
 CALIBRATION = 0.1  # share of the normals that is set aside, whatever the model was trained with before
 LEAST = 2  # images of each kind
+ALPHA = 0.05  # of train.json, at which a new version is to be able to flag
+PART = 2**20  # bytes that are read at a time
+ENOUGH = MIN_GROUPS + groups_to_flag(ALPHA)  # known normals to learn from and to calibrate by
 
 
 class AnomalyTrain(TrainTask):
     """Train a new version of the model.
 
     Known normals are the images whose final label is empty; the unlabelled pool is all images without a final label.
-    Images with a mark in their final label are left out. A training that could not learn the score by which the served
-    model decides is refused, as the new version would be the worse one. MONAI Label runs it in a process of its own;
-    the version appears beside the others when it is complete.
+    Images with a mark in their final label are left out. A training that could not learn the score that is to decide,
+    or calibrate a model in the place of a calibrated one, is refused, as the new version would be the worse one. MONAI
+    Label runs it in a process of its own; the version appears beside the others when it is complete.
 
     Args:
         versions: of the model.
@@ -57,9 +64,9 @@ class AnomalyTrain(TrainTask):
 
     def stats(self) -> dict[str, Any]:
         """Return how far the running training is: see :func:`~monai_ddad.label.progress.read_progress`."""
-        return read_progress(self.versions.versions_dir)
+        return read_progress(self.versions.versions_dir, self.versions.name)
 
-    def check(self, datastore: LocalDatastore) -> tuple[list[str], list[str]]:
+    def check(self, datastore: LocalDatastore, params: TrainParams) -> tuple[list[str], list[str]]:
         """Return the ids of the known normal and of the unlabelled images.
 
         Raises:
@@ -67,8 +74,8 @@ class AnomalyTrain(TrainTask):
         """
         try:
             require_free(self.versions.versions_dir, "--conf versions")
-        except FolderInUseError as error:
-            raise HTTPException(status_code=429, detail=f"a training is running: {error}") from None
+        except FolderInUseError:
+            raise HTTPException(status_code=429, detail="another server is training: wait for its end.") from None
         normal, unlabeled = normal_images(datastore), datastore.get_unlabeled_images()
         for images, kind, how in (
             (normal, "normal", "submit empty labels for normal images"),
@@ -79,13 +86,18 @@ class AnomalyTrain(TrainTask):
                     status_code=409,
                     detail=f"{len(images)} {kind} images are too few to train on, at least {LEAST} are needed: {how}.",
                 )
-        score = self._score()
-        lacking = unlearnable(len(normal), len(unlabeled)).get(score or "")
+        known = self._count(datastore, normal)
+        score = self._wanted(params)
+        lacking = unlearnable(known, len(unlabeled)).get(score or "")
+        if lacking:
+            lacking = f"{score} is to decide, which a training could not learn: {lacking}"
+        elif known < ENOUGH and self._calibrated():
+            lacking = f"the served model is calibrated, and {known} known normals are too few to calibrate another one"
         if lacking:
             raise HTTPException(
                 status_code=409,
-                detail=f"the served model decides by {score}, which a training could not learn: {lacking}. Submit more "
-                "images as normal; until then the model stays as it is.",
+                detail=f"{lacking}. It takes {MIN_GROUPS} known normals to learn from, and {ENOUGH} to calibrate by "
+                "some of them, too. Submit more images as normal; until then the model stays as it is.",
             )
         if not self.versions.writable:
             raise HTTPException(
@@ -93,15 +105,39 @@ class AnomalyTrain(TrainTask):
             )
         return sorted(normal), sorted(unlabeled)
 
-    def _score(self) -> str | None:
-        """Return the score by which the served model decides, unless it is one that decides instead of another."""
-        if not self.versions.trained:
-            return None
+    def _served(self) -> dict[str, Any]:
+        """Return the settings of the served network; nothing where there is none to be worse than."""
         try:
-            trained = network_settings(str(self.versions.current[1]))
-        except CheckpointError:  # there is nothing to be worse than
+            return network_settings(str(self.versions.current[1])) if self.versions.trained else {}
+        except CheckpointError:
+            return {}
+
+    def _wanted(self, params: TrainParams) -> str | None:
+        """Return the score by which the new model has to decide; None where the served one cannot, either."""
+        served = self._served()
+        if not served or served["score"] != served["wanted_score"]:
             return None
-        return trained["score"] if trained["wanted_score"] in (None, trained["score"]) else None
+        config = ConfigParser()
+        config.read_config(str(self.versions.bundle / "configs" / "train.json"))
+        config.update(self._settings(params))
+        score: str | None = config.get_parsed_content("score")
+        return score
+
+    def _calibrated(self) -> bool:
+        served = self._served()
+        return bool(served) and served["calibration_images"] + served["calibration_volumes"] > 0
+
+    def _count(self, datastore: LocalDatastore, images: Sequence[str]) -> int:
+        """Count known normals as a training does, equal files once, as far as is known without reading them as images.
+
+        It ends at as many as are asked for.
+        """
+        found: set[bytes] = set()
+        for item in self._files(datastore, images):
+            found.add(_digest([item] if isinstance(item, str) else item))
+            if len(found) == ENOUGH:
+                break
+        return len(found)
 
     def __call__(self, request: dict[str, Any], datastore: LocalDatastore) -> dict[str, Any]:
         """Train; return the number of the new version.
@@ -110,7 +146,7 @@ class AnomalyTrain(TrainTask):
             HTTPException: 422, a parameter is wrong; see :meth:`check` for the rest.
         """
         params = TrainParams.check(request)
-        normal, unlabeled = self.check(datastore)
+        normal, unlabeled = self.check(datastore, params)
         try:
             with self.versions.start() as folder:
                 images = [
@@ -131,20 +167,23 @@ class AnomalyTrain(TrainTask):
         logger.info(f"version {number} of the model is finished")
         return {"version": number}
 
-    def _files(self, datastore: LocalDatastore, images: Sequence[str]) -> list[str | list[str]]:
-        """Return the files of images, those of a series as a list."""
-        found: list[str | list[str]] = []
+    def _files(self, datastore: LocalDatastore, images: Sequence[str]) -> Iterator[str | list[str]]:
+        """Give the files of images, those of a series as a list."""
         for image in images:
             try:
-                found += [item["image"] for item in list_images(datastore.get_image_uri(image))]
+                yield from [item["image"] for item in list_images(datastore.get_image_uri(image))]
             except DataError as error:
                 logger.warning(f"an image is left out: {error}")
-        return found
+            except HTTPException as error:
+                if error.status_code != 404:
+                    raise
+                logger.warning("an image is left out, as it has gone.")
 
-    def _run(self, folder: Path, params: TrainParams) -> None:
+    def _settings(self, params: TrainParams) -> dict[str, Any]:
+        """Return settings of ``train.json`` by name."""
         settings: dict[str, Any] = {"audit#skip_unreadable": True}  # a pile holds such things
-        settings |= {"unlabeled_size": None, "abnormal_rate": None, "calibration_share": CALIBRATION}
-        settings |= {"instead": self._score() is None}
+        settings |= {"unlabeled_size": None, "abnormal_rate": None, "calibration_share": CALIBRATION, "alpha": ALPHA}
+        settings |= {"bundle_root": str(self.versions.bundle), "preset": "default"}
         lengths = {"epochs", "refine_epochs"}  # numbers: a text of a request could be an expression of the config
         settings |= TrainParams().model_dump(include=lengths) | self.settings
         settings |= params.model_dump(include=lengths, exclude_unset=True)
@@ -155,17 +194,39 @@ class AnomalyTrain(TrainTask):
                 "preset": "trained",
                 "defaults#models_dir": str(models),
             }
+        return settings
+
+    def _run(self, folder: Path, params: TrainParams) -> None:
+        calibrated = self._calibrated()
         workflow = ConfigWorkflow(
             str(self.versions.bundle / "configs" / "train.json"),
             meta_file=str(self.versions.bundle / "configs" / "metadata.json"),
             logging_file=False,
-            bundle_root=str(self.versions.bundle),
+            instead=self._wanted(params) is None,
             dataset_dir=str(folder / "datalist.json"),
             output_dir=str(folder),
             phases=["ndm", "udm", "refine", "pu"],
-            **settings,
+            **self._settings(params),
         )
         write_progress(workflow.parser, folder)
         workflow.initialize()
+        if calibrated and not len(workflow.parser.get_parsed_content("train#calibration")):
+            raise DataError(
+                "the served model is calibrated, and of the known normals, equal pictures counted once, too few can be "
+                f"read to calibrate another one: it takes {ENOUGH}."
+            )
         workflow.run()
         workflow.finalize()
+
+
+def _digest(paths: Sequence[str]) -> bytes:
+    """Return the SHA-256 of files; of one that cannot be read, of its path."""
+    found = hashlib.sha256()
+    for path in paths:
+        try:
+            with open_regular(path) as file:
+                while part := file.read(PART):
+                    found.update(part)
+        except OSError:
+            found.update(os.fsencode(path))
+    return found.digest()

@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 
 from fastapi import HTTPException, UploadFile
 
-from monai_ddad.files import looks_like_dicom
+from monai_ddad.files import DICOM_SUFFIXES, looks_like_dicom
 
 __all__ = ["IMAGES", "LABELS", "receive", "suffix_of"]
 
@@ -41,11 +41,11 @@ KINDS: dict[str, Callable[[bytes], bool]] = {
     ".tif": _begins_with(b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"),
     ".tiff": _begins_with(b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"),
     ".bmp": _begins_with(b"BM"),
-    ".dcm": looks_like_dicom,
+    **dict.fromkeys(DICOM_SUFFIXES, looks_like_dicom),
     ".nrrd": _begins_with(b"NRRD"),
     ".bin": lambda head: True,  # plain voxels of OHIF
 }
-IMAGES = (".nii.gz", ".nii", ".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".dcm")
+IMAGES = (".nii.gz", ".nii", ".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", *DICOM_SUFFIXES)
 LABELS = (".nii.gz", ".nii", ".nrrd", ".png", ".bin")
 
 
@@ -63,7 +63,7 @@ def receive(upload: UploadFile, folder: Path, kinds: Sequence[str], field: str, 
     """Keep a file that a client sends in a folder, under a name of ours.
 
     Args:
-        upload: the file. Its name tells its kind; what has no suffix is DICOM.
+        upload: the file. Its name tells its kind; DICOM may have any other, such as its UID.
         folder: a private one.
         kinds: the suffixes that are taken.
         field: name of the parameter.
@@ -76,8 +76,8 @@ def receive(upload: UploadFile, folder: Path, kinds: Sequence[str], field: str, 
         HTTPException: 415, it is of another kind, or its content does not fit its name.
     """
     name = PurePosixPath(upload.filename or "").name
-    suffix = suffix_of(name, kinds) or ("" if PurePosixPath(name).suffix else ".dcm")
     head = upload.file.read(HEAD)
+    suffix = suffix_of(name, kinds) or (".dcm" if looks_like_dicom(head) else "")
     if suffix not in kinds or not KINDS[suffix](head):
         detail = f"{field}: must be a file of one of the kinds {', '.join(kinds)}, with the content that its name says."
         raise HTTPException(status_code=415, detail=detail)

@@ -27,8 +27,8 @@ class ModelVersions:
     """The first model of a bundle and those that were trained after it; the newest complete one is served.
 
     Versions of another bundle, which may stand in the same folder, are not listed. A training works in a folder of its
-    own, which gets its number only when the model in it has been loaded and has scored an image, so that a failed or
-    cancelled training changes nothing.
+    own, which gets its number only when the model in it has been loaded, so that a failed or cancelled training changes
+    nothing.
 
     Args:
         bundle: the bundle's folder.
@@ -42,11 +42,6 @@ class ModelVersions:
         self.versions_dir = versions_dir
         self.name = bundle_name(bundle)
         self._others: dict[int, bool] = {}
-
-    @property
-    def numbers(self) -> list[int]:
-        """Numbers of the bundle's finished versions, rising."""
-        return [number for number in self._finished() if not self._of_another(number)]
 
     @property
     def current(self) -> tuple[int, Path]:
@@ -99,9 +94,9 @@ class ModelVersions:
             FolderInUseError: another training runs.
         """
         with lock_folder(self.versions_dir, "--conf versions"):
-            for left in self.versions_dir.glob("unfinished-*"):
+            for left in self.versions_dir.glob("unfinished-*"):  # of any bundle
                 shutil.rmtree(left, ignore_errors=True)
-            folder = Path(tempfile.mkdtemp(prefix="unfinished-", dir=self.versions_dir))
+            folder = Path(tempfile.mkdtemp(prefix=f"unfinished-{self.name}-", dir=self.versions_dir))
             try:
                 yield folder
             finally:

@@ -25,7 +25,7 @@ __all__ = ["BACKBONES", "REFINE_INPUTS", "DDADNet", "Decision", "ScoringDDADNet"
 BACKBONES: dict[str, type[AE]] = {"AE": AE, "AE-U": AEU, "MemAE": MemAE}
 REFINE_INPUTS: dict[str, list[str]] = {"dual": ["inter", "intra"], "intra": ["intra"], "none": []}
 # what may differ between a network and the weights that it loads
-FREE = ("score", "wanted_score", "calibration_images", "calibration_volumes", "modalities", "body_parts")
+FREE = ("score", "wanted_score", "left_out", "calibration_images", "calibration_volumes", "modalities", "body_parts")
 INSTEAD = ("ddad_plus", "rec")  # decide, the first that there is, where the score that is to decide was left out
 
 
@@ -203,13 +203,14 @@ class DDADNet(nn.Module):
         if seed is not None:
             self._initialise(seed)
 
+    def _every_score(self) -> list[str]:
+        """Return the names of all scores, those that are left out among them."""
+        plus = PLUS_NAMES if self.scores == "plus" else ()
+        return [*self.map_names, *plus, *([PU_NAME] if self.pu_members else [])]
+
     def _name_scores(self) -> None:
         """Name the scores that are not left out, and find their places among all."""
-        every = [
-            *self.map_names,
-            *(PLUS_NAMES if self.scores == "plus" else []),
-            *([PU_NAME] if self.pu_members else []),
-        ]
+        every = self._every_score()
         self.score_names: list[str] = [name for name in every if name not in self.left_out]
         self.complete = len(self.score_names) == len(every)
         columns = torch.tensor([every.index(name) for name in self.score_names], dtype=torch.long)
@@ -282,12 +283,17 @@ class DDADNet(nn.Module):
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
         """Load all weights, or raise also where ``strict`` is False, as MONAI Label has it: half a model is none.
 
+        Scores that the other model does without are left out here, too, see :meth:`leave_out`.
+
         Raises:
             CheckpointError: the model's record, which stands among the weights, is missing, damaged or of another
                 model, see :meth:`check_record`.
             RuntimeError: names or shapes differ.
         """
         record = self.check_record(state_dict)
+        left_out = ModelRecord.parse(record).network["left_out"]
+        if left_out != self.left_out:
+            self.leave_out(left_out)
         found = super().load_state_dict(state_dict, True, assign)
         self.loaded.fill_(True)
         self.record_text = record
@@ -319,14 +325,16 @@ class DDADNet(nn.Module):
 
         Raises:
             CheckpointError: there is no record, it is damaged, or of another bundle, network or preparation; which
-                score decides, the number of calibration images and the accepted kinds of files may differ.
+                score decides, which were left out, the number of calibration images and the accepted kinds of files may
+                differ.
         """
         found, own = ModelRecord.of(weights), self.record
         if own.bundle:
             found.require_bundle(own.bundle)
         if not partly:
             pairs: dict[str, tuple[Any, Any]]
-            pairs = {"map_names": (found.map_names, own.map_names), "score_names": (found.score_names, own.score_names)}
+            names = [name for name in self._every_score() if name not in found.network["left_out"]]
+            pairs = {"map_names": (found.map_names, own.map_names), "score_names": (found.score_names, names)}
             pairs |= {name: (found.network.get(name), value) for name, value in own.network.items()}
             if own.bundle:
                 pairs |= {name: (found.preparation.get(name), value) for name, value in own.preparation.items()}

@@ -17,6 +17,7 @@ import pytest
 import requests
 
 from monai_ddad.label import APP
+from monai_ddad.processes import SERVER
 from tests.small_models import BUNDLES
 
 STOCK = {  # no proxy answers: the app must not need the network
@@ -51,8 +52,9 @@ class Server:
         self.log = app / "server.log"
         self.studies = Path(studies)
         self.url = f"http://127.0.0.1:{port}"
+        own = {name: value for name, value in os.environ.items() if name != SERVER}  # of an app in this process
         self.process = subprocess.Popen(
-            command, stdout=self.log.open("w"), stderr=subprocess.STDOUT, env=os.environ | environment, cwd=app
+            command, stdout=self.log.open("w"), stderr=subprocess.STDOUT, env=own | environment, cwd=app
         )
         limit = time.monotonic() + START
         while True:

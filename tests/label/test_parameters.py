@@ -17,6 +17,7 @@ from fastapi.testclient import TestClient
 from PIL import Image
 
 from monai_ddad.label.app.main import DDADApp
+from monai_ddad.label.train import ENOUGH
 from tests.label.conftest import Server
 from tests.label.loaded import loaded
 from tests.small_models import BUNDLES
@@ -30,13 +31,13 @@ EXPRESSIONS = ["$__import__('os').system('touch x')", "$1", "@epochs", "%/etc/pa
 
 @pytest.fixture(scope="module")
 def client(trained, tmp_path_factory) -> Iterator[TestClient]:
-    """The app on three pictures, two of which are submitted as normal."""
+    """The app on pictures, all but three of which are submitted as normal."""
     root, run = tmp_path_factory.mktemp("loaded"), trained("ddad_brain")
     (root / "studies").mkdir()
-    for number, path in enumerate(sorted((run / "phantom/images").glob("*.png"))[:5]):
+    for number, path in enumerate(sorted((run / "phantom/images").glob("*.png"))[: ENOUGH + 3]):
         shutil.copy(path, root / f"studies/{number}.png")
     with loaded(root, "ddad_brain", run) as client:
-        for number in range(2):
+        for number in (0, 1, *range(5, ENOUGH + 3)):
             files = {"label": ("a.png", EMPTY)}
             assert client.put(f"/datastore/label?image={number}", files=files).status_code == 200
         yield client
@@ -154,8 +155,9 @@ def test_what_the_datastore_notes_itself_cannot_be_sent(client):
         for path in ("/datastore/label/info?label=0&tag=final", "/datastore/image/info?image=0"):
             answer = client.put(path, data={"info": json.dumps(info)})
             assert answer.status_code == 422 and next(iter(info)) in answer.json()["detail"], answer.text
-    answer = client.put("/datastore/image/info?image=0", data={"info": '{"a": NaN}'})
-    assert answer.status_code == 422
+    for text in ('{"a": NaN}', '{"a": {"b": [1, -Infinity]}}', '{"a": 1e999}'):
+        answer = client.put("/datastore/image/info?image=0", data={"info": text})
+        assert answer.status_code == 422 and "a" in answer.json()["detail"], answer.text
     answer = client.put("/datastore/image/info?image=0", data={"info": '{"a": [1, {"b": "$1"}], "strategy": {}}'})
     assert answer.status_code == 200 and client.get("/datastore/image/info?image=0").json()["a"] == [1, {"b": "$1"}]
     assert client.get("/datastore/?output=all").status_code == 200

@@ -140,7 +140,7 @@ def test_a_folder_of_several_films_is_as_abnormal_as_the_worst_of_them(files, tr
     assert server.infer("films").json()["score"] == pytest.approx(scores[worst], rel=1e-5)
     assert server.request("POST", "/batch/infer/ddad_cxr?images=all").ok
     assert server.wait_for("/batch/infer")["status"] == "DONE"
-    with (tmp_path / "versions/batch_inference.csv").open() as file:
+    with (tmp_path / "versions/batch_inference_ddad_cxr.csv").open() as file:
         (row,) = csv.DictReader(file)
     assert row["image"] == "films" and float(row["score"]) == pytest.approx(scores[worst], rel=1e-5)
     (label,) = (tmp_path / "studies/labels/original").iterdir()

@@ -60,6 +60,16 @@ def expected(bundle: str, run: Path, images: list[str]) -> tuple[list[dict[str, 
         return list(csv.DictReader(file)), folder
 
 
+def add_normal(server: Server, number: int, name: str = "") -> None:
+    """Send one more picture, and submit it as normal."""
+    picture = io.BytesIO()
+    path = server.studies / f"{names(server)[number % 16]}.png"
+    Image.fromarray(np.roll(np.asarray(Image.open(path)), 1 + number // 16, 1)).save(picture, "PNG")
+    name = name or f"more{number}"
+    assert server.request("PUT", f"/datastore/?image={name}", files={"file": ("a.png", picture.getvalue())}).ok
+    assert server.submit(name, EMPTY).ok
+
+
 def names(server: Server) -> list[str]:
     return sorted(path.stem for path in server.studies.glob("normal*.png"))
 
@@ -184,7 +194,7 @@ def test_batch_inference_writes_labels_and_a_table(server):
     assert answer.ok
     state = server.wait_for("/batch/infer")
     assert state["status"] == "DONE", state
-    with (server.studies.parent / "versions/batch_inference.csv").open() as file:
+    with (server.studies.parent / "versions/batch_inference_ddad_brain.csv").open() as file:
         rows = {row["image"]: row for row in csv.DictReader(file)}
     assert len(rows) == 18 and "not an image" in rows["broken"]["unreadable"]
     for image in names(server)[:3]:
@@ -205,10 +215,12 @@ def test_a_training_on_submitted_normals_makes_a_new_version(server, trained):
     answer = server.request("POST", "/train/ddad_brain_training", json={"epochs": 1, "refine_epochs": 1})
     assert answer.status_code == 409 and "it takes 20 known normals" in answer.json()["detail"]  # and would be worse
     assert "and 6 are left for it" in answer.json()["detail"] and "ddad_plus" in answer.json()["detail"]
-    for path in sorted((trained("ddad_brain") / "phantom/images").glob("normal*.png"))[16:30]:
-        files = {"file": (path.name, path.read_bytes())}
-        assert server.request("PUT", f"/datastore/?image={path.stem}", files=files).ok
-        assert server.submit(path.stem, EMPTY).ok
+    for number in range(32):
+        add_normal(server, number)
+    add_normal(server, 31, name="copy")  # which counts once
+    answer = server.request("POST", "/train/ddad_brain_training", json={"epochs": 1, "refine_epochs": 1})
+    assert answer.status_code == 409 and "calibrated, and 38 known normals are too few" in answer.json()["detail"]
+    add_normal(server, 32)
     marked = io.BytesIO()
     Image.new("L", (64, 64), 255).save(marked, "PNG")
     assert server.submit(names(server)[6], marked.getvalue()).ok
@@ -221,10 +233,12 @@ def test_a_training_on_submitted_normals_makes_a_new_version(server, trained):
     assert [folder.name for folder in versions.iterdir() if folder.is_dir()] == ["0001"]
     record = json.loads((versions / "0001/models/run.json").read_text())
     assert record["settings"]["started_from_weights"] and record["network"]["members"] == 2
+    assert record["data"]["normal"] == 21 and record["data"]["calibration"] == 19  # with the copy
     assert record["data"]["unlabeled"] > 10  # all of the pile, though the model before had a pool of 10
     after = server.infer(names(server)[0]).json()
     assert after["score_name"] == before["score_name"] == "ddad_plus"
     assert (before["version"], after["version"]) == (0, 1) and after["score"] != before["score"]
+    assert after["p_value"] is not None
     assert (trained("ddad_brain") / "models/model.pt").is_file()
     handed = server.request("POST", "/activelearning/anomaly").json()
     assert handed["id"] not in names(server)[:7]

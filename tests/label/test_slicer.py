@@ -22,6 +22,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ComputedRadiographyImageStorage, ExplicitVRLittleEndian, MRImageStorage, generate_uid
 
 from monai_ddad.inference import Predictor
+from monai_ddad.label.train import ENOUGH
 from tests.label.conftest import Server
 from tests.small_models import BUNDLES
 
@@ -194,15 +195,13 @@ def test_the_whole_session_of_an_annotator(images, apps, tmp_path):
     info = client.info()
     sample = client.next_sample("random", {})
     assert Path(sample["path"]).exists() and sample["id"] in images
-    for number in range(8):  # uploads from Slicer, submitted with empty labels
-        image = sitk.JoinSeries(
-            sitk.GetImageFromArray(np.roll(np.asarray(Image.open(images["film"][1])), 3 * number, 1))
-        )
+    for number in range(ENOUGH):  # uploads from Slicer, submitted with empty labels
+        image = sitk.JoinSeries(sitk.GetImageFromArray(np.roll(np.asarray(Image.open(images["film"][1])), number, 1)))
         sitk.WriteImage(image, os.fspath(tmp_path / "sent.nii.gz"))
         client.upload_image(os.fspath(tmp_path / "sent.nii.gz"), f"sent{number}")
         sitk.WriteImage(sitk.Image(image.GetSize(), sitk.sitkUInt8), os.fspath(tmp_path / "empty.nii.gz"))
         client.save_label(f"sent{number}", os.fspath(tmp_path / "empty.nii.gz"), "final", {"label_info": []})
-    assert client.info()["datastore"]["completed"] == 8
+    assert client.info()["datastore"]["completed"] == ENOUGH
     (model,) = info["trainers"]
     client.train_start(model, {"epochs": 40, "refine_epochs": 1})
     shown: list[float] = []

@@ -26,6 +26,7 @@ PNG = io.BytesIO()
 Image.new("L", (64, 64)).save(PNG, "PNG")
 PICTURE = PNG.getvalue()
 VOLUME = nib.Nifti1Image(np.zeros((8, 8, 2), dtype=np.float32), np.eye(4)).to_bytes()
+CT = Path(get_testdata_file("CT_small.dcm")).read_bytes()
 PICKLE = b"cos\nsystem\n(S'true'\ntR."
 OTHERS = {
     "a.pkl": PICKLE,
@@ -45,6 +46,9 @@ OTHERS = {
     "a.jpg": PICTURE,
     "a.png": b"",
     "a.dcm": b"x" * 2000,
+    "a.ima": b"x" * 2000,
+    "1.2.840.113619.2.55": b"x" * 2000,
+    "b.png": CT,
     "a": PICKLE,
     ".png": PICKLE,
     "": PICKLE,
@@ -96,8 +100,7 @@ def test_what_is_no_image_is_not_taken(client, place, method, path, field, name)
         ("A.PNG", PICTURE),
         ("volume.1.2.nii.gz", gzip.compress(VOLUME)),
         ("a.nii", VOLUME),
-        ("a.dcm", Path(get_testdata_file("CT_small.dcm")).read_bytes()),
-        ("IM0001", Path(get_testdata_file("CT_small.dcm")).read_bytes()),
+        *((name, CT) for name in ("a.dcm", "IM0001", "1.2.840.113619.2.55", "a.DICOM", "a.ima", "a.v2", "MR.1.gz")),
     ],
 )
 def test_images_are_taken(client, name, content):
@@ -248,11 +251,14 @@ def test_a_link_is_neither_written_through_nor_followed_to_remove(client, place)
 
 
 def test_a_file_called_like_an_expression_is_an_image_like_others(client, place):
-    name = "$__import__('os').system('touch canary')"
-    shutil.copy(place / "studies/0.png", place / f"studies/{name}.png")
+    file = "$__import__('os').system('touch canary')"
+    shutil.copy(place / "studies/0.png", place / f"studies/{file}.png")
+    name = file.replace("$", "%24").replace("'", "%27")  # an id holds plain letters alone
     from monailabel.interfaces.utils.app import app_instance
 
     app_instance().datastore().refresh()
+    answer = client.post("/infer/ddad_brain", params={"image": file, "output": "json"})
+    assert answer.status_code == 404, answer.text
     answer = client.post("/infer/ddad_brain", params={"image": name, "output": "json"})
     assert answer.status_code == 200, answer.text
     answer = client.put("/datastore/label", params={"image": name}, files={"label": ("a.png", PICTURE)})

@@ -20,16 +20,34 @@ def test_versions_of_another_bundle_are_left_out(tmp_path, caplog):
     models = {bundle: save_model(tmp_path / bundle, bundle) for bundle in ("ddad_brain", "ddad_cxr")}
     versions = {bundle: ModelVersions(BUNDLES / bundle, folder, shared) for bundle, folder in models.items()}
     for number, bundle in enumerate(("ddad_brain", "ddad_cxr", "ddad_cxr"), 1):
-        folder = versions[bundle].start()
-        save_model(folder / "models", bundle, seed=number)
-        assert versions[bundle].finish(folder) == number
-    assert versions["ddad_brain"].numbers == [1] and versions["ddad_cxr"].numbers == [2, 3]
+        with versions[bundle].start() as folder:
+            save_model(folder / "models", bundle, seed=number)
+            assert versions[bundle].finish(folder) == number
     assert versions["ddad_brain"].current == (1, shared / "0001/models")
+    assert versions["ddad_cxr"].current == (3, shared / "0003/models")
     assert "version 3" in caplog.text and "ddad_brain" in caplog.text and "of ddad_cxr" in caplog.text
-    folder = versions["ddad_brain"].start()
-    save_model(folder / "models", "ddad_cxr")
-    with pytest.raises(CheckpointError, match="ddad_cxr and cannot be used by ddad_brain"):
-        versions["ddad_brain"].finish(folder)
+    with versions["ddad_brain"].start() as folder:
+        save_model(folder / "models", "ddad_cxr")
+        with pytest.raises(CheckpointError, match="ddad_cxr and cannot be used by ddad_brain"):
+            versions["ddad_brain"].finish(folder)
+    assert sorted(path.name for path in shared.iterdir()) == ["0001", "0002", "0003"]
+
+
+def test_what_bundles_write_beside_their_versions_is_their_own(tmp_path):
+    app_of = {
+        bundle: app(
+            tmp_path,
+            bundle=str(BUNDLES / bundle),
+            models=str(save_model(tmp_path / f"{bundle}_model", bundle)),
+            versions=str(tmp_path / "versions"),
+        )
+        for bundle in ("ddad_brain", "ddad_cxr")
+    }
+    assert len({one.init_batch_infer().table for one in app_of.values()}) == 2
+    with app_of["ddad_brain"].versions.start() as folder:
+        (folder / "progress.json").write_text('{"epoch": 3, "total_epochs": 9}')
+        stats = {name: one.init_trainers()[f"{name}_training"].stats() for name, one in app_of.items()}
+    assert stats["ddad_brain"] == {"epoch": 3, "total_epochs": 9} and stats["ddad_cxr"]["epoch"] == 0
 
 
 def test_a_damaged_version_is_not_passed_over(tmp_path):

@@ -22,6 +22,7 @@ from monai_ddad.label.guards import guard_server, verify_signatures
 from monai_ddad.label.infer import LABEL, AnomalyInfer
 from monai_ddad.label.origins import read_hosts, read_origins
 from monai_ddad.label.private import keep_private
+from monai_ddad.label.schemas import TrainParams
 from monai_ddad.label.served import ServedModel
 from monai_ddad.label.strategies import Ranking, most_suspicious, most_uncertain
 from monai_ddad.label.train import AnomalyTrain
@@ -68,6 +69,8 @@ class DDADApp(MONAILabelApp):
         self.hosts = read_hosts(conf.get("hosts", ""))
         self.origins = read_origins(conf.get("origins", ""))
         keep_private(Path(app_dir, "logs"))
+        self.results = Path(app_dir, "results")  # each until it has been sent
+        self.results.mkdir(exist_ok=True, parents=True)
         end_with_server()  # where this is a training, or another task, that the server has started
         verify_signatures()
         self.model = bundle.name
@@ -83,9 +86,11 @@ class DDADApp(MONAILabelApp):
         )
 
     def on_init_complete(self) -> None:
-        """Guard the server that has loaded the app."""
+        """Guard the server that has loaded the app, and remove what an earlier one that was killed has left."""
         from monailabel.app import app  # which loads the app
 
+        for left in self.results.iterdir():
+            left.unlink()
         guard_server(app, self.hosts, self.origins)
         super().on_init_complete()
 
@@ -111,10 +116,13 @@ class DDADApp(MONAILabelApp):
 
     def init_infers(self) -> dict[str, AnomalyInfer]:
         """Offer the map, and for viewers that show segmentations alone the region."""
-        return {self.model: AnomalyInfer(self.served), f"{self.model}_region": AnomalyInfer(self.served, "region")}
+        return {
+            self.model: AnomalyInfer(self.served, self.results),
+            f"{self.model}_region": AnomalyInfer(self.served, self.results, "region"),
+        }
 
     def init_trainers(self) -> dict[str, AnomalyTrain]:
-        """Offer the training, under a name of its own: see :meth:`bundle_path`."""
+        """Offer the training, under a name of its own."""
         return {f"{self.model}_training": AnomalyTrain(self.versions)}
 
     def init_strategies(self) -> dict[str, Strategy]:
@@ -127,7 +135,7 @@ class DDADApp(MONAILabelApp):
 
     def init_batch_infer(self) -> AnomalyBatchInfer:
         """Offer batch inference; its table is kept with the versions of the model."""
-        return AnomalyBatchInfer(self.served, self.versions.versions_dir / "batch_inference.csv")
+        return AnomalyBatchInfer(self.served, self.versions.versions_dir / f"batch_inference_{self.versions.name}.csv")
 
     def infer(self, request: dict[str, Any], datastore: Datastore | None = None) -> dict[str, Any]:
         """Score an image of the datastore, ``request["image"]``, or the file that a client has sent, ``"file"``.
@@ -156,10 +164,12 @@ class DDADApp(MONAILabelApp):
             raise HTTPException(status_code=404, detail=f"there is no such strategy: {', '.join(self._strategies)}.")
         return super().next_sample(request)
 
-    def bundle_path(self, model: str) -> str | None:
-        """Check that a training can start: MONAI Label asks for this before it starts the process."""
-        if (task := self._trainers.get(model)) is not None:
-            if any(other["status"] in ("SUBMITTED", "RUNNING") for other in tasks("train")):
-                raise HTTPException(status_code=429, detail="a training is running: wait for its end, or stop it.")
-            task.check(self.datastore())
-        return None
+    def check_training(self, model: str, params: TrainParams) -> None:
+        """Check that a training can start, before its process does.
+
+        Raises:
+            HTTPException: 429, a training runs; see :meth:`AnomalyTrain.check` for the rest.
+        """
+        if any(other["status"] in ("SUBMITTED", "RUNNING") for other in tasks("train")):
+            raise HTTPException(status_code=429, detail="a training is running: wait for its end, or stop it.")
+        self._trainers[model].check(self.datastore(), params)

@@ -12,6 +12,7 @@ from uuid import UUID
 from fastapi import APIRouter, BackgroundTasks, File, Form, HTTPException, UploadFile
 from fastapi.responses import FileResponse, Response
 from monailabel.endpoints import activelearning
+from monailabel.interfaces.app import MONAILabelApp
 from monailabel.utils.async_tasks.task import AsyncTask
 from monailabel.utils.others.generic import get_mime_type, remove_file
 from pydantic import Json
@@ -99,6 +100,11 @@ def _start(method: str, request: dict[str, Any]) -> dict[str, Any]:
     return state
 
 
+def _train(app: MONAILabelApp, model: str, params: TrainParams) -> dict[str, Any]:
+    app.check_training(model, params)
+    return _start("train", {"model": model, **params.given()})
+
+
 @router.get("/train/", tags=["Train"], summary="How far the training is")
 async def train_status(user: Reader, all: bool = False, check_if_running: bool = False) -> Any:
     """Return the state of the last training, of all, or of the one that is running."""
@@ -110,7 +116,7 @@ async def train_all(app: App, user: Admin, params: TrainAllParams | None = None)
     """Start the one training that there is, with parameters by its name."""
     (model,) = app.info()["trainers"]
     given = (params or TrainAllParams()).of(model)
-    return {model: {"result": _start("train", {"model": model, **given.given()}), "detail": None}}
+    return {model: {"result": _train(app, model, given), "detail": None}}
 
 
 @router.post("/train/{model}", tags=["Train"], summary="Train a model")
@@ -120,7 +126,7 @@ async def train(
     """Start a training; ``enqueue`` is taken and has no effect, as there is one training at a time."""
     if model not in app.info()["trainers"]:
         raise HTTPException(status_code=404, detail="there is no such training.")
-    return _start("train", {"model": model, **({} if params is None else params.given())})
+    return _train(app, model, params or TrainParams())
 
 
 @router.delete("/train/", tags=["Train"], summary="Stop the training")

@@ -27,7 +27,7 @@ from monai_ddad.deploy.operators import (
 from monai_ddad.deploy.studies import Unusable
 from monai_ddad.files import LeftOut
 from monai_ddad.locks import LOCK, lock_folder
-from monai_ddad.writing import Staging, remove_leftovers
+from monai_ddad.writing import Staging
 
 __all__ = ["DDADApplication", "check_rules", "default_rules", "whole_output"]
 
@@ -80,12 +80,10 @@ def whole_output(folder: Path) -> Iterator[Path]:
         FolderInUseError: another process writes to it.
         OSError: it cannot be written to.
     """
-    with lock_folder(folder, "--output"):
-        remove_leftovers(folder)
-        if set(os.listdir(folder)) - {LOCK}:
+    with lock_folder(folder, "--output"), Staging(folder) as unfinished:
+        if set(os.listdir(folder)) - {LOCK, unfinished.parent.name}:
             raise DataError("the output folder is not empty: give another one.")
-        with Staging(folder) as unfinished:
-            yield unfinished
+        yield unfinished
 
 
 class DDADApplication(Application):

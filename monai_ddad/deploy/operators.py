@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import logging
 import os
@@ -306,14 +307,15 @@ class DicomWriterOperator(Operator):
         for kind in self.objects:
             try:
                 with quiet:  # highdicom's warnings quote what they object to
-                    made = OBJECTS[kind](finding, self.model)
-                    with atomic_file(self.output_folder / f"{stem}_{kind}.dcm") as file:
-                        made.save_as(file, enforce_file_format=True)
+                    content = io.BytesIO()  # pydicom hides why a file cannot be written
+                    OBJECTS[kind](finding, self.model).save_as(content, enforce_file_format=True)
             except OSError:
                 raise
             except Exception as error:  # odd headers end in almost any error
                 failed[kind] = f"it cannot be made of such a header ({type(error).__name__})"
             else:
+                with atomic_file(self.output_folder / f"{stem}_{kind}.dcm") as file:
+                    file.write(content.getbuffer())
                 names.append(f"{stem}_{kind}.dcm")
         return {"written": names, "not_written": failed}
 

@@ -69,9 +69,10 @@ def test_what_is_written_is_valid_and_says_what_was_found(bundle, folder, run, t
                     assert (keyword in made) == (keyword in sources[0])
             assert _referred(made) == {str(source.SOPInstanceUID) for source in sources}
         assert set(objects) == set(ALL) and row["not_written"] == {}
-        said = str(objects["report"])  # of a model with 10 calibration normals
-        assert row["notes"] == list(finding.result.notes) and "Nothing can be flagged at alpha 0.05" in row["notes"][0]
-        assert all(note in said for note in row["notes"])
+        assert row["notes"] == list(finding.result.notes)
+        if bundle != "ddad_brain":  # of which no volume was set aside
+            assert any(note.startswith("Nothing can be flagged at alpha 0.05") for note in row["notes"])
+        assert row["notes"] and set(row["notes"]) <= _texts(objects["report"])
 
         saved = objects["parametric_map"].pixel_array.reshape(-1, sources[0].Rows, sources[0].Columns)
         segments = objects["segmentation"].pixel_array.reshape(-1, sources[0].Rows, sources[0].Columns)
@@ -99,6 +100,10 @@ def test_what_is_written_is_valid_and_says_what_was_found(bundle, folder, run, t
         assert objects["overlay"].pixel_array.shape[2] == 3
         assert objects["overlay"].Columns > finding.heat.picture_values.shape[1]
     assert len(set(uids)) == len(uids)
+
+
+def _texts(made: pydicom.Dataset) -> set[str]:
+    return {str(element.value) for element in made.iterall() if element.keyword == "TextValue"}
 
 
 def _referred(made: pydicom.Dataset) -> set[str]:
@@ -201,7 +206,7 @@ def test_a_code_means_one_thing_and_every_answer_has_its_own(chest, tmp_path):
 @pytest.mark.parametrize("reason", REASONS)
 def test_a_reason_is_there_as_a_whole(reason, chest):
     made = report(_finding(chest, film(0), out_of_protocol=reason), chest)
-    assert reason in [str(element.value) for element in made.iterall() if element.keyword == "TextValue"]
+    assert reason in _texts(made)
 
 
 def _request() -> Dataset:

@@ -182,8 +182,28 @@ def prepare(folder: Path, points: int | None) -> Found:
     return disturb(before, run, folder, lambda name: name.startswith("made/images/"), points)
 
 
+def deploy(folder: Path, points: int | None) -> Found:
+    from monai_ddad.deploy.__main__ import main as application
+    from tests.deploy.conftest import ALL, film, picture, save
+
+    before = trained(folder / "before")
+    save(before / "studies", film(0))
+    Image.fromarray(picture(1)).save(before / "studies/picture.png")
+
+    def run(work: Path) -> str:
+        said = io.StringIO()
+        arguments = ["-i", work / "studies", "-o", work / "found", "-m", CHEST, "--models_dir", work / "run/models"]
+        with contextlib.redirect_stderr(said):
+            code = application([*map(str, arguments), "--objects", *ALL])
+        assert code in (0, 1)
+        return (said.getvalue() or "nothing") if code else ""
+
+    return disturb(before, run, folder, points=points)
+
+
 JOBS: dict[str, Callable[[Path, int | None], Found]] = {
-    job.__name__: job for job in (train, evaluate, inference, score, report, comparison, audit, datalist, prepare)
+    job.__name__: job
+    for job in (train, evaluate, inference, score, report, comparison, audit, datalist, prepare, deploy)
 }
 
 if __name__ == "__main__":

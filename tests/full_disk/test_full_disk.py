@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,22 +16,30 @@ HERE = Path(__file__).parent
 COMPILER = shutil.which("cc")
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(sys.platform != "linux" or COMPILER is None, reason="needs Linux and a C compiler")
-def test_a_full_disk_leaves_the_last_good_results_and_a_clear_message(tmp_path):
-    library = tmp_path / "full_disk.so"
+needs_compiler = pytest.mark.skipif(sys.platform != "linux" or COMPILER is None, reason="needs Linux and a C compiler")
+
+
+def on_full_disk(folder: Path, points: int, *jobs: str) -> dict[str, dict[str, Any]]:
+    """Do jobs in a process of their own, whose disk is full at some of the calls that write; see ``disturb``."""
+    library = folder / "full_disk.so"
     subprocess.run([COMPILER, "-shared", "-fPIC", "-o", library, HERE / "full_disk.c", "-ldl"], check=True)
-    jobs = ["train", "evaluate", "inference", "score", "report", "comparison", "audit", "datalist", "prepare"]
     done = subprocess.run(
-        [sys.executable, "-m", "tests.full_disk.jobs", tmp_path / "runs", "2", *jobs],
+        [sys.executable, "-m", "tests.full_disk.jobs", folder / "runs", str(points), *jobs],
         env=os.environ | {"LD_PRELOAD": str(library)},
         cwd=HERE.parents[1],
         capture_output=True,
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    for name in jobs:
-        found = json.loads((tmp_path / "runs" / f"{name}.json").read_text())
-        print(f"{name}: {found}")
+    found = {name: json.loads((folder / "runs" / f"{name}.json").read_text()) for name in jobs}
+    print(found)
+    return found
+
+
+@pytest.mark.slow
+@needs_compiler
+def test_a_full_disk_leaves_the_last_good_results_and_a_clear_message(tmp_path):
+    jobs = ("train", "evaluate", "inference", "score", "report", "comparison", "audit", "datalist", "prepare")
+    for found in on_full_disk(tmp_path, 2, *jobs).values():
         assert found["wrong"] == [] and found["failed"] + found["passed"] == found["tested"] == 2
         assert found["calls"] >= 5 and found["failed"] > 0

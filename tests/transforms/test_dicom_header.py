@@ -82,9 +82,7 @@ VALUES = {
     "ImageOrientationPatient": lambda: implicit(0x20, 0x37, b"1\\" * 2 * MEGABYTE),
     "SpecificCharacterSet": lambda: implicit(8, 5, b"ISO_IR 100\\" * 100_000),
     "SpecificCharacterSet of items": lambda: implicit(
-        0x28,
-        0x3010,
-        (b"\xfe\xff\x00\xe0" + struct.pack("<I", 1008) + implicit(8, 5, b"ISO_IR 100\\" * 91)[:1008]) * 2000,
+        0x28, 0x3010, (ITEMS[:4] + struct.pack("<I", 998) + implicit(8, 5, b"ISO_IR 100\\" * 90)) * 2000
     ),
     "VOILUTSequence": lambda: implicit(0x28, 0x3010, ITEMS * MEGABYTE),
     "SharedFunctionalGroupsSequence": lambda: implicit(0x5200, 0x9229, ITEMS * 200_000),
@@ -105,7 +103,7 @@ def test_values_and_items_are_counted_before_they_are_converted(tmp_path, case):
     with pytest.raises(ImageReadError, match="longer than 65536 bytes|too many elements|not possible|damaged"):
         ReadImage()(tmp_path / "doe.dcm")
     assert group_series([tmp_path / "doe.dcm"]) == [str(tmp_path / "doe.dcm")]
-    assert time.process_time() - started < 5
+    assert time.process_time() - started < 10  # without a limit up to minutes
 
 
 @pytest.mark.parametrize("size", [4 * MEGABYTE, HUGE])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import struct
 import time
 import zlib
 from io import BytesIO
@@ -67,6 +68,42 @@ def test_no_file_takes_long_to_be_told_from_a_slice(tmp_path, case, size):
     with pytest.raises(ImageReadError) as caught:
         ReadImage()(path)
     assert time.process_time() - started < 4 and "doe" not in str(caught.value)
+
+
+def implicit(group: int, number: int, value: bytes) -> bytes:
+    return struct.pack("<HHI", group, number, len(value)) + value
+
+
+ITEMS = b"\xfe\xff\x00\xe0" + bytes(4)
+VALUES = {
+    "WindowCenter": lambda: implicit(0x28, 0x1050, b"1\\" * MEGABYTE),
+    "NumberOfFrames": lambda: implicit(0x28, 8, b"1\\" * MEGABYTE),
+    "PixelSpacing": lambda: implicit(0x28, 0x30, b"1\\" * MEGABYTE),
+    "ImageOrientationPatient": lambda: implicit(0x20, 0x37, b"1\\" * 2 * MEGABYTE),
+    "SpecificCharacterSet": lambda: implicit(8, 5, b"ISO_IR 100\\" * 100_000),
+    "SpecificCharacterSet of items": lambda: implicit(
+        0x28, 0x3010, (ITEMS[:4] + struct.pack("<I", 998) + implicit(8, 5, b"ISO_IR 100\\" * 90)) * 2000
+    ),
+    "VOILUTSequence": lambda: implicit(0x28, 0x3010, ITEMS * MEGABYTE),
+    "SharedFunctionalGroupsSequence": lambda: implicit(0x5200, 0x9229, ITEMS * 200_000),
+    "items of zeros": lambda: implicit(0x5200, 0x9229, bytes(8) * 200_000),
+    "sequence without end": lambda: implicit(0x28, 0x3010, b"")[:-4] + b"\xff" * 4 + ITEMS * 200_000,
+    "nested": lambda: implicit(
+        0x5200, 0x9230, ITEMS[:4] + struct.pack("<I", 1_600_008) + implicit(0x28, 0x9132, ITEMS * 200_000)
+    ),
+}
+
+
+@pytest.mark.parametrize("case", VALUES)
+def test_values_and_items_are_counted_before_they_are_converted(tmp_path, case):
+    meta = b"\x02\0\x10\0UI\x12\x001.2.840.10008.1.2\0"
+    image = implicit(8, 0x16, b"1.2.840.10008.5.1.4.1.1.4\0") + implicit(8, 0x60, b"MR") + implicit(0x20, 0xE, b"1.2")
+    (tmp_path / "doe.dcm").write_bytes(START + meta + image + VALUES[case]())
+    started = time.process_time()
+    with pytest.raises(ImageReadError, match="longer than 65536 bytes|too many elements|not possible|damaged"):
+        ReadImage()(tmp_path / "doe.dcm")
+    assert group_series([tmp_path / "doe.dcm"]) == [str(tmp_path / "doe.dcm")]
+    assert time.process_time() - started < 10  # without a limit up to minutes
 
 
 @pytest.mark.parametrize("size", [4 * MEGABYTE, HUGE])

@@ -10,14 +10,17 @@ import time
 import traceback
 import warnings
 import zlib
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from pydicom.datadict import DicomDictionary
 from pydicom.encaps import encapsulate
 from pydicom.filebase import DicomBytesIO
+from pydicom.uid import JPEGBaseline8Bit
 
 from monai_ddad.transforms import ImageReadError, ReadImage
 from tests.transforms.encodings import DEFLATED, JPEG_2000, dataset, datasets, picture, saved
@@ -127,6 +130,58 @@ def test_bombs_are_defused_within_a_second_and_half_a_gigabyte(tmp_path, name):
         assert_refused(path)
     assert time.process_time() - started < 1
     assert peak_memory() - before < 500 * MEGABYTE
+
+
+def repeated_scan(times: int) -> bytes:
+    Image.new("L", (64, 64)).save(stream := BytesIO(), "JPEG", progressive=True)
+    whole = stream.getvalue()
+    last = whole.rfind(b"\xff\xda")
+    return whole[:last] + whole[last:-2] * times + whole[-2:]
+
+
+def tiff(tag: int, kind: int, count: int, size: int) -> bytes:
+    """A grey TIFF picture, one tag of which has so many values."""
+    tags = {256: 64, 257: 64, 258: 8, 259: 1, 262: 1, 273: 8, 277: 1, 278: 64, 279: 4096}
+    entries = {key: (4, 1, value) for key, value in tags.items()} | {tag: (kind, count, 8 + 4096)}
+    body = bytes(4096) + b"\1\0\0\0" * (count * size // 4)
+    directory = b"".join(struct.pack("<HHII", key, *entries[key]) for key in sorted(entries))
+    return struct.pack("<4sI", b"II*\0", 8 + len(body)) + body + struct.pack("<H", len(entries)) + directory + bytes(4)
+
+
+SLOW = {
+    "scans": lambda: repeated_scan(101),
+    "resolution": lambda: tiff(282, 5, 100_000, 8),
+    "strips": lambda: tiff(273, 4, 100_000, 4),
+    "numbers": lambda: tiff(339, 3, 300_000, 2),
+    "exif": lambda: (
+        repeated_scan(1)[:2] + b"".join([b"\xff\xe1\xff\xffExif\0\0" + bytes(65527)] * 5) + repeated_scan(1)[2:]
+    ),
+}
+
+
+@pytest.mark.parametrize("case", SLOW)
+def test_what_takes_long_to_decode_is_refused_before(tmp_path, case):
+    (tmp_path / "slow").write_bytes(SLOW[case]())
+    started = time.process_time()
+    with pytest.raises(ImageReadError, match="more than 100 scans|too many values|bytes of EXIF"):
+        ReadImage()(tmp_path / "slow")
+    assert time.process_time() - started < 1
+
+
+def test_repeated_scans_within_dicom_are_refused(tmp_path):
+    whole = repeated_scan(101)
+    made = dataset(
+        np.zeros((64, 64), np.uint8), JPEGBaseline8Bit, PixelData=encapsulate([whole + bytes(len(whole) % 2)])
+    )
+    (tmp_path / "slow").write_bytes(dicom_bytes(made))
+    with pytest.raises(ImageReadError, match="more than 100 scans"):
+        ReadImage()(tmp_path / "slow")
+
+
+@pytest.mark.parametrize("content", [repeated_scan(20), tiff(282, 5, 1, 8)])
+def test_what_is_as_usual_is_read(tmp_path, content):
+    (tmp_path / "usual").write_bytes(content + b"\xff\xda" * 200)
+    assert ReadImage()(tmp_path / "usual").shape == (1, 64, 64)
 
 
 def assert_refused(path) -> None:

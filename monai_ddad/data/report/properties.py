@@ -19,6 +19,7 @@ from monai_ddad.transforms import ImageReadError, PlainResize, ReadImage
 from monai_ddad.transforms.formats.dicom_file import Header
 from monai_ddad.transforms.formats.dicom_parse import parse_dicom
 from monai_ddad.transforms.formats.opening import open_image
+from monai_ddad.transforms.formats.picture import FORMATS, check_picture
 from monai_ddad.transforms.formats.quiet import quiet
 
 __all__ = ["ImageProperties", "measure_pixels", "read_properties"]
@@ -166,7 +167,9 @@ def _header(path: str | os.PathLike[str], kind: str) -> dict[str, Any]:
 
 
 def _picture_header(path: str | os.PathLike[str]) -> dict[str, Any]:
-    with Image.open(path) as image:
+    with open_image(path) as opened:
+        check_picture(opened)
+        image = Image.open(opened, formats=FORMATS)
         mode = "grey" if image.mode in GREY_MODES or image.mode.startswith("I;16") else "RGB"
         bits = 16 if image.mode.startswith("I") else {"1": 1, "F": 32}.get(image.mode, 8)
         header: dict[str, Any] = {"format": image.format, "mode": mode, "bits": bits}

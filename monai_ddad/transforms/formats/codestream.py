@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from monai_ddad.transforms.formats.decoded import ImageReadError
 
-__all__ = ["Codestream"]
+__all__ = ["Codestream", "check_scans"]
 
 HUFFMAN_DCT = (0xC0, 0xC1, 0xC2)  # frame headers of what PIL decodes, if the precision is 8
 NO_FRAME = (0xC4, 0xC8, 0xCC)  # between the frame headers C0 to CF, and none
 JPEG_LS = 0xF7
 BARE = (0x01, *range(0xD0, 0xD9))  # markers without a length
+SCAN, END = 0xDA, 0xD9
+MARKER = re.compile(rb"\xff[\xc0-\xcf\xd9-\xfe]")  # that has a length, or ends the stream; none within coded values
+MAX_SCANS = 100  # a decoder goes through the whole picture for each; progressive files have about ten
+MAX_EXIF = 2**18  # bytes; PIL decodes some of them as it opens a file
 TAIL = 16  # bytes in which a stream has to end; some writers pad
 
 
@@ -100,6 +105,31 @@ class Codestream:
             raise ImageReadError("the compressed picture is of another size than the header claims")
         if not 1 <= self.precision <= 16:
             raise ImageReadError("the compressed picture claims more than 16 bits a value")
+
+
+def check_scans(stream: bytes) -> None:
+    """Refuse a JPEG stream that takes long to decode although it is small.
+
+    Raises:
+        ImageReadError: it has more than 100 scans, or more than 256 KiB of EXIF data.
+
+    Example:
+        >>> check_scans(bytes.fromhex("ffd8") + bytes.fromhex("ffda 0002") * 101)
+        Traceback (most recent call last):
+            ...
+        monai_ddad.transforms.formats.decoded.ImageReadError: the JPEG picture has more than 100 scans
+    """
+    at = scans = exif = 0
+    while (found := MARKER.search(stream, at)) and stream[found.start() + 1] != END:
+        at = found.end()
+        length = int.from_bytes(stream[at : at + 2], "big")
+        scans += stream[at - 1] == SCAN
+        exif += length if stream[at + 2 : at + 6] == b"Exif" else 0
+        at += length
+        if scans > MAX_SCANS:
+            raise ImageReadError(f"the JPEG picture has more than {MAX_SCANS} scans")
+        if exif > MAX_EXIF:
+            raise ImageReadError(f"the JPEG picture has more than {MAX_EXIF} bytes of EXIF data")
 
 
 def _check_end(frame: bytes, start: bytes) -> None:

@@ -1,20 +1,21 @@
-"""DICOM files are parsed within limits: of bytes, of elements, of what is inflated, and with them of time."""
+"""DICOM files are parsed within limits: of bytes, elements, items and values, and with them of time."""
 
 from __future__ import annotations
 
 import os
 import struct
 import zlib
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from io import BytesIO
 from math import inf
 from typing import BinaryIO
 
-from pydicom.datadict import tag_for_keyword
-from pydicom.dataelem import RawDataElement
+from pydicom.datadict import dictionary_VR, tag_for_keyword
+from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.filereader import read_dataset
+from pydicom.filereader import read_dataset, read_sequence
 from pydicom.tag import BaseTag
 from pydicom.uid import (
     UID,
@@ -33,17 +34,16 @@ __all__ = ["parse_dicom", "read_header"]
 PIXELS = 0x7FE00000  # the elements from here on hold pixels
 MAX_BYTES = 8 * MAX_PIXELS  # of a file that is read whole
 MAX_INFLATED = 2**27  # bytes of a deflated data set
-MAX_READS = 2**18  # a few for each element; parsing as many takes seconds
-MAX_SEQUENCE = 2**24  # bytes of a sequence that is parsed when it is asked for
+MAX_CALLS = 2**19  # see _Budget; as many take seconds
+MAX_NESTED = 2**27  # bytes of sequences, counted again in each sequence around them
+MAX_VALUE = 2**16  # bytes of an element that is not bulk data
+MAX_CHARSET = 2**10  # bytes of the names of character sets, which are looked up while the file is parsed
 BLOCK = 2**13  # bytes
 HEADER_BYTES = 2**22  # that are read for some elements of a header, compressed or not
-HEADER_READS = 2**14
-SEQUENCES = (
-    "SharedFunctionalGroupsSequence",
-    "PerFrameFunctionalGroupsSequence",
-    "ModalityLUTSequence",
-    "VOILUTSequence",
-)
+HEADER_CALLS = 2**16
+BULK = {"OB", "OD", "OF", "OL", "OV", "OW", "UN", "UT"}  # one value of any length, which costs nothing to convert
+CHARSET = (b"\x08\0\x05\0", b"\0\x08\0\x05")  # tag of SpecificCharacterSet in either byte order
+DAMAGED = (EOFError, LookupError, NotImplementedError, OSError, TypeError, ValueError, struct.error)
 
 
 def parse_dicom(file: BinaryIO) -> DicomFile:
@@ -57,9 +57,10 @@ def parse_dicom(file: BinaryIO) -> DicomFile:
 
     Raises:
         ImageReadError: the file is larger than 1 GiB, the data set is damaged, larger than 128 MiB when inflated or of
-            too many elements, or it is no DICOM object.
+            too many elements, items or values, an element that is no bulk data is longer than 64 KiB, or it is no DICOM
+            object.
     """
-    stream = _Bounded(file, MAX_READS)
+    stream = _Bounded(file, _Budget(MAX_CALLS))
     with _plain_errors():
         _check_start(stream)
         if stream.end > MAX_BYTES:
@@ -69,12 +70,10 @@ def parse_dicom(file: BinaryIO) -> DicomFile:
             inflated, whole = _inflate(stream, MAX_INFLATED)
             if not whole:
                 raise ImageReadError(f"the deflated data set is larger than {MAX_INFLATED} bytes")
-            stream = _Bounded(BytesIO(inflated), MAX_READS)
+            stream = _Bounded(BytesIO(inflated), stream.budget)
         dataset = _read_dataset(stream, syntax)
-    for keyword in SEQUENCES:
-        element = dataset.get_item(keyword) if keyword in dataset else None
-        if isinstance(element, RawDataElement) and len(element.value or b"") > MAX_SEQUENCE:
-            raise ImageReadError("the DICOM data set has too many elements")
+        public = (element for element in dataset.values() if not element.tag.is_private)  # others are never asked for
+        _check_values(public, _Budget(MAX_CALLS, MAX_NESTED))
     if "SOPClassUID" not in dataset and "Rows" not in dataset:
         raise ImageReadError("neither a DICOM object nor an image of another known kind, or a damaged one")
     dataset.file_meta = FileMetaDataset()
@@ -93,7 +92,7 @@ def read_header(file: BinaryIO, keywords: Sequence[str]) -> Dataset:
         those of the elements that it has; their values are decoded when they are asked for.
 
     Raises:
-        ImageReadError: it is no DICOM file, its header is damaged, or it has too many elements or bytes.
+        ImageReadError: it is no DICOM file, its header is damaged, or it has too many elements, values or bytes.
 
     Example:
         >>> read_header(BytesIO(bytes(128) + b"DICM" + bytes(1000)), ["Modality"])
@@ -102,34 +101,110 @@ def read_header(file: BinaryIO, keywords: Sequence[str]) -> Dataset:
         monai_ddad.transforms.formats.decoded.ImageReadError: the DICOM file is filled with zeros: an interrupted copy
     """
     wanted = {BaseTag(tag) for tag in map(tag_for_keyword, keywords) if tag is not None}
-    stream = _Bounded(file, HEADER_READS, HEADER_BYTES)
+    stream = _Bounded(file, _Budget(HEADER_CALLS, HEADER_BYTES))
     with _plain_errors():
         _check_start(stream)
         syntax = _read_syntax(stream)
         if syntax == DeflatedExplicitVRLittleEndian:
-            stream = _Bounded(BytesIO(_inflate(stream, HEADER_BYTES // 2)[0]), HEADER_READS)
-        return _read_dataset(stream, syntax, wanted)
+            stream = _Bounded(BytesIO(_inflate(stream, HEADER_BYTES // 2)[0]), _Budget(HEADER_CALLS))
+        dataset = _read_dataset(stream, syntax, wanted)
+        _check_values(dataset.values(), stream.budget)
+    return dataset
+
+
+@dataclass
+class _Budget:
+    """What may still be spent: bytes, and calls that cost microseconds each, whatever a small file is full of.
+
+    pydicom calls a stream two or three times for an element and eight times for an item of a sequence; to convert one
+    of many values takes it about as long as a call.
+    """
+
+    calls: int
+    size: float = inf
+
+    def spend(self, calls: int, size: int = 0) -> None:
+        """Count what is about to be done.
+
+        Raises:
+            ImageReadError: it is too much.
+        """
+        self.calls -= calls
+        self.size -= size
+        if self.calls < 0 or self.size < 0:
+            raise ImageReadError("the DICOM data set has too many elements, items or values, or too large ones")
 
 
 class _Bounded:
-    """A file of which so many bytes may be read in so many pieces: a small one can hold millions of elements."""
+    """A file of which so much may be read: a small one can hold millions of elements."""
 
-    def __init__(self, file: BinaryIO, reads: int, size: float = inf) -> None:
-        self.file, self.reads, self.size = file, reads, size
+    def __init__(self, file: BinaryIO, budget: _Budget) -> None:
+        self.file, self.budget = file, budget
         self.end = file.seek(0, os.SEEK_END)
-        self.seek = file.seek
-        self.tell = file.tell
+        self.charset = False  # what is read next is SpecificCharacterSet
         self.seek(0)
+
+    def tell(self) -> int:
+        """Return the position."""
+        self.budget.spend(1)
+        return self.file.tell()
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Go to a position."""
+        self.budget.spend(1)
+        return self.file.seek(offset, whence)
 
     def read(self, size: int) -> bytes:
         """Read at most ``size`` bytes."""
-        self.reads -= 1
         if size > BLOCK:
-            size = min(size, max(0, self.end - self.tell()))  # an element may claim any length
-        self.size -= size
-        if self.reads < 0 or self.size < 0:
-            raise ImageReadError("the DICOM data set has too many elements, or too large ones")
-        return self.file.read(size)
+            size = min(size, max(0, self.end - self.file.tell()))  # an element may claim any length
+        if self.charset and size > MAX_CHARSET:
+            raise ImageReadError("SpecificCharacterSet of the header is not possible")
+        self.budget.spend(size if self.charset else 1, size)
+        content = self.file.read(size)
+        if size == 8:  # the start of an element
+            self.charset = content[:4] in CHARSET
+        return content
+
+
+def _check_values(elements: Iterable[RawDataElement | DataElement], budget: _Budget) -> None:
+    """Refuse what would take long to convert, before it is asked for.
+
+    Sequences that are not parsed yet are parsed for it, as pydicom does later; what ends in an error does so then, too.
+
+    Raises:
+        ImageReadError: an element that is no bulk data is longer than 64 KiB, or the budget is spent.
+    """
+    for element in elements:
+        content, kinds = element.value or b"", _kinds(element)
+        if kinds == {"SQ"}:
+            items = _parse_sequence(element, budget) if isinstance(element, RawDataElement) else element.value
+            for item in items:
+                _check_values(item.values(), budget)
+        elif not kinds & BULK:
+            if len(content) > MAX_VALUE:
+                raise ImageReadError(f"an element of the DICOM header is longer than {MAX_VALUE} bytes")
+            budget.spend(content.count(b"\\") + len(content) // 16)  # text values, or short binary ones
+
+
+def _kinds(element: RawDataElement | DataElement) -> set[str]:
+    """Return the value representations that pydicom may convert an element by."""
+    if element.VR is None or (element.VR == "UN" and len(element.value or b"") < MAX_VALUE):
+        with suppress(KeyError):
+            return set(dictionary_VR(element.tag).split(" or "))
+    return {element.VR or "UN"}
+
+
+def _parse_sequence(element: RawDataElement, budget: _Budget) -> Iterable[Dataset]:
+    content = element.value or b""
+    stream = _Bounded(BytesIO(content), budget)
+    try:
+        return read_sequence(stream, element.is_implicit_VR, element.is_little_endian, len(content), "iso8859")  # type: ignore[arg-type]
+    except ImageReadError:
+        raise
+    except DAMAGED:
+        budget.spend(0)  # pydicom hides it, if that was the error
+        return ()
 
 
 @contextmanager
@@ -139,7 +214,7 @@ def _plain_errors() -> Iterator[None]:
         yield
     except ImageReadError:
         raise
-    except (EOFError, LookupError, NotImplementedError, OSError, RecursionError, TypeError, ValueError, struct.error):
+    except (*DAMAGED, RecursionError):
         raise ImageReadError("the DICOM data set is truncated or damaged") from None
 
 
@@ -156,6 +231,7 @@ def _check_start(stream: _Bounded) -> None:
 def _read_syntax(stream: _Bounded) -> str:
     """Read up to the data set, and return the UID of its transfer syntax."""
     meta = read_dataset(stream, False, True, stop_when=lambda tag, vr, length: tag >> 16 != 2)  # type: ignore[arg-type]
+    _check_values(meta.values(), stream.budget)
     return str(meta.get("TransferSyntaxUID") or _guess_syntax(stream))
 
 

@@ -11,7 +11,7 @@ import openjpeg
 from PIL import Image
 from pydicom import encaps
 
-from monai_ddad.transforms.formats.codestream import Codestream
+from monai_ddad.transforms.formats.codestream import Codestream, check_scans
 from monai_ddad.transforms.formats.decoded import ImageReadError
 from monai_ddad.transforms.formats.dicom_file import DicomFile
 from monai_ddad.transforms.formats.dicom_layout import Layout
@@ -152,6 +152,7 @@ def _jpeg(frame: bytes, layout: Layout) -> np.ndarray:
     """Decode one JPEG or JPEG-LS frame; 8-bit JPEG with PIL, as a file of its own is."""
     stream = Codestream.of_jpeg(frame)
     stream.check(layout.rows, layout.columns, layout.samples)
+    check_scans(frame)
     if not stream.baseline:
         values = _representation(libjpeg.decode(frame), stream.precision, layout.signed)
         return _colours(values.reshape(layout.shape), layout)

@@ -7,12 +7,15 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from monai_ddad.transforms.formats.codestream import check_scans
 from monai_ddad.transforms.formats.decoded import DecodedImage, ImageReadError, check_size, record
 from monai_ddad.transforms.formats.photometry import stretch
+from monai_ddad.transforms.formats.tiff import check_tiff, looks_like_tiff
 
-__all__ = ["FORMATS", "read_picture"]
+__all__ = ["FORMATS", "check_picture", "read_picture"]
 
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP")
+MAX_JPEG = 2**28  # bytes
 SIXTEEN_BITS = (0, 65535)
 
 
@@ -39,6 +42,7 @@ def read_picture(file: BinaryIO, in_channels: int) -> DecodedImage:
         >>> picture.values.shape, float(picture.values.max()), picture.photometry["range"]
         ((1, 8, 8), 1.0, 'min to max')
     """
+    check_picture(file)
     try:
         with Image.open(file, formats=FORMATS) as image:
             check_size((image.height, image.width))
@@ -59,6 +63,24 @@ def read_picture(file: BinaryIO, in_channels: int) -> DecodedImage:
     return DecodedImage(
         pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1), record("picture", "eight bits")
     )
+
+
+def check_picture(file: BinaryIO) -> None:
+    """Refuse what PIL would take long to open or to decode, and rewind the file.
+
+    Raises:
+        ImageReadError: a JPEG file of too many scans or bytes, or a TIFF file whose tags have too many values.
+    """
+    file.seek(0)
+    head = file.read(16)
+    file.seek(0)
+    if head.startswith(b"\xff\xd8\xff"):
+        check_scans(file.read(MAX_JPEG))
+        if file.read(1):
+            raise ImageReadError(f"the JPEG file is larger than {MAX_JPEG} bytes")
+    elif looks_like_tiff(head):
+        check_tiff(file, head)
+    file.seek(0)
 
 
 def _opaque(image: Image.Image) -> Image.Image:

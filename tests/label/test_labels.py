@@ -138,6 +138,7 @@ def test_what_is_not_there_is_no_label(tmp_path):
         (picture("1", 0), True),
         (picture("1", 0, dot=1), False),
     ],
+    ids=map(str, range(13)),
 )
 def test_pictures_are_empty_by_their_numbers(content, empty, tmp_path):
     (tmp_path / "a.png").write_bytes(content)

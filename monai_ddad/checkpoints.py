@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from monai_ddad.pickled import MAX_PICKLE, check_pickle
 from monai_ddad.writing import atomic_file
 
 __all__ = [
@@ -28,8 +29,7 @@ __all__ = [
 
 RECORD_KEY = "_extra_state"  # PyTorch's name of what a module saves beside its weights; see monai_ddad.record
 MAX_BYTES = 64 * 2**30  # of a file, such as a large training that is to go on
-MAX_PICKLE = 8 * 2**20  # of the list of what is in it
-MOST, DEEPEST = 10**6, 32  # values, and containers one in another
+MOST, DEEPEST = 2 * 10**5, 32  # values, and containers one in another
 DTYPES = (
     torch.float32,
     torch.float64,
@@ -40,7 +40,8 @@ DTYPES = (
     torch.uint8,
     torch.bool,
 )
-SCRIPT = "__torch__."  # TorchScript's modules
+SCRIPT, JIT = "__torch__.", "torch.jit._pickle"  # TorchScript's modules, and its helpers
+STORED = ("data.pkl", "byteorder", "version")  # of a TorchScript file, beside the tensors
 LISTS = ("build_intlist", "build_doublelist", "build_boollist", "build_tensorlist", "restore_type_tag")
 
 
@@ -84,7 +85,7 @@ def load_file(path: str | os.PathLike[str]) -> Any:
     if size > MAX_BYTES:
         raise CheckpointError(f"the checkpoint has {size} bytes, at most {MAX_BYTES} are possible.")
     try:
-        content = _read_script(path) if Path(path).suffix == ".ts" else _read(path, size)
+        content = _read_script(path, size) if Path(path).suffix == ".ts" else _read(path, size)
         _check_content(content, size)
     except Exception as error:  # a damaged file ends in almost any error: zip, pickle, unicode, key, runtime
         reason = str(error) if isinstance(error, CheckpointError) else type(error).__name__
@@ -95,12 +96,38 @@ def load_file(path: str | os.PathLike[str]) -> Any:
 def _read(path: str | os.PathLike[str], size: int) -> Any:
     with zipfile.ZipFile(path) as archive:  # torch.load neither compares checksums nor minds odd attributes
         entries = archive.infolist()
-        odd = any(entry.external_attr or entry.compress_type != zipfile.ZIP_STORED for entry in entries)
-        if odd or sum(entry.file_size for entry in entries) > size or archive.testzip() is not None:
+        _check_entries(entries, size)
+        if not _is_found_alike(path, archive, size) or archive.testzip() is not None:
             raise zipfile.BadZipFile
-        if any(entry.file_size > MAX_PICKLE for entry in entries if entry.filename.endswith("data.pkl")):
-            raise CheckpointError("it lists too much")
+        for entry in entries:
+            if entry.filename.lower().endswith("data.pkl"):  # torch.load takes capitals for small letters
+                check_pickle(_list_of(archive, entry))
     return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _check_entries(entries: Sequence[zipfile.ZipInfo], size: int) -> None:
+    """Refuse entries that are packed, have odd attributes or one name, or lie over one another in a file."""
+    odd = any(entry.external_attr or entry.compress_type != zipfile.ZIP_STORED for entry in entries)
+    names = {entry.filename.lower() for entry in entries}
+    if odd or len(names) < len(entries) or sum(entry.file_size for entry in entries) > size:
+        raise zipfile.BadZipFile
+
+
+def _list_of(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:
+    with archive.open(entry) as file:
+        return file.read(MAX_PICKLE + 1)
+
+
+def _is_found_alike(path: str | os.PathLike[str], archive: zipfile.ZipFile, size: int) -> bool:
+    """Tell whether torch.load finds the entries where Python does, which reads files with something before as well."""
+    with open(path, "rb") as file:
+        head = file.read(4)
+        file.seek(-98, os.SEEK_END)
+        tail = file.read()  # what says where the list of entries is: long form, where that is, and short form
+    long = tail[56:60] == b"PK\6\7"
+    if head != b"PK\3\4" or tail[76:80] != b"PK\5\6" or (long and int.from_bytes(tail[64:72], "little") != size - 98):
+        return False
+    return int.from_bytes(tail[48:56] if long else tail[92:96], "little") == archive.start_dir
 
 
 class _Part:
@@ -110,30 +137,29 @@ class _Part:
         vars(self).update(state)
 
 
-def _read_script(path: str | os.PathLike[str]) -> dict[str, Any]:
+def _read_script(path: str | os.PathLike[str], size: int) -> dict[str, Any]:
     """Read the weights of a TorchScript file as a state dict, its record included; its code is not even parsed."""
     data = io.BytesIO()
     with zipfile.ZipFile(path) as archive, zipfile.ZipFile(data, "w") as copy:
-        for entry in archive.infolist():
-            name = entry.filename.partition("/")[2]
-            if name in ("data.pkl", "byteorder", "version") or name.startswith("data/"):
-                if entry.compress_type != zipfile.ZIP_STORED or (name == "data.pkl" and entry.file_size > MAX_PICKLE):
-                    raise zipfile.BadZipFile
-                copy.writestr(f"archive/{name}", archive.read(entry))
+        entries = [(entry.filename.partition("/")[2], entry) for entry in archive.infolist()]
+        kept = [(name, entry) for name, entry in entries if name in STORED or name.startswith("data/")]
+        _check_entries([entry for _, entry in kept], size)
+        for name, entry in kept:
+            if name == "data.pkl":
+                check_pickle(_list_of(archive, entry), (SCRIPT, *(f"{JIT} {one}" for one in LISTS)))
+            copy.writestr(f"archive/{name}", archive.read(entry))
     data.seek(0)
     modules = {name for name in torch.serialization.get_unsafe_globals_in_checkpoint(data) if name.startswith(SCRIPT)}
-    allowed: list[Any] = [
-        *((_Part, name) for name in modules),
-        *((_plain, f"torch.jit._pickle.{name}") for name in LISTS),
-    ]
+    allowed: list[Any] = [*((_Part, name) for name in modules), *((_plain, f"{JIT}.{name}") for name in LISTS)]
     data.seek(0)
     with torch.serialization.safe_globals(allowed):
         module = torch.load(data, map_location="cpu", weights_only=True)
     weights: dict[str, Any] = {}
-    waiting = [("", module)]
+    waiting, found = [("", module)], 0
     while waiting:
         prefix, part = waiting.pop()
-        if prefix.count(".") > DEEPEST or len(weights) > MOST:
+        found += len(vars(part))
+        if prefix.count(".") > DEEPEST or found > MOST:
             raise CheckpointError("it is nested too deeply")
         for name, value in vars(part).items():
             if isinstance(value, _Part):
@@ -156,7 +182,7 @@ def _check_content(content: Any, size: int) -> None:
     waiting, found, total = [(content, 0)], 0, 0
     while waiting:
         value, depth = waiting.pop()
-        found += 1
+        found += len(value) if isinstance(value, (dict, list, tuple)) else 0
         if depth > DEEPEST or found > MOST:
             raise CheckpointError("it is nested too deeply")
         if type(value) is torch.Tensor:

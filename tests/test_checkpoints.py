@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 import pickle
 import resource
+import struct
+import time
+import tracemalloc
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -194,3 +197,109 @@ def test_a_file_that_cannot_be_saved_leaves_the_old_one(tmp_path):
     with pytest.raises((pickle.PicklingError, AttributeError, TypeError)):
         save_file({"a": lambda: 1}, tmp_path / "state.pt")
     assert load_file(tmp_path / "state.pt") == {"a": 1} and len(list(tmp_path.iterdir())) == 1
+
+
+def write_archive(path: Path, content: bytes, **others: bytes) -> Path:
+    """Write a file of the form of ``torch.save`` around a pickle."""
+    with zipfile.ZipFile(path, "w") as archive:
+        entries = {"data.pkl": content, "byteorder": b"little", "version": b"3\n"} | others
+        for name, part in entries.items():
+            archive.writestr(zipfile.ZipInfo(f"archive/{name}"), part)
+    whole = path.read_bytes()
+    place = -1
+    while (place := whole.find(b"PK\x01\x02", place + 1)) >= 0:  # Python writes attributes, PyTorch none
+        whole = whole[: place + 38] + bytes(4) + whole[place + 42 :]
+    path.write_bytes(whole)
+    return path
+
+
+BUFFER = b"c__builtin__\nbytearray\n\x8a\x06" + (2**33).to_bytes(6, "little") + b"\x85R"
+HOSTILE_PICKLES = {
+    "a large buffer": BUFFER,
+    "a counter": b"ccollections\nCounter\n)R",
+    "a tensor made at once": b"ctorch\nTensor\nK\x05\x85R",
+    "a list of itself": b"]q\x00(" + b"h\x00" * 100_000 + b"e",
+    "a list of itself, longer": b"]q\x00(" + b"h\x00" * 1_000_000 + b"e",
+    "a dictionary of itself": b"}q\x00(" + b"".join(bytes((75, one)) + b"h\x00" for one in range(256)) + b"u",
+    "a tuple of tuples as a key": b"})q\x00" + b"".join(b"h\x00\x86q\x00" for _ in range(60)) + b"K\x01s",
+    "the same in an ordered dictionary": b"ccollections\nOrderedDict\n])" + b"\x85" * 200_000 + b"K\x01\x86a\x85R",
+    "the same as a name": b"})" + b"\x85" * 200_000 + b"K\x01s",
+    "the same as a tensor's place": b"(X\x07\x00\x00\x00storagectorch\nFloatStorage\n)"
+    + b"\x85" * 200_000
+    + b"X\x03\x00\x00\x00cpuK\x01tQ",
+    "a large number as a key": b"}\x8a\x10" + b"\x7f" * 16 + b"K\x01s",
+    "too many steps": b"(" * 2_000_000,
+    "a step without a value": b"R",
+    "the end of no list": b"e",
+}
+
+
+@pytest.mark.parametrize("content", HOSTILE_PICKLES.values(), ids=HOSTILE_PICKLES)
+def test_a_pickle_that_takes_long_or_much_memory_is_refused_unread(content, tmp_path):
+    path, began = write_archive(tmp_path / "a.pt", b"\x80\x02" + content + b"."), time.process_time()
+    with pytest.raises(CheckpointError, match="damaged"):
+        load_file(path)
+    path = write_archive(tmp_path / "a.ts", b"\x80\x02" + content + b".")
+    with pytest.raises(CheckpointError, match="damaged"):
+        load_file(path)
+    assert time.process_time() - began < 10
+
+
+def test_a_plain_archive_of_this_form_is_read(tmp_path):
+    assert load_file(write_archive(tmp_path / "a.pt", b"\x80\x02}X\x01\x00\x00\x00aK\x01s.")) == {"a": 1}
+
+
+@pytest.mark.parametrize(
+    "kind", ["in capitals", "before the archive", "in a second list", "in a second list, long form"]
+)
+def test_a_pickle_that_pytorch_alone_would_find_is_refused(kind, tmp_path):
+    plain, hostile = b"\x80\x02}.", b"\x80\x02" + BUFFER + b"."
+    path = write_archive(tmp_path / "a.pt", plain, **({"DATA.PKL": hostile} if kind == "in capitals" else {}))
+    whole = path.read_bytes()
+    if kind == "before the archive":  # as PyTorch wrote it in former times
+        path.write_bytes(hostile + whole)
+    elif kind.startswith("in a second list"):
+        first = write_archive(tmp_path / "b.pt", hostile).read_bytes()[:-22]
+        end = bytearray(whole[-22:])
+        end[16:20] = first.index(b"PK\x01\x02").to_bytes(4, "little")
+        long = b""
+        if kind.endswith("form"):
+            long = b"PK\x06\x06" + bytes(44) + whole[-6:-2] + bytes(4) + b"PK\x06\x07" + bytes(16)
+        path.write_bytes(first + whole[:-22] + long + end)
+    with pytest.raises(CheckpointError, match="damaged"):
+        load_file(path)
+
+
+@pytest.mark.parametrize("suffix", ["pt", "ts"])
+def test_a_tensor_that_is_listed_again_and_again_is_refused_unread(suffix, tmp_path):
+    path = write_archive(tmp_path / f"a.{suffix}", b"\x80\x02}.", **{"data/0": bytes(2**20)})
+    whole = path.read_bytes()
+    start, number = whole.index(b"PK\x01\x02"), 500
+    listed = whole[start:-22] + whole[whole.rindex(b"PK\x01\x02") : -22] * number
+    end = struct.pack("<4s4H2IH", b"PK\x05\x06", 0, 0, 4 + number, 4 + number, len(listed), start, 0)
+    path.write_bytes(whole[:start] + listed + end)
+    tracemalloc.start()
+    with pytest.raises(CheckpointError, match=r"damaged.*BadZipFile"):
+        load_file(path)
+    assert tracemalloc.get_traced_memory()[1] < 2**24
+    tracemalloc.stop()
+
+
+def test_a_module_that_holds_itself_is_refused(tmp_path):
+    names = b"".join(b"X\x01\x00\x00\x00" + bytes((97 + one,)) + b"h\x00" for one in range(20))
+    content = b"\x80\x02c__torch__.a\nA\n)\x81q\x00}(" + names + b"ub."
+    with pytest.raises(CheckpointError, match="nested too deeply"):
+        load_file(write_archive(tmp_path / "a.ts", content))
+
+
+def test_optimizers_and_their_settings_come_back_as_they_were(tmp_path):
+    layers = [torch.nn.Linear(2, 1) for _ in range(2)]
+    optimizers = [torch.optim.Adam([*layer.parameters()]) for layer in layers]  # with one tuple of settings
+    for layer, optimizer in zip(layers, optimizers):
+        layer(torch.ones(1, 2)).sum().backward()
+        optimizer.step()
+    content = {"optimizers": [one.state_dict() for one in optimizers], "random": torch.get_rng_state(), "seed": 2**62}
+    save_file(content, tmp_path / "state.pt")
+    found = load_file(tmp_path / "state.pt")
+    assert found["optimizers"][1]["param_groups"] == content["optimizers"][1]["param_groups"]
+    assert torch.equal(found["random"], content["random"]) and found["seed"] == 2**62

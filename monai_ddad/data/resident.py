@@ -41,7 +41,7 @@ class ResidentDataset(Dataset):
             network takes it, or to a list of such items, whose images may say their ``"slice"`` in their metadata.
         num_workers: reading threads; None takes one a core.
         marked: label of an item whose ``"label"`` is the path of an annotation, as MONAI Label gives it, that is not
-            empty; an empty one is label 0.
+            empty, or cannot be read; an empty one is label 0.
 
     Attributes:
         images: (N, C, H, W) uint8.
@@ -67,9 +67,7 @@ class ResidentDataset(Dataset):
         marked: int | None = 1,
     ) -> None:
         self.data = [
-            item | {"label": 0 if is_empty_label(item["label"]) else marked}
-            if isinstance(item.get("label"), str)
-            else item
+            item | {"label": 0 if _is_normal(item["label"]) else marked} if isinstance(item.get("label"), str) else item
             for item in data
         ]
         self.left_out = LeftOut(getattr(data, "left_out", {}))
@@ -157,6 +155,13 @@ class ResidentDataset(Dataset):
         """Return ``{"image": (C, H, W) float32 in [-1, 1], "index": int, "label": int}``; label -1 is unlabelled."""
         label = self.labels[index]
         return {"image": normalise(self.images[index]), "index": index, "label": -1 if label is None else label}
+
+
+def _is_normal(label: str) -> bool:
+    try:
+        return is_empty_label(label)
+    except ImageReadError:
+        return False
 
 
 def _eight_bits(image: torch.Tensor) -> torch.Tensor:

@@ -22,6 +22,7 @@ from pydicom.dataset import Dataset
 from monai_ddad.data.empty_label import is_empty_label
 from monai_ddad.files import IMAGE_SUFFIXES, LeftOut, log_left_out, walk
 from monai_ddad.label.schemas import PLAIN, plain_name
+from monai_ddad.transforms import ImageReadError
 
 __all__ = ["FILES", "DicomWebStore", "FolderStore", "normal_images"]
 
@@ -96,13 +97,16 @@ class _Guard(LocalDatastore):
     def _checked(
         self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any]
     ) -> dict[str, Any]:
-        """Check the names of a label, and return what is known of it."""
+        """Check the names of a label and, if it is final, its file, and return what is known of it."""
         check_name(label_tag, "tag")
         if image_id not in self.list_images():
             raise HTTPException(status_code=404, detail="there is no such image in the datastore.")
         info = dict(label_info or {})
         if label_tag == DefaultLabelTag.FINAL.value:
-            info[NORMAL] = is_empty_label(label_filename)
+            try:
+                info[NORMAL] = is_empty_label(label_filename)
+            except ImageReadError as error:
+                raise HTTPException(status_code=422, detail=f"label: {error}.") from None
         return info
 
 

@@ -2,6 +2,15 @@
 
 from __future__ import annotations
 
+import gzip
+import io
+import os
+import struct
+import time
+import tracemalloc
+import zlib
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -12,6 +21,7 @@ import nrrd
 from PIL import Image
 
 from monai_ddad.data.empty_label import is_empty_label
+from monai_ddad.transforms import ImageReadError
 
 WRITERS = {
     "a.nii.gz": lambda values, path: nib.Nifti1Image(values, np.eye(4)).to_filename(path),
@@ -32,8 +42,122 @@ def test_a_label_is_empty_if_it_marks_nothing(name, tmp_path):
     assert not is_empty_label(tmp_path / name)
 
 
-@pytest.mark.parametrize("name", ["a.nii.gz", "a.nii", "a.nrrd", "a.png", "a.json", "absent.png"])
-def test_what_cannot_be_read_is_not_empty(name, tmp_path):
-    if name != "absent.png":
-        (tmp_path / name).write_bytes(b"no label")
-    assert not is_empty_label(tmp_path / name)
+PACKED = gzip.compress(bytes(10**7), 1)
+
+
+def nrrd_file(extra: str = "", content: bytes = bytes(4), sizes: str = "2 2 1", encoding: str = "raw") -> bytes:
+    head = f"NRRD0004\ntype: uint8\ndimension: 3\nsizes: {sizes}\nencoding: {encoding}\n{extra}\n"
+    return head.encode() + content
+
+
+def nifti_file(shape: tuple[int, ...], content: bytes) -> bytes:
+    head = bytearray(nib.Nifti1Image(np.zeros((1, 1, 1), np.uint8), np.eye(4)).to_bytes()[:352])
+    struct.pack_into("<8h", head, 40, 3, *shape, 1, 1, 1, 1)
+    return bytes(head) + content
+
+
+def picture(mode: str, colour: tuple[int, ...] | int, palette: list[int] | None = None, dot: Any = None) -> bytes:
+    image = Image.new(mode, (20, 20), colour)
+    if palette is not None:
+        image.putpalette(palette)
+    if dot is not None:
+        image.putpixel((3, 3), dot)
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    return file.getvalue()
+
+
+HEAD = b"\x89PNG\r\n\x1a\n"
+
+
+def deep_colours() -> bytes:
+    """A PNG with 16-bit colours, of which PIL would take the upper halves alone."""
+
+    def part(name: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+    rows = zlib.compress((b"\0" + b"\0\x09" * 3 * 20) * 20)
+    return HEAD + part(b"IHDR", struct.pack(">2I5B", 20, 20, 16, 2, 0, 0, 0)) + part(b"IDAT", rows) + part(b"IEND", b"")
+
+
+WRONG = {
+    "another file's voxels": ("a.nrrd", lambda: nrrd_file("data file: {other}\n", b"")),
+    "a pipe's voxels": ("a.nrrd", lambda: nrrd_file("datafile: {pipe}\n", b"")),
+    "skipped lines": ("a.nrrd", lambda: nrrd_file("line skip: 20000000\n")),
+    "skipped bytes": ("a.nrrd", lambda: nrrd_file("byteskip: -1\n")),
+    "no end of the header": ("a.nrrd", lambda: b"NRRD0004\n" + b"x: " + b" " * 10**6),
+    "more than its header says": ("a.nrrd", lambda: nrrd_file("", bytes(5))),
+    "less than its header says": ("a.nrrd", lambda: nrrd_file("", bytes(3))),
+    "packed too large": ("a.nrrd", lambda: nrrd_file("", PACKED, "60000 60000 1", "gzip")),
+    "packed more than it says": ("a.nrrd", lambda: nrrd_file("", PACKED, "9 9 1", "gz")),
+    "no side": ("a.nrrd", lambda: nrrd_file("", b"", "0 2 1")),
+    "negative sides": ("a.nrrd", lambda: nrrd_file("", bytes(4), "-2 -2 1")),
+    "NIfTI without a side": ("a.nii", lambda: nifti_file((0, 4, 4), bytes(16))),
+    "NIfTI cut short": ("a.nii", lambda: nifti_file((4, 4, 4), bytes(63))),
+    "NIfTI packed too large": ("a.nii.gz", lambda: gzip.compress(nifti_file((1000, 1000, 500), bytes(10**6)))),
+    "no voxels": ("a.bin", lambda: b""),
+    "deep colours": ("a.png", deep_colours),
+} | {f"no label {name}": (name, lambda: b"no label") for name in ("a.nii.gz", "a.nii", "a.nrrd", "a.png", "a.json")}
+
+
+@pytest.mark.parametrize("name, make", WRONG.values(), ids=WRONG)
+def test_a_wrong_label_is_refused_at_once(name, make, tmp_path):
+    (tmp_path / "other").write_bytes(bytes(4))
+    os.mkfifo(tmp_path / "pipe")
+    content = make().replace(b"{other}", os.fsencode(tmp_path / "other"))
+    (tmp_path / name).write_bytes(content.replace(b"{pipe}", os.fsencode(tmp_path / "pipe")))
+    began = time.perf_counter()
+    tracemalloc.start()
+    with pytest.raises(ImageReadError) as caught:
+        is_empty_label(tmp_path / name)
+    assert tracemalloc.get_traced_memory()[1] < 2**24
+    tracemalloc.stop()
+    assert time.perf_counter() - began < 5 and str(tmp_path) not in str(caught.value)
+
+
+def test_what_is_not_there_is_no_label(tmp_path):
+    for path in (tmp_path / "absent.png", tmp_path):
+        with pytest.raises(ImageReadError):
+            is_empty_label(path)
+
+
+@pytest.mark.parametrize(
+    "content, empty",
+    [
+        (picture("P", 0, [0, 0, 0, 0, 0, 1]), True),
+        (picture("P", 0, [0, 0, 0, 0, 0, 1], 1), False),
+        (picture("P", 1, [0, 0, 0, 0, 0, 0]), False),
+        (picture("P", 0, [0, 0, 0, 0, 0, 0], 1), False),
+        (picture("P", 0, [255, 255, 255]), False),
+        (picture("RGB", (0, 0, 0)), True),
+        (picture("RGB", (0, 0, 0), dot=(0, 0, 1)), False),
+        (picture("RGBA", (0, 0, 0, 255)), True),
+        (picture("RGBA", (0, 0, 0, 0)), True),
+        (picture("RGBA", (0, 0, 0, 0), dot=(0, 0, 0, 255)), False),
+        (picture("I;16", 0, dot=1), False),
+        (picture("1", 0), True),
+        (picture("1", 0, dot=1), False),
+    ],
+    ids=map(str, range(13)),
+)
+def test_pictures_are_empty_by_their_numbers(content, empty, tmp_path):
+    (tmp_path / "a.png").write_bytes(content)
+    assert is_empty_label(tmp_path / "a.png") is empty
+
+
+@pytest.mark.parametrize("encoding", ["raw", "gzip", "bzip2"])
+@pytest.mark.parametrize("dtype", ["uint8", "int16", ">i4", "float64"])
+def test_nrrd_labels_of_every_kind(encoding, dtype, tmp_path):
+    values = np.zeros((6, 5, 2), dtype=dtype)
+    for mark in (0, 1):
+        values[5, 4, 1] = mark
+        nrrd.write(str(tmp_path / "a.nrrd"), values, {"encoding": encoding, "a note": "x:=y"}, compression_level=1)
+        assert is_empty_label(tmp_path / "a.nrrd") is not bool(mark)
+
+
+def test_scaled_values_of_a_volume_count(tmp_path):
+    image = nib.Nifti1Image(np.ones((4, 4, 4), np.uint8), np.eye(4))
+    content = bytearray(image.to_bytes())
+    struct.pack_into("<2f", content, 112, 1.0, -1.0)
+    (tmp_path / "a.nii").write_bytes(content)
+    assert is_empty_label(tmp_path / "a.nii")

@@ -2,6 +2,8 @@
 PYTHON ?= python3
 TORCH = torch==2.13.0
 PIP = pip install --quiet --disable-pip-version-check
+# the tests of a file run one after the other, files side by side on two cores
+PYTEST = OMP_NUM_THREADS=1 $(1)/bin/python -m pytest --numprocesses 2 --dist loadfile
 # the packages that the settings in pyproject.toml leave out can be imported in environments of their own
 WITHOUT_IGNORES = -o addopts="--import-mode=importlib --doctest-modules -ra --strict-markers"
 PIP_INSTALL = $(PIP) --constraint .ci/constraints.txt
@@ -12,23 +14,23 @@ demo: .venv/installed
 	OMP_WAIT_POLICY=PASSIVE .venv/bin/python -W ignore -m monai.bundle run --config_file bundles/ddad_brain/train.json
 
 test: .venv-test/installed lint
-	OMP_WAIT_POLICY=PASSIVE .venv-test/bin/python -m pytest
+	$(call PYTEST,.venv-test)
 	$(MAKE) test-label
 	$(MAKE) test-deploy
 	$(MAKE) test-compare
 
 # MONAI Label needs other versions than the rest, so its tests run in an environment of their own
 test-label: .venv-label/installed
-	OMP_WAIT_POLICY=PASSIVE .venv-label/bin/python -m pytest $(WITHOUT_IGNORES) monai_ddad/label tests/label
+	$(call PYTEST,.venv-label) $(WITHOUT_IGNORES) monai_ddad/label tests/label
 
 # so do those of MONAI Deploy; holoscan finds CUDA's runtime, which it needs without a GPU too, by this path only
 test-deploy: .venv-deploy/installed
 	LD_LIBRARY_PATH="$$(echo $(CURDIR)/.venv-deploy/lib/python*/site-packages/nvidia/cu13/lib)$${LD_LIBRARY_PATH:+:$$LD_LIBRARY_PATH}" \
-	OMP_WAIT_POLICY=PASSIVE .venv-deploy/bin/python -m pytest $(WITHOUT_IGNORES) monai_ddad/deploy tests/deploy
+	$(call PYTEST,.venv-deploy) $(WITHOUT_IGNORES) monai_ddad/deploy tests/deploy
 
 # of the benchmarks, those that compare with other libraries
 test-compare: .venv-compare/installed
-	OMP_WAIT_POLICY=PASSIVE .venv-compare/bin/python -m pytest $(WITHOUT_IGNORES) tests/test_benchmarks.py -k library
+	.venv-compare/bin/python -m pytest $(WITHOUT_IGNORES) tests/test_benchmarks.py -k library
 
 lint: .venv-test/installed
 	.venv-test/bin/ruff check .

@@ -55,6 +55,7 @@ setup(
         "mlflow": ["mlflow>=3.15"],
         "dev": [
             "pytest>=8",
+            "pytest-xdist>=3.6",
             "mlflow>=3.15",
             "ruff",
             "mypy",

@@ -175,7 +175,7 @@ def test_a_run_killed_again_and_again_ends_as_one_undisturbed(films, models, tmp
         os.kill(process.pid, signal.SIGKILL)
         process.join()
         assert parts_of(output) >= chunks
-    temporary = [tmp_path / f".{name}.parquet.0a.tmp" for name in ("scores", "scores_unreadable")]
+    temporary = [tmp_path / f".{name}.parquet.0123abcd.tmp" for name in ("scores", "scores_unreadable")]
     for path in temporary:  # as a kill leaves them while the tables are written
         path.write_bytes(b"half")
     before = parts_of(output)
@@ -302,12 +302,12 @@ def test_a_run_killed_once_the_table_is_there_ends_well_when_repeated(
 ):
     output, unlink, left = tmp_path / "scores.parquet", Path.unlink, [removed]
 
-    def stop(path: Path) -> None:
+    def stop(path: Path, **options: bool) -> None:
         if path.parent.name == "scores.parquet.parts":
             if left[0] == 0:
                 raise KeyboardInterrupt
             left[0] -= 1
-        unlink(path)
+        unlink(path, **options)
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "unlink", stop)
@@ -537,7 +537,7 @@ def read_square(item: dict[str, object]) -> dict[str, object]:
         raise KeyError("canary")
     if number == 66:
         os.kill(os.getpid(), signal.SIGKILL)
-    return {"image": torch.full((1, 8, 8), number / 255)}
+    return {"image": torch.full((1, 8, 8), number / 127.5 - 1)}
 
 
 def numbered(numbers: Sequence[int]) -> Listing:

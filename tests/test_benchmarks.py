@@ -308,7 +308,7 @@ def test_pools_have_the_rate_and_size_that_they_are_of(module):
 
 def test_pools_of_another_brightness_are_trained_once(tmp_path, monkeypatch, capsys):
     data = tmp_path / "data"
-    write_phantom_dataset(data, normal=12, unlabeled=8, test=4, side=32)
+    write_phantom_dataset(data, normal=40, unlabeled=8, test=4, side=32)
     options = ["--bundle", str(REPOSITORY / "bundles/ddad_brain"), "--data", str(data), "--epochs", "1"]
     options += ["--output", str(tmp_path / "out"), "--experiments", "gamma"]
     table("robustness.py", monkeypatch, capsys, *options)

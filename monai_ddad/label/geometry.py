@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import SimpleITK
 
+from monai_ddad.files import LeftOut, find_files
 from monai_ddad.outputs import HeatMap
 
 __all__ = ["grid_of"]
@@ -32,7 +33,7 @@ def grid_of(heat: HeatMap, source: Any) -> np.ndarray:
     """
     read_as = heat.picture.meta["photometry"]["source"]  # type: ignore[attr-defined]
     if isinstance(source, str) and Path(source).is_dir():
-        source = [str(path) for path in Path(source).iterdir() if path.is_file() and not path.name.startswith(".")]
+        source = [str(path) for path in find_files(source, LeftOut())]
     if isinstance(source, (list, tuple)) and len(source) == 1:
         source = source[0]
     if not isinstance(source, str) or (read_as == "dicom" and heat.affine is not None):

@@ -70,7 +70,7 @@ class ModelVersions:
             try:
                 found = model_record(self._models(number)).bundle
             except CheckpointError:
-                return False
+                found = self.name
             self._others[number] = found != self.name
             if self._others[number]:
                 logger.warning(f"version {number} in the folder of {self.name}'s versions is of {found}: left out.")

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from monai.bundle import ConfigParser, ConfigWorkflow
-from monai.data import CacheDataset, Dataset
+from monai.data import CacheDataset, DataLoader, Dataset
 from scipy.stats import spearmanr
 
 from monai_ddad.checkpoints import CheckpointError
@@ -36,8 +36,8 @@ def test_preprocessing_gives_what_the_metadata_says(bundle, preprocess, trained)
     metadata = json.loads((BUNDLES / bundle / "configs/metadata.json").read_text())
     expected = metadata["network_data_format"]["inputs"]["image"]
     low, high = expected["value_range"]
-    for prepared in Dataset(pictures(trained(bundle)), parser.get_parsed_content("preprocessing")):
-        image = prepared["image"]
+    dataset = Dataset(pictures(trained(bundle)), parser.get_parsed_content("preprocessing"))
+    for image in torch.cat([batch["image"] for batch in DataLoader(dataset, batch_size=4)]):
         assert image.shape == (expected["num_channels"], *expected["spatial_shape"])
         assert str(image.dtype) == f"torch.{expected['dtype']}"
         assert low <= image.min() < (low + high) / 2 < image.max() <= high
@@ -48,7 +48,8 @@ def test_preprocessing_gives_what_the_metadata_says(bundle, preprocess, trained)
 def test_monais_data_sets_give_the_scores_of_ours(bundle, kind, trained):
     predictor, items = Predictor(BUNDLES / bundle, trained(bundle) / "models"), pictures(trained(bundle))
     ours = ResidentDataset(items, predictor.transform)
-    theirs = torch.stack([prepared["image"].as_tensor() for prepared in kind(items, predictor.transform)])
+    theirs = torch.cat([batch["image"] for batch in DataLoader(kind(items, predictor.transform), batch_size=4)])
+    theirs = theirs.as_tensor()
     assert torch.equal(torch.stack([item["image"] for item in ours]), theirs)
     found = predictor.runtime.scored(theirs)[1].numpy()
     results = predictor.predict(ours)

@@ -12,6 +12,8 @@ from PIL import Image
 from tests.deploy.conftest import film, picture, save
 from tests.small_models import BUNDLES
 
+pytest.importorskip("monai.deploy", reason="needs the MONAI Deploy App SDK: make test-deploy builds its environment")
+
 
 @pytest.mark.parametrize("fate", ["gone", "another"])
 def test_one_image_that_goes_costs_its_own_overlay_and_all_that_is_written_is_private(

@@ -89,6 +89,7 @@ class _Guard(LocalDatastore):
         if place.is_symlink():
             place.unlink()
         super().remove_image(image_id)
+        self._datastore.objects.pop(image_id, None)  # or it is known until the folder's watch has noticed
 
     def save_label(self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any]) -> str:
         info = self._checked(image_id, label_filename, label_tag, label_info)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import re
 import tempfile
 import time
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,8 @@ from monai_ddad.label.schemas import PLAIN, plain_name
 from monai_ddad.transforms import ImageReadError
 
 __all__ = ["FILES", "DicomWebStore", "FolderStore", "normal_images"]
+
+logger = logging.getLogger(__name__)
 
 FILES = ("*.nii.gz", "*.nii", "*.png", "*.jpg", "*.jpeg", "*.tif", "*.tiff", "*.bmp", "*.dcm")
 ESCAPED = re.compile("%[0-9A-Fa-f]{2}")
@@ -90,6 +94,23 @@ class _Guard(LocalDatastore):
             place.unlink()
         super().remove_image(image_id)
         self._datastore.objects.pop(image_id, None)  # or it is known until the folder's watch has noticed
+
+    def get_dataset_archive(self, limit_cases: int | None) -> str:
+        """Pack the images with a final label, and their labels, into a ZIP file; those that have gone are left out."""
+        file, name = tempfile.mkstemp(suffix=".zip")
+        try:
+            with os.fdopen(file, "wb") as target, zipfile.ZipFile(target, "w") as archive:
+                for item in self.datalist()[:limit_cases]:
+                    try:
+                        for kind, path in item.items():
+                            archive.write(path, f"{kind}/{os.path.basename(path)}")
+                    except FileNotFoundError:
+                        logger.warning("an image or label of the ZIP file has gone: it is left out.")
+                archive.writestr("metadata.json", self._datastore.model_dump_json(exclude={"base_path"}))
+        except BaseException:
+            os.unlink(name)
+            raise
+        return name
 
     def save_label(self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any]) -> str:
         info = self._checked(image_id, label_filename, label_tag, label_info)

@@ -232,7 +232,7 @@ def test_pictures_get_an_overlay_and_a_row(run, tmp_path):
     folder = save(tmp_path / "in", film(0))
     for name in ("a.png", "b.jpg"):
         Image.fromarray(picture(3)).save(folder / name)
-    nib.Nifti1Image(picture(4), np.eye(4)).to_filename(folder / "c.nii.gz")
+    nib.Nifti1Image(np.dstack([picture(4)] * 5), np.eye(4)).to_filename(folder / "c.nii.gz")
     done = run("ddad_cxr", folder)
     assert [row["files"] for row in done.results["images"]] == [[0], [1], [2]]
     (volume,) = done.results["unusable"]

@@ -29,7 +29,7 @@ from monai.deploy.core import Application
 from monai.deploy.operators import DICOMDataLoaderOperator, DICOMSeriesSelectorOperator
 
 from monai_ddad.deploy.application import default_rules
-from monai_ddad.deploy.dicom_objects import PATIENT
+from monai_ddad.deploy.headers import PATIENT, REQUEST, STUDY
 from monai_ddad.deploy.findings import Model
 from monai_ddad.deploy.operators import AnomalyOperator, DicomWriterOperator, PictureLoaderOperator
 from monai_ddad.deploy.studies import group_instances, read_folder
@@ -231,7 +231,7 @@ def test_pictures_have_a_loader_of_their_own(trained, tmp_path):
     assert sorted(path.name for path in written.iterdir()) == ["000000_overlay.png", "000001_overlay.png"]
 
 
-def test_nothing_of_a_header_or_a_path_is_written_but_the_patient_module(trained, tmp_path):
+def test_nothing_of_a_header_or_a_path_is_written_but_patient_study_and_request(trained, tmp_path):
     image = film(0, SpecificCharacterSet="ISO_IR 192")
     kept = set()
     for tag in pydicom.datadict.DicomDictionary:
@@ -260,8 +260,8 @@ def test_nothing_of_a_header_or_a_path_is_written_but_the_patient_module(trained
         made = pydicom.dcmread(path)
         for element in made.iterall():
             if CANARY in str(element.value) and element.VR != "SQ":
-                assert element.keyword in PATIENT, element.keyword
-        for keyword in set(PATIENT) & kept:
+                assert element.keyword in {*PATIENT, *STUDY, *REQUEST}, element.keyword
+        for keyword in {*PATIENT, *STUDY} & kept:
             assert made[keyword].value == image[keyword].value
 
 

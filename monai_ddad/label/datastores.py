@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import os
 import re
+import shutil
 import tempfile
 import time
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import requests
 from fastapi import HTTPException
+from filelock import FileLock
 from monailabel.datastore.dicom import DICOMWebDatastore
 from monailabel.datastore.local import DataModel, ImageLabelModel, LocalDatastore
 from monailabel.interfaces.datastore import DefaultLabelTag
@@ -25,6 +28,7 @@ from monai_ddad.data.empty_label import is_empty_label
 from monai_ddad.files import IMAGE_SUFFIXES, LeftOut, log_left_out, walk
 from monai_ddad.label.schemas import PLAIN, plain_name
 from monai_ddad.transforms import ImageReadError
+from monai_ddad.writing import atomic_file
 
 __all__ = ["FILES", "DicomWebStore", "FolderStore", "normal_images"]
 
@@ -78,7 +82,9 @@ class _Guard(LocalDatastore):
         place = Path(self._datastore.image_path(), image_id + suffix)
         if place.is_symlink() or (place.exists() and not place.is_file()):
             raise HTTPException(status_code=409, detail="image: the name is taken by a folder or a link.")
-        return super().add_image(image_id, image_filename, image_info)
+        info = {**(image_info or {}), "ts": int(time.time()), "name": place.name}
+        entry = ImageLabelModel(image=DataModel(info=info, ext=suffix))
+        return self._put(image_id, image_filename, place, lambda before: entry)
 
     def remove_image(self, image_id: str) -> None:
         """Remove an image and its labels; of a link that alone, and never what it leads to.
@@ -94,6 +100,14 @@ class _Guard(LocalDatastore):
             place.unlink()
         super().remove_image(image_id)
         self._datastore.objects.pop(image_id, None)  # or it is known until the folder's watch has noticed
+        self._update_datastore_file()
+
+    def remove_label(self, label_id: str, label_tag: str) -> None:
+        """Remove a label."""
+        super().remove_label(label_id, label_tag)
+        if label_id in self._datastore.objects:
+            self._datastore.objects[label_id].labels.pop(label_tag, None)
+            self._update_datastore_file()
 
     def get_dataset_archive(self, limit_cases: int | None) -> str:
         """Pack the images with a final label, and their labels, into a ZIP file; those that have gone are left out."""
@@ -113,8 +127,47 @@ class _Guard(LocalDatastore):
         return name
 
     def save_label(self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any]) -> str:
+        """Keep a label in place of an earlier one."""
         info = self._checked(image_id, label_filename, label_tag, label_info)
-        return super().save_label(image_id, label_filename, label_tag, info)
+        suffix = self._to_id(Path(label_filename).name)[1]
+        place = Path(self._datastore.label_path(label_tag), self._filename(image_id, suffix))
+        label = DataModel(info=info | {"ts": int(time.time()), "name": place.name}, ext=suffix)
+        return self._put(
+            image_id,
+            label_filename,
+            place,
+            lambda before: before.model_copy(update={"labels": before.labels | {label_tag: label}}),
+        )
+
+    def _put(self, image_id: str, source: str, place: Path, change: Callable[[Any], ImageLabelModel]) -> str:
+        """Put a copy of a file in its place and change its image's entry in the list, or leave both as they were."""
+        with FileLock(self._lock_file):
+            objects = self._datastore.objects
+            before = objects.get(image_id)
+            try:
+                with atomic_file(place) as file, open(source, "rb") as content:
+                    shutil.copyfileobj(content, file)
+                    file.flush()
+                    os.fsync(file.fileno())  # a full disk shows here, before the list is written
+                    objects[image_id] = change(before)
+                    self._update_datastore_file(lock=False)
+            except BaseException:
+                if before is None:
+                    objects.pop(image_id, None)
+                else:
+                    objects[image_id] = before
+                with contextlib.suppress(OSError):
+                    self._update_datastore_file(lock=False)
+                raise
+        return image_id
+
+    def _update_datastore_file(self, lock: bool = True) -> None:
+        """Write the list of images and labels, or leave the earlier one as it was."""
+        with FileLock(self._lock_file) if lock else contextlib.nullcontext():
+            with atomic_file(self._datastore_config_path) as file:
+                content = self._datastore.model_dump(exclude={"base_path"})
+                file.write(json.dumps(content, indent=2, default=str).encode())
+            self._config_ts = os.stat(self._datastore_config_path).st_mtime
 
     def _checked(
         self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any]
@@ -279,8 +332,7 @@ class DicomWebStore(_Guard, DICOMWebDatastore):
     def save_label(self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any]) -> str:
         """Keep a label in the cache."""
         self._know(image_id)
-        info = self._checked(image_id, label_filename, label_tag, label_info)
-        return LocalDatastore.save_label(self, image_id, label_filename, label_tag, info)
+        return super().save_label(image_id, label_filename, label_tag, label_info)
 
     def update_image_info(self, image_id: str, info: dict[str, Any]) -> None:
         """Note something of an image, such as when it was handed out."""

@@ -163,7 +163,8 @@ class AnomalyTrain(TrainTask):
             reason: BaseException = error
             while reason.__cause__ is not None:  # MONAI wraps an error in one for each level of the config
                 reason = reason.__cause__
-            raise RuntimeError(f"the training failed, and the model stays as it was: {reason}") from None
+            why = reason.strerror if isinstance(reason, OSError) and reason.strerror else reason  # without a path
+            raise RuntimeError(f"the training failed, and the model stays as it was: {why}") from None
         logger.info(f"version {number} of the model is finished")
         return {"version": number}
 

@@ -29,8 +29,8 @@ from monai.deploy.core import Application
 from monai.deploy.operators import DICOMDataLoaderOperator, DICOMSeriesSelectorOperator
 
 from monai_ddad.deploy.application import default_rules
-from monai_ddad.deploy.headers import PATIENT, REQUEST, STUDY
 from monai_ddad.deploy.findings import Model
+from monai_ddad.deploy.headers import PATIENT, REQUEST, STUDY
 from monai_ddad.deploy.operators import AnomalyOperator, DicomWriterOperator, PictureLoaderOperator
 from monai_ddad.deploy.studies import group_instances, read_folder
 from monai_ddad.networks import PLUS_NAMES

@@ -201,9 +201,69 @@ def deploy(folder: Path, points: int | None) -> Found:
     return disturb(before, run, folder, points=points)
 
 
+def studies(folder: Path) -> Path:
+    """Make a folder of a small model and of a datastore with four images, two of them submitted as normal."""
+    from monai_ddad.label.datastores import FolderStore
+    from tests.test_model_file import save_model
+
+    before = folder / "before"
+    (before / "studies").mkdir(parents=True)
+    (before / "models").mkdir()
+    save_model(before / "models", "ddad_cxr", score="rec")
+    for number in range(4):
+        pixels = np.random.default_rng(number).integers(0, 256, (40, 40), dtype=np.uint8)
+        Image.fromarray(pixels).save(before / f"studies/{number}.png")
+    Image.new("L", (40, 40)).save(folder / "empty.png")
+    Image.new("L", (40, 40), 1).save(folder / "marked.png")
+    store = FolderStore(str(before / "studies"))
+    for number in range(2):
+        store.save_label(str(number), str(folder / "empty.png"), "final", {})
+    return before
+
+
+def keep(folder: Path, points: int | None, put: Callable[[Any], Any]) -> Found:
+    from monai_ddad.label.datastores import FolderStore
+
+    def run(work: Path) -> str:
+        try:
+            put(FolderStore(str(work / "studies")))
+        except OSError as error:
+            return error.strerror or "nothing"
+        return ""
+
+    return disturb(studies(folder), run, folder, points=points)
+
+
+def label(folder: Path, points: int | None) -> Found:
+    return keep(folder, points, lambda store: store.save_label("0", str(folder / "marked.png"), "final", {}))
+
+
+def image(folder: Path, points: int | None) -> Found:
+    return keep(folder, points, lambda store: store.add_image("new", str(folder / "marked.png"), {}))
+
+
+def version(folder: Path, points: int | None) -> Found:
+    from monai_ddad.label.datastores import FolderStore
+    from monai_ddad.label.train import AnomalyTrain
+    from monai_ddad.label.versions import ModelVersions
+
+    def run(work: Path) -> str:
+        task = AnomalyTrain(ModelVersions(CHEST, work / "models", work / "versions"), {"device": "cpu"})
+        try:
+            task({"epochs": 1, "refine_epochs": 1}, FolderStore(str(work / "studies")))
+        except (OSError, RuntimeError) as error:
+            return str(error)
+        return ""
+
+    return disturb(studies(folder), run, folder, lambda name: "tensorboard" in name, points)
+
+
 JOBS: dict[str, Callable[[Path, int | None], Found]] = {
     job.__name__: job
-    for job in (train, evaluate, inference, score, report, comparison, audit, datalist, prepare, deploy)
+    for job in (
+        *(train, evaluate, inference, score, report, comparison, audit, datalist, prepare, deploy),
+        *(label, image, version),
+    )
 }
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -32,9 +33,10 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run the slow tests last, and skip those whose images or device are not here."""
-    items.sort(key=lambda item: item.get_closest_marker("slow") is not None)
+    """Skip the tests that take long, and those whose images or device are not here."""
     for item in items:
+        if item.get_closest_marker("slow") and not os.environ.get("MONAI_DDAD_SLOW"):
+            item.add_marker(pytest.mark.skip(reason="takes more than half a minute: set MONAI_DDAD_SLOW=1"))
         if item.get_closest_marker("real_data") and not REAL_DATA.is_dir():
             item.add_marker(pytest.mark.skip(reason="needs the real images in ../shared/data"))
         if item.get_closest_marker("gpu") and not torch.cuda.is_available():

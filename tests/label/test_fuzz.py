@@ -1,4 +1,4 @@
-"""Five thousand requests to all routes, made from the server's own OpenAPI document, with hostile values everywhere."""
+"""Requests to all routes, made from the server's own OpenAPI document, with hostile values everywhere."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from pydicom.data import get_testdata_file
 
 from tests.label.loaded import loaded
 
-REQUESTS = 5000
+REQUESTS = 5000 if os.environ.get("MONAI_DDAD_SLOW") else 300
 PAGES = ("/", "/docs", "/openapi.json", "/favicon.ico", "/reload", "/static/ohif/index.html", "/logs/gpu")
 SECRET = b"none-of-the-datastore's"
 
@@ -255,7 +255,6 @@ def outside(places: Path) -> dict[Path, int]:
     return {path: path.stat().st_size for path in found if "logs" not in path.parts}
 
 
-@pytest.mark.slow
 def test_no_request_fails_leaves_its_place_or_is_evaluated(places, trained, monkeypatch):
     monkeypatch.chdir(places)
     monkeypatch.setattr(tempfile, "tempdir", str(places / "tmp"))

@@ -117,9 +117,10 @@ def test_score_killed_at_random_moments_leaves_nothing_and_ends_as_one_undisturb
         assert process.exitcode == 0
         return tuple((tmp_path / f"{output[:-8]}{end}.parquet").read_bytes() for end in ("", "_unreadable"))
 
-    started = time.monotonic()
     expected = finish("whole.parquet")
-    duration = time.monotonic() - started
+    started = time.monotonic()
+    assert finish("again.parquet") == expected
+    duration = time.monotonic() - started  # of a run after the first, as those that are killed
     killed = 0
     for number, moment in enumerate(moments(KILLS, duration)):
         process = start(score(f"{number}.parquet"))

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 KILLS = int(os.environ.get("MONAI_DDAD_KILLS", "3"))  # of each command; 20 are a thorough check
-PATIENCE = 40  # seconds in which a process must end after the one that has started it
+PATIENCE = 10  # seconds in which a process must end after the one that has started it
 
 
 def alive(session: int) -> list[int]:

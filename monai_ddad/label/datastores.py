@@ -20,7 +20,7 @@ import requests
 from fastapi import HTTPException
 from filelock import FileLock
 from monailabel.datastore.dicom import DICOMWebDatastore
-from monailabel.datastore.local import DataModel, ImageLabelModel, LocalDatastore
+from monailabel.datastore.local import DataModel, ImageLabelModel, LocalDatastore, LocalDatastoreModel
 from monailabel.interfaces.datastore import DefaultLabelTag
 from pydicom.dataset import Dataset
 
@@ -57,7 +57,9 @@ def normal_images(datastore: LocalDatastore) -> list[str]:
 
 
 class _Guard(LocalDatastore):
-    """Checks names, and notes with each final label whether it is empty."""
+    """Checks names, notes with each final label whether it is empty, and keeps files and their list whole."""
+
+    _config_ts: float  # when the list was written that is known
 
     def get_image_uri(self, image_id: str) -> str:
         if image_id not in self.list_images():
@@ -142,6 +144,7 @@ class _Guard(LocalDatastore):
     def _put(self, image_id: str, source: str, place: Path, change: Callable[[Any], ImageLabelModel]) -> str:
         """Put a copy of a file in its place and change its image's entry in the list, or leave both as they were."""
         with FileLock(self._lock_file):
+            self._take_over()
             objects = self._datastore.objects
             before = objects.get(image_id)
             try:
@@ -160,6 +163,16 @@ class _Guard(LocalDatastore):
                     self._update_datastore_file(lock=False)
                 raise
         return image_id
+
+    def _take_over(self) -> None:
+        """Read the list anew if another server has written it; to be called with the lock held."""
+        with contextlib.suppress(OSError, ValueError):  # there is none yet, or it is damaged and will be written anew
+            written = os.stat(self._datastore_config_path).st_mtime
+            if written != self._config_ts:
+                content = Path(self._datastore_config_path).read_text(encoding="utf-8")
+                self._datastore = LocalDatastoreModel.model_validate_json(content)
+                self._datastore.base_path = self._datastore_path
+                self._config_ts = written
 
     def _update_datastore_file(self, lock: bool = True) -> None:
         """Write the list of images and labels, or leave the earlier one as it was."""
@@ -203,6 +216,15 @@ class FolderStore(_Guard):
         self._ids: dict[str, tuple[str, str]] = {}  # the same behind a slash, which no label's file has -> apart
         self.left_out = LeftOut()
         super().__init__(folder, extensions=FILES, **settings)
+        if self._auto_reload:
+            self._handler.on_moved = self._notice_move
+
+    def _notice_move(self, event: Any) -> None:
+        """Take note of a file that has got its name at last, as files do that are written whole or not at all."""
+        if event.dest_path == self._datastore_config_path:
+            self._init_from_datastore_file()
+        else:
+            self.refresh()
 
     def _list_files(self, path: str, patterns: Sequence[str]) -> dict[str, str]:
         """List labels as MONAI Label does, and images as :func:`monai_ddad.files.walk` does: folder by folder."""

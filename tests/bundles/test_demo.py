@@ -13,8 +13,9 @@ from monai_ddad.networks import DDADNet
 
 
 @pytest.mark.slow
-def test_main_job_on_the_built_in_data_ranks_lesions_above_reconstruction_error(bundle):
-    command = ["-m", "monai.bundle", "run", "--config_file", "bundles/ddad_brain/train.json"]
+@pytest.mark.parametrize("seed", [0, 1])
+def test_main_job_on_the_built_in_data_ranks_lesions_above_reconstruction_error(bundle, seed):
+    command = ["-m", "monai.bundle", "run", "--config_file", "bundles/ddad_brain/train.json", "--seed", str(seed)]
     done = subprocess.run(
         [sys.executable, "-W", "ignore", *command],
         cwd=bundle.parents[1],

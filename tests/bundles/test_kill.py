@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.kills import KILLS
+KILLS = 10
 
 
 @pytest.mark.slow
@@ -23,11 +23,11 @@ def test_killed_at_random_moments_and_restarted_gives_the_same_weights(repositor
         capture_output=True,
         text=True,
         env=os.environ | {"PYTHONPATH": str(repository), "OMP_NUM_THREADS": "1"},  # a fork must find no threads
-        timeout=1800,
+        timeout=900,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     results = [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"moment"')]
     assert len(results) == KILLS
     assert all(result["equal"] for result in results)
     assert sum(result["killed"] for result in results) >= KILLS // 2
-    assert KILLS < 10 or len({tuple(result["left"]) for result in results}) >= 2  # killed in different phases
+    assert len({tuple(result["left"]) for result in results}) >= 2  # killed in different phases

@@ -40,6 +40,7 @@ def on_full_disk(folder: Path, points: int, *jobs: str) -> dict[str, dict[str, A
 @needs_compiler
 def test_a_full_disk_leaves_the_last_good_results_and_a_clear_message(tmp_path):
     jobs = ("train", "evaluate", "inference", "score", "report", "comparison", "audit", "datalist", "prepare")
-    for found in on_full_disk(tmp_path, 2, *jobs).values():
+    one_file = ("report", "datalist")  # made, written, flushed to the disk and renamed: four calls
+    for name, found in on_full_disk(tmp_path, 2, *jobs).items():
         assert found["wrong"] == [] and found["failed"] + found["passed"] == found["tested"] == 2
-        assert found["calls"] >= 4 and found["failed"] > 0
+        assert found["calls"] >= (4 if name in one_file else 5) and found["failed"] > 0

@@ -105,9 +105,8 @@ def test_trainings_killed_at_random_moments_leave_nothing_and_end_as_one_undistu
 
 def test_a_second_server_trains_only_when_the_first_ones_training_has_ended(trained, studies, start, tmp_path):
     models = str(trained("ddad_brain") / "models")
-    first = start("ddad_brain", studies, models=models, versions=str(tmp_path / "versions"))
+    first, second = (start("ddad_brain", studies, models=models, versions=str(tmp_path / "versions")) for _ in range(2))
     submit(first)
-    second = start("ddad_brain", studies, models=models, versions=str(tmp_path / "versions"))
     train(first)
     limit = time.monotonic() + 120
     while not list(tmp_path.glob("versions/unfinished-ddad_brain-*/datalist.json")) and time.monotonic() < limit:

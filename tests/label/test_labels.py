@@ -21,6 +21,7 @@ import nrrd
 from PIL import Image
 
 from monai_ddad.data.empty_label import is_empty_label
+from monai_ddad.label.datastores import FolderStore, normal_images
 from monai_ddad.transforms import ImageReadError
 
 WRITERS = {
@@ -161,3 +162,35 @@ def test_scaled_values_of_a_volume_count(tmp_path):
     struct.pack_into("<2f", content, 112, 1.0, -1.0)
     (tmp_path / "a.nii").write_bytes(content)
     assert is_empty_label(tmp_path / "a.nii")
+
+
+@pytest.fixture
+def pile(tmp_path):
+    """A folder of three images, and an empty label beside it."""
+    (tmp_path / "studies").mkdir()
+    for number in range(3):
+        Image.new("L", (20, 20), 50 * number).save(tmp_path / f"studies/{number}.png")
+    Image.new("L", (20, 20)).save(tmp_path / "empty.png")
+    return tmp_path / "studies"
+
+
+def test_two_servers_of_one_folder_keep_the_labels_of_both(pile):
+    first, second = FolderStore(str(pile)), FolderStore(str(pile))
+    first.save_label("0", str(pile.parent / "empty.png"), "final", {})
+    second.save_label("1", str(pile.parent / "empty.png"), "final", {})
+    assert sorted(normal_images(second)) == sorted(normal_images(FolderStore(str(pile)))) == ["0", "1"]
+
+
+def test_what_gets_its_name_when_it_is_whole_is_noticed(pile):
+    first, second = (FolderStore(str(pile), auto_reload=True) for _ in range(2))
+    try:
+        (pile.parent / "empty.png").rename(pile / ".new.part")
+        (pile / ".new.part").rename(pile / "new.png")
+        first.save_label("0", str(pile / "new.png"), "final", {})
+        limit = time.monotonic() + 20
+        while not ("new" in second.list_images() and normal_images(second)) and time.monotonic() < limit:
+            time.sleep(0.05)
+        assert "new" in second.list_images() and normal_images(second) == ["0"]
+    finally:
+        first._observer.stop()
+        second._observer.stop()

@@ -81,9 +81,9 @@ def read_properties(source: Source, image_size: int) -> ImageProperties:
     image = ReadImage(in_channels=1)(source)
     try:
         found = _measure(source, paths, image, image_size)
-    except ImageReadError:
-        raise
-    except (OSError, SyntaxError, ValueError) as error:  # of a file that could be read a moment ago
+    except (ImageReadError, OSError, SyntaxError, ValueError) as error:  # of a file that could be read a moment ago
+        if isinstance(error, ImageReadError) and _states(paths) == before:
+            raise
         raise ImageReadError(f"the file went or changed while it was read ({type(error).__name__})") from None
     if _states(paths) != before:
         raise ImageReadError("the file changed while it was read")

@@ -6,6 +6,10 @@ import math
 from pathlib import Path
 from typing import Any
 
+from monai_ddad.processes import end_with_server
+
+end_with_server()  # in a training, or another task, of the server: before the imports, which take long
+
 from fastapi import HTTPException
 from monailabel.config import settings
 from monailabel.datastore.dicom import DICOMwebClientX
@@ -27,7 +31,6 @@ from monai_ddad.label.served import ServedModel
 from monai_ddad.label.strategies import Ranking, most_suspicious, most_uncertain
 from monai_ddad.label.train import AnomalyTrain
 from monai_ddad.label.versions import ModelVersions
-from monai_ddad.processes import end_with_server
 
 CONF = {"bundle", "models", "versions", "alpha", "hosts", "origins", "server_mode"}  # the last is MONAI Label's own
 
@@ -71,7 +74,6 @@ class DDADApp(MONAILabelApp):
         keep_private(Path(app_dir, "logs"))
         self.results = Path(app_dir, "results")  # each until it has been sent
         self.results.mkdir(exist_ok=True, parents=True)
-        end_with_server()  # where this is a training, or another task, that the server has started
         verify_signatures()
         self.model = bundle.name
         self.versions = ModelVersions(bundle, models, versions)

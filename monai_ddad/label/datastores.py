@@ -12,6 +12,7 @@ import tempfile
 import time
 import zipfile
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -59,7 +60,7 @@ def normal_images(datastore: LocalDatastore) -> list[str]:
 class _Guard(LocalDatastore):
     """Checks names, notes with each final label whether it is empty, and keeps files and their list whole."""
 
-    _config_ts: float  # when the list was written that is known
+    _config_ts: object  # tells the list that is known from a later one
 
     def get_image_uri(self, image_id: str) -> str:
         if image_id not in self.list_images():
@@ -100,16 +101,18 @@ class _Guard(LocalDatastore):
         place = Path(self._datastore.image_path(), self._filename(image_id, known.image.ext))
         if place.is_symlink():
             place.unlink()
-        super().remove_image(image_id)
-        self._datastore.objects.pop(image_id, None)  # or it is known until the folder's watch has noticed
-        self._update_datastore_file()
+        with self._alone:
+            super().remove_image(image_id)
+            self._datastore.objects.pop(image_id, None)  # or it is known until the folder's watch has noticed
+            self._update_datastore_file()
 
     def remove_label(self, label_id: str, label_tag: str) -> None:
         """Remove a label."""
-        super().remove_label(label_id, label_tag)
-        if label_id in self._datastore.objects:
-            self._datastore.objects[label_id].labels.pop(label_tag, None)
-            self._update_datastore_file()
+        with self._alone:
+            super().remove_label(label_id, label_tag)
+            if label_id in self._datastore.objects:
+                self._datastore.objects[label_id].labels.pop(label_tag, None)
+                self._update_datastore_file()
 
     def get_dataset_archive(self, limit_cases: int | None) -> str:
         """Pack the images with a final label, and their labels, into a ZIP file; those that have gone are left out."""
@@ -143,8 +146,8 @@ class _Guard(LocalDatastore):
 
     def _put(self, image_id: str, source: str, place: Path, change: Callable[[Any], ImageLabelModel]) -> str:
         """Put a copy of a file in its place and change its image's entry in the list, or leave both as they were."""
-        with FileLock(self._lock_file):
-            self._take_over()
+        with self._alone:
+            self._init_from_datastore_file()
             objects = self._datastore.objects
             before = objects.get(image_id)
             try:
@@ -153,34 +156,54 @@ class _Guard(LocalDatastore):
                     file.flush()
                     os.fsync(file.fileno())  # a full disk shows here, before the list is written
                     objects[image_id] = change(before)
-                    self._update_datastore_file(lock=False)
+                    self._update_datastore_file()
             except BaseException:
                 if before is None:
                     objects.pop(image_id, None)
                 else:
                     objects[image_id] = before
                 with contextlib.suppress(OSError):
-                    self._update_datastore_file(lock=False)
+                    self._update_datastore_file()
                 raise
         return image_id
 
-    def _take_over(self) -> None:
-        """Read the list anew if another server has written it; to be called with the lock held."""
-        with contextlib.suppress(OSError, ValueError):  # there is none yet, or it is damaged and will be written anew
-            written = os.stat(self._datastore_config_path).st_mtime
-            if written != self._config_ts:
-                content = Path(self._datastore_config_path).read_text(encoding="utf-8")
-                self._datastore = LocalDatastoreModel.model_validate_json(content)
-                self._datastore.base_path = self._datastore_path
-                self._config_ts = written
+    @cached_property
+    def _alone(self) -> FileLock:
+        """What one thread of one server holds at a time; it may take it again."""
+        return FileLock(self._lock_file)
+
+    def _reconcile_datastore(self) -> None:
+        with self._alone:  # or it takes a label for gone that is just being put in place
+            super()._reconcile_datastore()
+
+    def _init_from_datastore_file(self, throw_exception: bool = False) -> None:
+        """Read the list anew if another server has written it."""
+        try:
+            with self._alone:
+                written = self._written()
+                if written != self._config_ts:
+                    content = Path(self._datastore_config_path).read_text(encoding="utf-8")
+                    self._datastore = LocalDatastoreModel.model_validate_json(content)
+                    self._datastore.base_path = self._datastore_path
+                    self._config_ts = written
+        except FileNotFoundError:  # there is none yet
+            pass
+        except ValueError:
+            if throw_exception:
+                raise
+            logger.error("the list of the datastore's images is damaged: it is written anew.")
 
     def _update_datastore_file(self, lock: bool = True) -> None:
         """Write the list of images and labels, or leave the earlier one as it was."""
-        with FileLock(self._lock_file) if lock else contextlib.nullcontext():
+        with self._alone:
             with atomic_file(self._datastore_config_path) as file:
                 content = self._datastore.model_dump(exclude={"base_path"})
                 file.write(json.dumps(content, indent=2, default=str).encode())
-            self._config_ts = os.stat(self._datastore_config_path).st_mtime
+            self._config_ts = self._written()
+
+    def _written(self) -> tuple[int, int]:
+        state = os.stat(self._datastore_config_path)
+        return state.st_ino, state.st_mtime_ns
 
     def _checked(
         self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any]

@@ -9,6 +9,7 @@ import struct
 import time
 import tracemalloc
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -179,6 +180,28 @@ def test_two_servers_of_one_folder_keep_the_labels_of_both(pile):
     first.save_label("0", str(pile.parent / "empty.png"), "final", {})
     second.save_label("1", str(pile.parent / "empty.png"), "final", {})
     assert sorted(normal_images(second)) == sorted(normal_images(FolderStore(str(pile)))) == ["0", "1"]
+
+
+def test_labels_that_many_send_at_once_to_two_servers_are_all_kept(pile):
+    names = [str(number) for number in range(40)]
+    for name in names:
+        Image.new("L", (20, 20), int(name)).save(pile / f"{name}.png")
+    stores = [FolderStore(str(pile), auto_reload=True) for _ in range(2)]
+    try:
+        with ThreadPoolExecutor(6) as pool:
+            jobs = []
+            for place, name in enumerate(names):
+                jobs.append(
+                    pool.submit(stores[place % 2].save_label, name, str(pile.parent / "empty.png"), "final", {})
+                )
+                others = [pool.submit(store.refresh) for store in stores]  # as for any change in the folder
+        assert [job.result() for job in jobs] == names and not any(other.exception() for other in others)
+        for store in (*stores, FolderStore(str(pile))):
+            store.refresh()
+            assert sorted(normal_images(store)) == sorted(names)
+    finally:
+        for store in stores:
+            store._observer.stop()
 
 
 def test_what_gets_its_name_when_it_is_whole_is_noticed(pile):

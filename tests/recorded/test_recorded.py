@@ -1,0 +1,38 @@
+"""What small models find of real images is what they found when it was recorded."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tests.recorded.record import SETS, found, recorded
+
+CLOSE = 1e-5
+
+
+def numbers(table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Split a table of text into its numbers, and the rest."""
+    parsed = np.full(table.shape, np.nan)
+    for place, text in np.ndenumerate(table):
+        try:
+            parsed[place] = float(text)
+        except ValueError:
+            continue
+    return parsed, np.where(np.isnan(parsed), table, "")
+
+
+@pytest.mark.real_data
+@pytest.mark.parametrize("bundle", SETS)
+def test_every_score_p_value_flag_and_map_is_as_recorded(bundle, tmp_path):
+    expected = recorded(bundle, tmp_path)
+    now = found(bundle, tmp_path, tmp_path / "found")
+    assert sorted(now) == sorted(expected)
+    for name, value in expected.items():
+        if value.dtype.kind == "f":
+            np.testing.assert_allclose(now[name], value, rtol=CLOSE, atol=CLOSE, err_msg=name)
+        elif "/" in name:  # a table
+            (here, text), (there, before) = numbers(now[name]), numbers(value)
+            np.testing.assert_array_equal(text, before, err_msg=name)
+            np.testing.assert_allclose(here, there, rtol=2 * CLOSE, atol=CLOSE, err_msg=name)  # of 6 digits
+        else:
+            np.testing.assert_array_equal(now[name], value, err_msg=name)

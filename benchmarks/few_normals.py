@@ -58,7 +58,7 @@ def train(bundle: Path, data: Path, folder: Path, normals: int, seed: int, setti
             "output_dir": str(folder),
             "unlabeled_size": None,
         }
-        options |= {"phases": ["ndm", "udm", "refine", "pu"], "bundle_root": str(bundle), "seed": seed}
+        options |= {"phases": ["ndm", "udm", "refine"], "bundle_root": str(bundle), "seed": seed}
         config = str(bundle / "configs" / "train.json")
         workflow = ConfigWorkflow(config, logging_file=False, **(SETTINGS | options | settings))
         workflow.initialize()

@@ -21,7 +21,7 @@ from monai_ddad.data import DataError
 from monai_ddad.report.differences import differing_settings
 from monai_ddad.report.read import Run, read_run
 
-SCORES = ("r_dual", "inter", "rec", "ratio", "maha_rec", "pu_latent", "ddad_plus", "pu_cnn")
+SCORES = ("r_dual", "inter", "rec", "ratio", "maha_rec", "pu_latent", "ddad_plus")
 PARTS = ("network", "preparation", "settings")
 DERIVED = ("calibration_images", "calibration_volumes", "map_names", "score_names", "left_out", "started_from_weights")
 

@@ -40,10 +40,10 @@ SHARE = {"type": ["number", "null"], "minimum": 0, "maximum": 1}
 RATE = {"type": "number", "minimum": 0}
 WORD = {"type": "string", "pattern": r"^[A-Za-z0-9_.:-]{1,64}\Z"}
 SETTINGS = {
-    **dict.fromkeys(("unlabeled_size", "calibration_minimum", "selection_minimum", "seed"), COUNT),
-    **dict.fromkeys(("epochs", "batch_size", "refine_epochs", "refine_batch_size", "pu_epochs"), COUNT),
-    **dict.fromkeys(("alpha", "abnormal_rate", "calibration_share", "selection_share", "pu_prior"), SHARE),
-    **dict.fromkeys(("learning_rate", "refine_learning_rate", "pu_learning_rate"), RATE),
+    **dict.fromkeys(("unlabeled_size", "calibration_minimum", "seed"), COUNT),
+    **dict.fromkeys(("epochs", "batch_size", "refine_epochs", "refine_batch_size"), COUNT),
+    **dict.fromkeys(("alpha", "abnormal_rate", "calibration_share"), SHARE),
+    **dict.fromkeys(("learning_rate", "refine_learning_rate"), RATE),
     **dict.fromkeys(("preset", "device", "precision"), WORD),
 }
 REPEATED = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch.nn import functional as F
 
-__all__ = ["attention_entropy", "focal_loss", "gaussian_nll", "mean_squared_error", "nnpu_loss"]
+__all__ = ["attention_entropy", "focal_loss", "gaussian_nll", "mean_squared_error"]
 
 
 def mean_squared_error(reconstruction: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
@@ -88,35 +88,3 @@ def focal_loss(logits: torch.Tensor, mask: torch.Tensor, gamma: float = 2.0, smo
     target = F.softmax(logits, dim=1).gather(1, mask.long().unsqueeze(1))
     pt = (1 - smooth) * target + smooth * (1 - target) + smooth
     return (-(1 - pt).pow(gamma) * pt.log()).mean()
-
-
-def nnpu_loss(known: torch.Tensor, pool: torch.Tensor, prior: float) -> torch.Tensor:
-    """Estimate the risk of a classifier from known normals and unlabelled images, which never falls below 0.
-
-    With p = 1 - ``prior`` normal images in the pool, and the loss sigmoid(g) of a normal image with logit g and
-    sigmoid(-g) of an abnormal one, the risk is
-    ``p mean(sigmoid(known)) + max(0, mean(sigmoid(-pool)) - p mean(sigmoid(-known)))``.
-
-    Args:
-        known: (N,) logits of known normals, higher is more abnormal; N at least 1.
-        pool: (M,) logits of unlabelled images; M at least 1.
-        prior: share of abnormal images in the pool, in (0, 1).
-
-    Returns:
-        scalar, at least 0.
-
-    Raises:
-        ValueError: the prior is outside (0, 1).
-
-    Source: Kiryo et al., Positive-unlabeled learning with non-negative risk estimator, NeurIPS 2017, section 3, with
-        the sigmoid loss of section 4; the labelled class is the normal one here.
-
-    Example:
-        >>> nnpu_loss(torch.zeros(4), torch.zeros(3), prior=0.5)  # .5 * .5 + max(0, .5 - .5 * .5)
-        tensor(0.5000)
-    """
-    if not 0 < prior < 1:
-        raise ValueError(f"pu_prior, the share of abnormal images in the pool, must be between 0 and 1, got {prior}.")
-    normal = 1 - prior
-    abnormal_risk = torch.sigmoid(-pool).mean() - normal * torch.sigmoid(-known).mean()
-    return normal * torch.sigmoid(known).mean() + abnormal_risk.clamp(min=0)

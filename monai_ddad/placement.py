@@ -10,11 +10,24 @@ from typing import TypeVar
 import torch
 from torch import nn
 
-__all__ = ["PRECISIONS", "autocast", "choose_precision", "place", "set_tf32"]
+__all__ = ["PRECISIONS", "autocast", "choose_precision", "place", "resolve_device", "set_tf32"]
 
 PRECISIONS = ("float32", "tf32", "bfloat16")
 
 Module = TypeVar("Module", bound=nn.Module)
+
+
+def resolve_device(device: torch.device | str) -> torch.device:
+    """Return a device with its number, which ``"cuda"`` leaves open: it is the current one.
+
+    Example:
+        >>> resolve_device("cpu"), resolve_device("cuda:1")
+        (device(type='cpu'), device(type='cuda', index=1))
+    """
+    device = torch.device(device)
+    if device.type == "cuda" and device.index is None:
+        return torch.device("cuda", torch.cuda.current_device())
+    return device
 
 
 def choose_precision(precision: str, device: torch.device | str) -> str:

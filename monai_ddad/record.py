@@ -57,7 +57,6 @@ NETWORK = _object(
         "masked": {"type": "boolean"},
         "z_map": {"enum": ["none", "inter", "intra", "rec"]},
         "scores": {"enum": ["paper", "plus"]},
-        "pu_members": _whole(0, 64),
         "score": NAME,
         "wanted_score": NAME,
         "left_out": {

@@ -12,10 +12,10 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from monai_ddad.networks import DDADNet, WinogradASRNet, fold
+from monai_ddad.networks import DDADNet, fold
 from monai_ddad.networks.cpu_layers import CPULayers
 from monai_ddad.onnx_models import ONNX_FILE, OnnxModel, providers, require
-from monai_ddad.placement import autocast, place, set_tf32
+from monai_ddad.placement import autocast, place, resolve_device, set_tf32
 
 __all__ = ["RUNTIMES", "Runtime"]
 
@@ -34,8 +34,7 @@ class Runtime(nn.Module):
     Args:
         network: the model, moved to the device; its weights may be loaded later.
         runtime: ``"torch"``; ``"torchscript"``; or ``"onnx"`` for ONNX Runtime, which needs the extra ``onnx``. In all
-            of them batch normalisations are folded, see :func:`monai_ddad.networks.fold`; the first two compute ASR-Net
-            on a CPU by a :class:`~monai_ddad.networks.WinogradASRNet`.
+            of them batch normalisations are folded, see :func:`monai_ddad.networks.fold`.
         precision: see :func:`monai_ddad.placement.autocast`; ``"onnx"`` has no ``"bfloat16"``.
         device: where to run; None leaves the network where it is.
         models_dir: folder of ``model.onnx``, which is used where it was made of these weights, and written where not;
@@ -69,7 +68,7 @@ class Runtime(nn.Module):
             raise ValueError("the onnx runtime has no bfloat16: use precision float32, or runtime torch.")
         self.runtime = runtime
         self.precision = precision
-        self.device = next(network.parameters()).device if device is None else torch.device(device)
+        self.device = next(network.parameters()).device if device is None else resolve_device(device)
         self.autocast = autocast(self.device, precision)
         self.models_dir = models_dir
         if runtime == "onnx":
@@ -149,6 +148,4 @@ class Runtime(nn.Module):
             for layer in folded.modules():
                 if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
                     layer.to(torch.bfloat16)  # once, instead of by autocast at each call
-        elif folded.asr is not None and self.device.type == "cpu":  # its tiles would lose too much in half precision
-            folded.asr = WinogradASRNet(folded.asr)  # type: ignore[assignment]
         return folded if self.runtime == "torch" else torch.jit.freeze(torch.jit.script(folded), ["scored"])

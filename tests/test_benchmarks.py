@@ -268,8 +268,8 @@ def test_settings_that_differ_name_the_rows(trained, tmp_path, monkeypatch, caps
     metrics["training"]["settings"]["seed"] = 1
     (other / "eval/metrics.json").write_text(json.dumps(metrics))
     header, _, *rows = table("settings.py", monkeypatch, capsys, "--runs", str(trained), str(other))
-    assert [row[0] for row in rows] == ["`seed` 0", "`seed` 1"] and header[-2:] == ["`ddad_plus`", "`pu_cnn`"]
-    assert rows[0][1:] == rows[1][1:] and rows[0][1] == rows[0][-1] == ""  # neither ASR-Net nor classifiers
+    assert [row[0] for row in rows] == ["`seed` 0", "`seed` 1"] and header[-1] == "`ddad_plus`"
+    assert rows[0][1:] == rows[1][1:] and rows[0][1] == ""  # no ASR-Net
 
 
 def test_asr_net_is_trained_on_maps_as_they_are_and_standardised(trained, tmp_path, monkeypatch, capsys):
@@ -366,28 +366,6 @@ def test_what_is_left_of_a_gain_is_laid_out_by_type(module):
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines()[2:]]
     assert rows[0] == ["a", "`ddad_plus`", "0.500 (0.500)", "0.700 (0.700)", "0.900 (0.900)", "50% (50%)"]
     assert rows[-1][0] == "b" and rows[-1][3:] == ["0.800 (0.800)", "0.905 (0.905)", "- (-)"]
-
-
-def test_the_course_of_a_training_is_laid_out_and_the_best_epoch_by_aucp_is_named(tmp_path, monkeypatch, capsys):
-    monkeypatch.syspath_prepend(str(REPOSITORY / "benchmarks"))
-    benchmark = importlib.import_module("epoch_choice")
-    bundle, data, run = REPOSITORY / "bundles/ddad_brain", tmp_path / "phantom", tmp_path / "run"
-    write_phantom_dataset(data, normal=40, unlabeled=40, test=6, side=32)
-    share = {"calibration_minimum": 10, "unlabeled_size": 40, "selection_share": 0.2, "selection_minimum": 8}
-    benchmark.train(bundle, run, data, SMALL | share | {"epochs": 3}, interval=1)
-    rows = table("epoch_choice.py", monkeypatch, capsys, "--run", str(bundle), str(run), str(data))
-    course, choices = rows[2:5], rows[7:]
-    assert [row[0] for row in course] == ["1", "2", "3"]
-    assert [row[0] for row in choices] == ["`inter`", "`intra`", "`rec`", "`ratio`", "`f`", "`ssim`"]
-    best = max(course, key=lambda row: float(row[1]))
-    record = json.loads((run / "models" / "run.json").read_text())["selection"]  # of the handler, which is apart
-    assert choices[0][3] == best[0] == str(record["epoch"]) and float(best[1]) == pytest.approx(
-        record["aucp"], abs=5e-4
-    )
-    with (run / "eval/scores.csv").open() as file:
-        found = list(csv.DictReader(file))
-    area = roc_auc_score([int(row["label"]) for row in found], [float(row["inter"]) for row in found])
-    assert float(best[3]) == pytest.approx(area, abs=5e-4)
 
 
 def test_the_cost_of_scores_is_laid_out(monkeypatch, capsys):

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from monai_ddad.losses import attention_entropy, focal_loss, gaussian_nll, mean_squared_error, nnpu_loss
+from monai_ddad.losses import attention_entropy, focal_loss, gaussian_nll, mean_squared_error
 from monai_ddad.networks import AE, AEU, MemAE
 
 
@@ -110,37 +110,3 @@ def test_every_weight_gets_a_gradient(kind, tiny, images):
     network = kind(**tiny)
     network.training_loss(images).backward()
     assert all(parameter.grad is not None and parameter.grad.abs().sum() > 0 for parameter in network.parameters())
-
-
-def sigmoid(value: float) -> float:
-    return 1 / (1 + math.exp(-value))
-
-
-@pytest.mark.parametrize("prior", [0.05, 0.5, 0.95])
-@pytest.mark.parametrize("shift", [-5, 0, 5])
-def test_nnpu_loss_equals_a_loop(prior, shift):
-    known, pool = draw(7) - 1, draw(11, seed=1) + shift
-    as_normal = sum(sigmoid(g) for g in known.tolist()) / 7
-    as_abnormal = sum(sigmoid(-g) for g in known.tolist()) / 7
-    of_pool = sum(sigmoid(-g) for g in pool.tolist()) / 11
-    expected = (1 - prior) * as_normal + max(0, of_pool - (1 - prior) * as_abnormal)
-    assert nnpu_loss(known, pool, prior).item() == pytest.approx(expected, rel=1e-12)
-
-
-def test_nnpu_loss_is_the_risk_with_labels_where_the_prior_is_right():
-    normal, abnormal = draw(30) - 1, draw(10, seed=1) + 1
-    risk = 0.75 * torch.sigmoid(normal).mean() + 0.25 * torch.sigmoid(-abnormal).mean()
-    torch.testing.assert_close(nnpu_loss(normal, torch.cat([normal, abnormal]), prior=0.25), risk)
-
-
-def test_nnpu_loss_gains_nothing_by_a_pool_that_is_told_apart_beyond_the_prior():
-    known, pool = torch.full((4,), -3.0, requires_grad=True), torch.full((4,), 3.0, requires_grad=True)
-    loss = nnpu_loss(known, pool, prior=0.5)
-    loss.backward()
-    assert loss.item() == pytest.approx(0.5 * sigmoid(-3)) and not pool.grad.any() and (known.grad > 0).all()
-
-
-@pytest.mark.parametrize("prior", [-0.1, 0, 1, 1.5, float("nan")])
-def test_nnpu_loss_refuses_a_prior_that_is_no_share(prior):
-    with pytest.raises(ValueError, match=f"between 0 and 1, got {prior}"):
-        nnpu_loss(torch.zeros(2), torch.zeros(2), prior)

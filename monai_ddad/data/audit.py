@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -45,7 +44,6 @@ def audit(
     trained_on: str | None = None,
     skip_unreadable: bool = False,
     near_copy: float = NEAR_COPY,
-    selection: Sequence[ResidentDataset] = (),
 ) -> Audit:
     """Check the training and test images and log what only makes results optimistic.
 
@@ -57,7 +55,6 @@ def audit(
         trained_on: ``sha256`` of the training images that the model to be evaluated has seen.
         skip_unreadable: files that cannot be read are a counted warning, as long as there are others.
         near_copy: correlation with a training image above which a test image is a near copy, in (0, 1).
-        selection: images set aside to choose an epoch by; a copy of one counts like one of the training images.
 
     Returns:
         warnings and duplicate flags.
@@ -104,7 +101,7 @@ def audit(
         counts = [test.labels.count(label) for label in (0, 1)]
         if any(counts) and not all(counts):
             result.warnings.append(f"{counts[0]} normal and {counts[1]} abnormal test images: no AUROC can be given.")
-        seen = [data.images for data in (training, calibration, *selection) if data is not None and len(data)]
+        seen = [data.images for data in (training, calibration) if data is not None and len(data)]
         _find_copies(result, torch.cat(seen) if seen else None, test, near_copy)
     for warning in result.warnings:
         logger.warning(warning)

@@ -1,9 +1,8 @@
-"""Training images set aside, for calibration or for the choice of an epoch."""
+"""Known normals set aside for calibration."""
 
 from __future__ import annotations
 
 import logging
-from typing import Literal
 
 import numpy as np
 from scipy.sparse import coo_array
@@ -26,16 +25,14 @@ def hold_out(
     share: float = 0.1,
     at_least: int | None = USUAL,
     seed: int = 0,
-    label: Literal[0] | None = 0,
-    purpose: str = "calibration",
     alpha: float = 0.05,
 ) -> tuple[ResidentDataset, ResidentDataset]:
-    """Set known normals, or unlabelled images, aside that no network is to see.
+    """Set known normals aside that no network is to see.
 
     What belongs together stays on one side: the slices of a volume, items of one ``"group"`` (a patient), and pictures
     of equal content. Groups are taken in a random order, whatever their size, until there are enough images, so that
-    the last may bring more than was asked for; but at most half of the images of that label are set aside. Groups with
-    images of both labels stay in training.
+    the last may bring more than was asked for; but at most half of the known normals are set aside. Groups with
+    unlabelled images stay in training.
 
     With few known normals learning comes first: where ``at_least`` is None, :data:`~monai_ddad.networks.MIN_GROUPS`
     groups stay in training, which is what it takes to learn all scores, and at least as many groups are set aside as it
@@ -43,12 +40,9 @@ def hold_out(
 
     Args:
         dataset: known normal (label 0) and unlabelled (None) images.
-        share: part of the items of that label to set aside, in [0, 1); 0 sets none aside.
+        share: part of the known normals to set aside, in [0, 1); 0 sets none aside.
         at_least: items to set aside where ``share`` is not 0; None for :data:`USUAL` or, of few, none.
         seed: seed of the choice.
-        label: 0 for known normals, None for unlabelled images.
-        purpose: what they are for, as named in messages and in the settings ``<purpose>_share`` and
-            ``<purpose>_minimum``.
         alpha: false-positive rate at which an image is to be flagged, in [0, 1].
 
     Returns:
@@ -67,25 +61,24 @@ def hold_out(
     """
     if not 0 <= share < 1 or (at_least is not None and at_least < 0):
         raise DataError(
-            f"{purpose}_share must be in [0, 1) and {purpose}_minimum at least 0, got {share} and {at_least}."
+            f"calibration_share must be in [0, 1) and calibration_minimum at least 0, got {share} and {at_least}."
         )
     if share == 0:
         return dataset, dataset.subset([])
-    kind = "unlabelled images" if label is None else "known normals"
-    number = len({position for position, own in zip(dataset.positions, dataset.labels) if own == label})
+    number = len({position for position, own in zip(dataset.positions, dataset.labels) if own == 0})
     automatic = at_least is None
     wanted = max(USUAL if at_least is None else at_least, round(share * number))
     if wanted > number // 2:
         wanted = number // 2
         if number and not automatic:
-            logger.warning(f"Only {wanted} of the {number} {kind} are set aside for {purpose}, half of them.")
+            logger.warning(f"Only {wanted} of the {number} known normals are set aside for calibration, half of them.")
     groups = find_groups(dataset)
-    others = {group for group, own in zip(groups, dataset.labels) if own != label}
+    others = {group for group, own in zip(groups, dataset.labels) if own != 0}
     members: dict[int, set[int]] = {}  # positions of the items of each group
     for group, position in zip(groups, dataset.positions):
         if group not in others:
             members.setdefault(group, set()).add(position)
-    spare = len({group for group, own in zip(groups, dataset.labels) if own == label}) - MIN_GROUPS * automatic
+    spare = len({group for group, own in zip(groups, dataset.labels) if own == 0}) - MIN_GROUPS * automatic
     least, target = (groups_to_flag(max(alpha, USUAL_ALPHA)), groups_to_flag(alpha)) if automatic else (0, 0)
     target = target if target <= min(spare, number // 2) else least
     chosen: set[int] = set()
@@ -99,14 +92,14 @@ def hold_out(
     if len(chosen) < least:
         chosen = set()
         logger.warning(
-            f"None of the {number} {kind} are set aside for {purpose}, so images are scored but not flagged: it takes "
-            f"{MIN_GROUPS + least} of them, each patient or volume counted once, {MIN_GROUPS} to learn from and "
+            f"None of the {number} known normals are set aside for calibration, so images are scored but not flagged: "
+            f"it takes {MIN_GROUPS + least} of them, each patient or volume counted once, {MIN_GROUPS} to learn from and "
             f"{least} to flag by."
         )
     elif held < wanted:
         logger.warning(
-            f"{held} instead of {wanted} {kind} are set aside for {purpose}: groups are kept together, and those with "
-            "both known normals and unlabelled images stay in training."
+            f"{held} instead of {wanted} known normals are set aside for calibration: groups are kept together, and "
+            "those with both known normals and unlabelled images stay in training."
         )
     sides: tuple[list[int], list[int]] = ([], [])
     for index, group in enumerate(groups):

@@ -2,7 +2,6 @@
 
 from monai_ddad.engines.calibrate import calibrate
 from monai_ddad.engines.ensemble_trainer import EnsembleTrainer
-from monai_ddad.engines.pu_trainer import PUTrainer
 from monai_ddad.engines.refine_trainer import RefineTrainer
 from monai_ddad.engines.resumable import ResumableTrainer
 from monai_ddad.engines.scoring import SCORES, FolderEvaluator, score_batch
@@ -12,7 +11,6 @@ __all__ = [
     "SCORES",
     "EnsembleTrainer",
     "FolderEvaluator",
-    "PUTrainer",
     "RefineTrainer",
     "ResumableTrainer",
     "TrainingWorkflow",

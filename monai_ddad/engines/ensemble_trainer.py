@@ -6,20 +6,19 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import ignite.distributed as idist
 import torch
 from monai.engines.utils import IterationEvents
 from monai.utils.enums import CommonKeys
 from torch import nn
 
 from monai_ddad.data.resident import DataError, ResidentDataset
-from monai_ddad.engines.members import FusedMembers, MakeOptimizer, Member
+from monai_ddad.engines.members import MakeOptimizer, Member
 from monai_ddad.engines.ranks import broadcast, gather
 from monai_ddad.engines.resumable import ResumableTrainer, hyperparameters
 from monai_ddad.engines.units import MODULES, list_entries, make_units, plan_turns
 from monai_ddad.machine import available_cores
 from monai_ddad.networks import AE, DDADNet
-from monai_ddad.placement import autocast, choose_precision, place
+from monai_ddad.placement import autocast, choose_precision, place, resolve_device
 from monai_ddad.seeding import derive_seed, epoch_order
 
 __all__ = ["EnsembleTrainer"]
@@ -30,8 +29,9 @@ class EnsembleTrainer(ResumableTrainer):
 
     An Ignite epoch is an epoch of every member: the NDM's members pass over the known normals, the UDM's over all
     training images. Members share nothing, so each is trained as if it were alone; on a CPU they run on
-    ``num_workers`` threads with one core each, on a GPU those of a module as one network. Under ``torchrun`` each
-    process trains some of the members. A member's weights depend on ``seed``, its module and its index only.
+    ``num_workers`` threads with one core each, on a GPU one after the other, or side by side with ``graph``.
+    Under ``torchrun`` each process trains some of the members. A member's weights depend on ``seed``,
+    its module and its index only.
 
     Args:
         device: where to train.
@@ -45,17 +45,13 @@ class EnsembleTrainer(ResumableTrainer):
         modules: which of ``"ndm"`` and ``"udm"`` to train; the others keep the weights that they have.
         precision: see :func:`~monai_ddad.placement.choose_precision`.
         num_workers: members trained at the same time on a CPU; None takes one a core.
-        fused: train the members of a module as one network; None does on a GPU, and not on a CPU, where it is slower.
-        graph: on a GPU, record the steps as CUDA graphs, which run side by side.
+        graph: on a GPU, record each member's step as a CUDA graph; they then run side by side.
         gather_interval: epochs after which all processes get all weights, for handlers that use them; they always do
             at the end.
         train_handlers: handlers to attach, among them a :class:`~monai_ddad.handlers.ResumeCheckpoint`.
 
     Attributes:
         epochs: epochs done by each module.
-        selection: by what an epoch is chosen, where a :class:`~monai_ddad.handlers.SelectEpoch` is attached.
-        selected: ``"epoch"``, ``"value"`` and ``"weights"`` of the best epoch so far, which a run ends with; empty
-            where none is chosen.
 
     Raises:
         DataError: fewer than 2 known normal or 2 unlabelled images, or images of other channels than the network's.
@@ -91,8 +87,7 @@ class EnsembleTrainer(ResumableTrainer):
         modules: Sequence[str] = MODULES,
         precision: str = "float32",
         num_workers: int | None = None,
-        fused: bool | None = None,
-        graph: bool = True,
+        graph: bool = False,
         gather_interval: int | None = None,
         train_handlers: Sequence[Any] | None = None,
     ) -> None:
@@ -101,7 +96,7 @@ class EnsembleTrainer(ResumableTrainer):
         unknown = set(modules) - set(MODULES)
         if unknown:
             raise ValueError(f"modules must be among {MODULES}, got {sorted(unknown)}.")
-        device = torch.device(device)
+        device = resolve_device(device)
         self.network = place(network, device)
         trained = [module for module in MODULES if module in modules]
         self.batch_size = batch_size
@@ -110,7 +105,6 @@ class EnsembleTrainer(ResumableTrainer):
         self.autocast = autocast(device, self.precision)
         self.num_workers = (num_workers or available_cores()) if device.type == "cpu" else 1
         self.gather_interval = gather_interval
-        self.fused = device.type == "cuda" if fused is None else fused
         self._optimizer_settings = hyperparameters(optimizer([nn.Parameter(torch.zeros(1, device=device))]))
         self.data_hash = dataset.sha256
         self.images = dataset.images.to(device)
@@ -119,16 +113,12 @@ class EnsembleTrainer(ResumableTrainer):
         positions = {"ndm": normal, "udm": torch.arange(len(dataset))}
         self.entries = list_entries(self.network, positions, batch_size, trained)
 
-        def make(networks: list[AE]) -> Member | FusedMembers:
-            if self.fused or (graph and device.type == "cuda"):
-                return FusedMembers(networks, optimizer, self.images, self.autocast, graph)
-            return Member(networks[0], optimizer, self.images, self.autocast)
+        def make(member: AE) -> Member:
+            return Member(member, optimizer, self.images, self.autocast, graph)
 
-        self.units = make_units(self.entries, positions, trained, self.fused, make)
+        self.units = make_units(self.entries, positions, trained, make)
         side_by_side = self.num_workers if self._on_threads else len(self.units)
-        self._turns = plan_turns([unit.steps for unit in self.units], side_by_side)
-        self.selection: dict[str, Any] | None = None
-        self.selected: dict[str, Any] = {}
+        self._turns = plan_turns([unit.entry.steps for unit in self.units], side_by_side)
         self._resumed: dict[str, dict[str, Any]] = {}  # optimizers of the modules that this run does not train
         super().__init__(device, max_epochs, max(1, len(self._turns)), train_handlers, train=bool(trained))
         self.epochs = dict.fromkeys(MODULES, 0)
@@ -144,7 +134,6 @@ class EnsembleTrainer(ResumableTrainer):
             "precision": self.precision,
             "optimizer": self._optimizer_settings,
             "training images": self.data_hash,
-            "selection": self.selection,
         }
 
     def _check(self, dataset: ResidentDataset) -> None:
@@ -162,21 +151,17 @@ class EnsembleTrainer(ResumableTrainer):
 
     @property
     def _on_threads(self) -> bool:
-        return self.images.device.type == "cpu" and not self.fused
+        return self.images.device.type == "cpu"
 
     def run(self) -> None:
         """Train to ``max_epochs``; see :class:`~monai_ddad.engines.ResumableTrainer`."""
         threads = torch.get_num_threads()
-        for unit in self.units:
-            if isinstance(unit.trained, FusedMembers):
-                unit.trained.bind()  # other parts of a run have placed the network since
         try:
             with ThreadPoolExecutor(self.num_workers, initializer=self._start_thread) as self._pool:
                 super().run()
         finally:
             torch.set_num_threads(threads)
         self.share_weights()
-        self._take_selected()
         self.network.eval()
 
     def _start_thread(self) -> None:
@@ -186,32 +171,29 @@ class EnsembleTrainer(ResumableTrainer):
     def start_epoch(self, epoch: int) -> None:
         """Shuffle each member's images."""
         for unit in self.units:
-            orders = []
-            for entry in unit.entries:
-                seed = derive_seed(self.seed, MODULES.index(entry.module), entry.index, epoch)
-                orders.append(unit.positions[epoch_order(len(unit.positions), self.batch_size, seed)])
-            unit.order = torch.stack(orders, dim=1).to(self.images.device)
+            seed = derive_seed(self.seed, MODULES.index(unit.entry.module), unit.entry.index, epoch)
+            order = unit.positions[epoch_order(len(unit.positions), self.batch_size, seed)]
+            unit.order = order.to(self.images.device)
 
     def _iteration(self, engine: Any, batchdata: int) -> list[dict[str, Any]]:
         turn = self._turns[batchdata] if self._turns else []
         stepping = [
             (unit, unit.order[step])
             for unit, step in ((self.units[i], step) for i, step in turn)
-            if self.epochs[unit.entries[0].module] < self.state.epoch
+            if self.epochs[unit.entry.module] < self.state.epoch
         ]
         if self._on_threads:
-            found = list(self._pool.map(lambda job: job[0].trained.step(job[1]), stepping))
+            found = list(self._pool.map(lambda job: job[0].member.step(job[1]), stepping))
         else:
-            found = [unit.trained.step(positions) for unit, positions in stepping]
-            for trained in (unit.trained for unit, _ in stepping):
-                if isinstance(trained, FusedMembers):
-                    trained.wait()
+            found = [unit.member.step(positions) for unit, positions in stepping]
+            for unit, _ in stepping:
+                unit.member.graphed.wait()
         last = self.state.iteration % self.state.epoch_length == 0
         if last and self.gather_interval and self.state.epoch % self.gather_interval == 0:
             self.share_weights()
         engine.fire_event(IterationEvents.MODEL_COMPLETED)
-        losses = torch.cat(found) if found else torch.zeros(0)
-        names = [entry.name for unit, _ in stepping for entry in unit.entries]
+        losses = torch.stack(found) if found else torch.zeros(0)
+        names = [unit.entry.name for unit, _ in stepping]
         mean = losses.mean() if found else torch.zeros(())
         return [{CommonKeys.LOSS: mean, "losses": dict(zip(names, losses))}]
 
@@ -220,40 +202,22 @@ class EnsembleTrainer(ResumableTrainer):
         for entry in self.entries:
             broadcast(entry.network.state_dict().values(), entry.rank)
 
-    def copy_weights(self) -> dict[str, dict[str, torch.Tensor]]:
-        """Return the weights of all members as they are now, by member, in the CPU's memory."""
-        return {
-            entry.name: {name: value.to("cpu", copy=True) for name, value in entry.network.state_dict().items()}
-            for entry in self.entries
-        }
-
-    def _take_selected(self) -> None:
-        """Take the weights of the epoch that was chosen, if any, in all processes."""
-        if self.selection is None:
-            return
-        for entry in self.entries:
-            if self.selected and idist.get_rank() == 0:
-                entry.network.load_state_dict(self.selected["weights"][entry.name])
-            broadcast(entry.network.state_dict().values(), rank=0)
-
     def training_state(self) -> dict[str, Any]:
         """Return all that a later run needs to go on after this epoch; all processes have to call."""
         self.share_weights()
-        own = [(entry.name, state) for unit in self.units for entry, state in zip(unit.entries, unit.trained.states())]
+        own = [(unit.entry.name, unit.member.state()) for unit in self.units]
         states = {**self._resumed, **dict(gather(own))}
         return {
             "epochs": dict(self.epochs),
             "seconds": self.seconds,
             "weights": {entry.name: entry.network.state_dict() for entry in self.entries},
             "optimizers": {entry.name: states[entry.name] for entry in self.entries if entry.name in states},
-            "selected": self.selected,
         }
 
     def load_training_state(self, state: dict[str, Any]) -> None:
         """Go on from what :meth:`training_state` returned, with any number of processes."""
         self.epochs = dict(state["epochs"])
         self.seconds = state["seconds"]
-        self.selected = state.get("selected", {})  # which earlier versions did not have
         for entry in self.entries:
             entry.network.load_state_dict(state["weights"][entry.name])
         optimizers = state["optimizers"]
@@ -263,7 +227,7 @@ class EnsembleTrainer(ResumableTrainer):
             if entry.module not in self.trained and entry.name in optimizers
         }
         for unit in self.units:
-            if all(entry.name in optimizers for entry in unit.entries):
-                unit.trained.load_states([optimizers[entry.name] for entry in unit.entries])
+            if unit.entry.name in optimizers:
+                unit.member.load_state(optimizers[unit.entry.name])
         # the modules that are not trained do not hold back the others
         self.continue_after(min((self.epochs[module] for module in self.trained), default=0))

@@ -20,7 +20,7 @@ from monai_ddad.engines.shards import SHARDS, Shards, apply_sharded
 from monai_ddad.losses import focal_loss
 from monai_ddad.networks import DDADNet
 from monai_ddad.networks.cpu_layers import CPULayers
-from monai_ddad.placement import autocast, choose_precision, place
+from monai_ddad.placement import autocast, choose_precision, place, resolve_device
 from monai_ddad.seeding import derive_seed, epoch_order
 from monai_ddad.transforms.synthetic import RandBlendPatch
 
@@ -88,11 +88,11 @@ class RefineTrainer(ResumableTrainer):
         anomaly: RandBlendPatch | None = None,
         precision: str = "float32",
         train: bool = True,
-        graph: bool = True,
+        graph: bool = False,
         shards: int | None = None,
         train_handlers: Sequence[Any] | None = None,
     ) -> None:
-        device = torch.device(device)
+        device = resolve_device(device)
         if batch_size < 2:
             raise ValueError(f"batch_size must be at least 2 (for batch normalisation), got {batch_size}.")
         normal = [i for i, label in enumerate(dataset.labels) if label == 0]
@@ -166,6 +166,7 @@ class RefineTrainer(ResumableTrainer):
         row = batchdata % AHEAD
         if self.shards.number == 1:
             loss = self._graphed(*self.maps.of_step(0, row))
+            self._graphed.wait()
         else:
             totals = self.shards.run(lambda shard: self._part_of_step(shard, row))
             loss = self._apply(totals[0])

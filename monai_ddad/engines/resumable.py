@@ -51,7 +51,7 @@ class ResumableTrainer(Trainer):
         train: bool = True,
     ) -> None:
         if not isinstance(max_epochs, int) or max_epochs < 1:
-            raise ValueError(f"epochs, refine_epochs and pu_epochs must be integers of at least 1, got {max_epochs!r}.")
+            raise ValueError(f"epochs and refine_epochs must be integers of at least 1, got {max_epochs!r}.")
         self.target = max_epochs
         self.device = device
         self.epochs: dict[str, int] = {}

@@ -1,14 +1,14 @@
-"""What trains the members of the ensembles: which process, in which groups and in which order."""
+"""What trains the members of the ensembles: which process, and in which order."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import ignite.distributed as idist
 import torch
 
-from monai_ddad.engines.members import FusedMembers, Member
+from monai_ddad.engines.members import Member
 from monai_ddad.engines.ranks import assign
 from monai_ddad.networks import AE, DDADNet
 from monai_ddad.seeding import epoch_order
@@ -36,13 +36,14 @@ class Entry:
 
 @dataclass
 class Unit:
-    """What steps at once: a member, or all those of a module that this process trains."""
+    """A member that this process trains."""
 
-    entries: list[Entry]
-    trained: Member | FusedMembers
+    entry: Entry
+    member: Member
     positions: torch.Tensor  # in the data set, of the module's images
-    steps: int  # an epoch
-    order: torch.Tensor  # (steps, K, batch) of this epoch
+    order: torch.Tensor = field(
+        default_factory=lambda: torch.zeros(0, dtype=torch.long)
+    )  # (steps, batch) of this epoch
 
 
 def list_entries(
@@ -69,8 +70,7 @@ def make_units(
     entries: Sequence[Entry],
     positions: dict[str, torch.Tensor],
     modules: Sequence[str],
-    fused: bool,
-    make: Callable[[list[AE]], Member | FusedMembers],
+    make: Callable[[AE], Member],
 ) -> list[Unit]:
     """Return what this process trains.
 
@@ -78,23 +78,12 @@ def make_units(
         entries: all members.
         positions: of each module's images.
         modules: those to train.
-        fused: the members of a module are one unit.
-        make: makes what steps from the networks of a unit.
+        make: makes what steps from a network.
     """
-    own = [entry for entry in entries if entry.rank == idist.get_rank() and entry.module in modules]
-    groups = [[entry for entry in own if entry.module == module] for module in MODULES]
-    if not fused:
-        groups = [[entry] for entry in own]
     return [
-        Unit(
-            group,
-            make([entry.network for entry in group]),
-            positions[group[0].module],
-            group[0].steps,
-            torch.zeros(0, dtype=torch.long),
-        )
-        for group in groups
-        if group
+        Unit(entry, make(entry.network), positions[entry.module])
+        for entry in entries
+        if entry.rank == idist.get_rank() and entry.module in modules
     ]
 
 

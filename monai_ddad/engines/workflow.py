@@ -1,4 +1,4 @@
-"""The whole training run: ensembles, refinement, classifiers, calibration, model file, evaluation."""
+"""The whole training run: ensembles, refinement, calibration, model file, evaluation."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ from monai_ddad.checkpoints import save_file
 from monai_ddad.data.resident import DataError, ResidentDataset
 from monai_ddad.engines.calibrate import calibrate, leave_out_unlearnable
 from monai_ddad.engines.ensemble_trainer import EnsembleTrainer
-from monai_ddad.engines.pu_trainer import PUTrainer
 from monai_ddad.engines.ranks import from_first
 from monai_ddad.engines.refine_trainer import RefineTrainer
 from monai_ddad.engines.scoring import FolderEvaluator
@@ -31,7 +30,7 @@ __all__ = ["PHASES", "TrainingWorkflow"]
 
 logger = logging.getLogger(__name__)
 
-PHASES = ("ndm", "udm", "refine", "pu", "evaluate")
+PHASES = ("ndm", "udm", "refine", "evaluate")
 
 
 class TrainingWorkflow:
@@ -45,13 +44,12 @@ class TrainingWorkflow:
         network: the model.
         ensembles: trainer of NDM and UDM; its ``trained`` says which of them this run trains.
         refine: trainer of ASR-Net.
-        pu: trainer of the classifiers between known normals and unlabelled images, if there are any.
         evaluator: evaluates the model at the end.
         dataset: the training images.
         calibration: known normals set aside, by which the scores are calibrated; may be empty.
         alpha: false-positive rate at which an image is flagged.
         models_dir: folder of the two files.
-        phases: any of ``"ndm"``, ``"udm"``, ``"refine"``, ``"pu"`` and ``"evaluate"``.
+        phases: any of ``"ndm"``, ``"udm"``, ``"refine"`` and ``"evaluate"``.
         settings: the run's settings, recorded in ``run.json``.
         instead: let another score decide where the one that is to decide cannot be learnt from so few images; False
             refuses the training before it begins.
@@ -67,7 +65,6 @@ class TrainingWorkflow:
         network: DDADNet,
         ensembles: EnsembleTrainer,
         refine: RefineTrainer,
-        pu: PUTrainer,
         evaluator: FolderEvaluator,
         dataset: ResidentDataset,
         calibration: ResidentDataset,
@@ -85,7 +82,6 @@ class TrainingWorkflow:
         self.network = network
         self.ensembles = ensembles
         self.refine = refine
-        self.pu = pu
         self.evaluator = evaluator
         self.dataset = dataset
         self.calibration = calibration
@@ -122,10 +118,9 @@ class TrainingWorkflow:
             )
         if not self.ensembles.unfinished:
             self.refine.run()
-        self.pu.run()
         if idist.get_rank() > 0:
             return
-        unfinished = self.ensembles.unfinished | self.refine.unfinished | self.pu.unfinished
+        unfinished = self.ensembles.unfinished | self.refine.unfinished
         if unfinished:
             logger.warning(f"{_listed(unfinished)}: no model.pt is written and nothing is evaluated.")
             return
@@ -168,12 +163,10 @@ class TrainingWorkflow:
             "network": {**model.network, "map_names": model.map_names, "score_names": model.score_names},
             "preparation": model.preparation,
             "settings": self.settings,
-            "epochs": {**self.ensembles.epochs, **self.refine.epochs, **self.pu.epochs},
-            "selection": self._selection(),
+            "epochs": {**self.ensembles.epochs, **self.refine.epochs},
             "seconds": {
                 "ensembles": round(self.ensembles.seconds, 3),
                 "refine": round(self.refine.seconds, 3),
-                **({"pu": round(self.pu.seconds, 3)} if self.network.pu is not None else {}),
             },
             "data": {
                 "normal": self.dataset.labels.count(0),
@@ -184,13 +177,6 @@ class TrainingWorkflow:
             "versions": {"monai_ddad": monai_ddad.__version__, "python": platform.python_version()}
             | {name: version(name) for name in packages},
         }
-
-    def _selection(self) -> dict[str, Any] | None:
-        """Return which epoch was chosen and by what; None where it is the last one."""
-        selection, selected = self.ensembles.selection, self.ensembles.selected
-        if selection is None or not selected:
-            return None
-        return selection | {"epoch": selected["epoch"], "aucp": selected["value"]}
 
 
 def _listed(unfinished: dict[str, str]) -> str:

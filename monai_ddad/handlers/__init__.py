@@ -7,7 +7,6 @@ from monai_ddad.handlers.non_finite import StopOnNonFinite
 from monai_ddad.handlers.pixel_metrics import PixelMetrics
 from monai_ddad.handlers.progress import EpochProgress
 from monai_ddad.handlers.save_maps import SaveMaps
-from monai_ddad.handlers.select_epoch import SelectEpoch
 from monai_ddad.handlers.write_evaluation import WriteEvaluation
 
 __all__ = [
@@ -17,7 +16,6 @@ __all__ = [
     "PixelMetrics",
     "ResumeCheckpoint",
     "SaveMaps",
-    "SelectEpoch",
     "StopOnNonFinite",
     "WriteEvaluation",
 ]

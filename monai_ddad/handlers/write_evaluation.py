@@ -30,8 +30,6 @@ from monai_ddad.outputs import (
     evaluate_scores,
     format_table,
     plot_gallery,
-    plot_histograms,
-    plot_roc,
     volume_scores,
     write_gallery,
     write_json,
@@ -45,7 +43,7 @@ __all__ = ["WriteEvaluation"]
 logger = logging.getLogger(__name__)
 
 FILES = {  # written here, by folder
-    "": r"(scores|volumes|unreadable)\.csv|metrics\.json|(histograms|roc|gallery)\.png|report\.html",
+    "": r"(scores|volumes|unreadable)\.csv|metrics\.json|gallery\.png|report\.html",
     "gallery": GALLERY,
 }
 
@@ -121,7 +119,7 @@ class WriteEvaluation:
 
     def _write(self, engine: Any, folder: Path) -> None:
         seconds = time.perf_counter() - self._started
-        scores, names, strange = engine.state.scores, self.network.score_names, engine.state.out_of_protocol
+        scores, strange = engine.state.scores, engine.state.out_of_protocol
         decisions = self._decide(scores, self.network.calibration.images)
         flags = self._write_tables(folder, scores, decisions, strange)
         figures = self._figures(scores, decisions, flags)
@@ -153,9 +151,7 @@ class WriteEvaluation:
         }
         write_json(content, folder / "metrics.json")
 
-        plot_histograms(scores, names, folder / "histograms.png")
         if figures["all"]["scores"]:
-            plot_roc(scores, names, folder / "roc.png")
             logger.info("Image-level figures with 95 % bootstrap intervals:\n" + format_table(figures))
         self._plot_gallery(folder, scores)
         self._write_gallery(folder, scores, decisions)

@@ -14,8 +14,8 @@ from monai_ddad.writing import atomic_file
 __all__ = ["FILE", "ProgressFile", "read_progress", "write_progress"]
 
 FILE = "progress.json"
-PARTS = {"train": "0", "asr": "@epochs", "pu": "@epochs + @refine_epochs"}  # of train.json -> epochs that come before
-TOTAL = "$@epochs + @refine_epochs + @pu_epochs"
+PARTS = {"train": "0", "asr": "@epochs"}  # of train.json -> epochs that come before
+TOTAL = "$@epochs + @refine_epochs"
 
 
 class ProgressFile:

@@ -206,7 +206,7 @@ class AnomalyTrain(TrainTask):
             instead=self._wanted(params) is None,
             dataset_dir=str(folder / "datalist.json"),
             output_dir=str(folder),
-            phases=["ndm", "udm", "refine", "pu"],
+            phases=["ndm", "udm", "refine"],
             **self._settings(params),
         )
         write_progress(workflow.parser, folder)

@@ -10,12 +10,10 @@ from monai_ddad.metrics.ranking import (
     sensitivity_at_specificity,
 )
 from monai_ddad.metrics.rates import Rate, binomial_interval, expected_calibration_error, expected_rates, flag_rate
-from monai_ddad.metrics.unlabeled import aucp
 
 __all__ = [
     "PairedDifference",
     "Rate",
-    "aucp",
     "auroc",
     "average_precision",
     "best_dice",

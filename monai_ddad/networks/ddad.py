@@ -13,7 +13,6 @@ from monai_ddad.networks.autoencoder import AE, AEU
 from monai_ddad.networks.ensemble import Ensemble
 from monai_ddad.networks.memory import MemAE
 from monai_ddad.networks.plus import PLUS_NAMES, PlusScores
-from monai_ddad.networks.pu import PU_NAME, PUClassifier
 from monai_ddad.networks.refine import ASRNet
 from monai_ddad.protocol import ProtocolCheck
 from monai_ddad.record import ModelRecord
@@ -52,7 +51,6 @@ class DDADNet(nn.Module):
         z_map: ``"inter"``, ``"intra"`` or ``"rec"`` to add that map as a z-score of each pixel against the known
             normals, or ``"none"``.
         scores: ``"paper"``, the mean of each map, or ``"plus"`` for those of :class:`PlusScores`, too.
-        pu_members: classifiers between known normals and unlabelled images, whose mean logit is one more score.
         score: the one of ``score_names`` that decides on an image; None takes ``ddad_plus`` if it was ever to be
             learnt, else the first, or what decides in its place.
         left_out: scores that the model does without, and why; see :meth:`leave_out`.
@@ -66,8 +64,8 @@ class DDADNet(nn.Module):
     Attributes:
         map_names: names of the output channels: ``r_dual`` or ``r_intra`` first (if refined), then ``inter``,
             ``intra`` (if defined) and ``rec``, and ``z_<map>`` (if asked for).
-        score_names: names of the image scores: ``map_names``, whose means they are, then :data:`PLUS_NAMES` (if asked),
-            then :data:`PU_NAME` (with ``pu_members``); without those in ``left_out``.
+        score_names: names of the image scores: ``map_names``, whose means they are, then :data:`PLUS_NAMES` (if asked);
+            without those in ``left_out``.
         score: name of the score that decides.
         shown_map: name of the map that shows where: the score's own, and ``"inter"`` of a score that has none.
         settings: what the ensembles were built with.
@@ -77,9 +75,8 @@ class DDADNet(nn.Module):
             or trained, which TorchScript keeps.
 
     Raises:
-        ValueError: an unknown backbone, refine input, z-map, set of scores or score, no members, fewer than 0
-            ``pu_members``, an ensemble of one member that is refined or has scores beyond the paper, or a value that
-            no model may have.
+        ValueError: an unknown backbone, refine input, z-map, set of scores or score, no members,
+            an ensemble of one member that is refined or has scores beyond the paper, or a value that no model may have.
 
     Source: MedIA 2023, sections 3.2 to 3.4; method.md sections 2 to 4.
 
@@ -112,7 +109,6 @@ class DDADNet(nn.Module):
         masked: bool = False,
         z_map: Literal["none", "inter", "intra", "rec"] = "none",
         scores: Literal["paper", "plus"] = "paper",
-        pu_members: int = 0,
         score: str | None = None,
         left_out: Mapping[str, str] | None = None,
         wanted_score: str | None = None,
@@ -138,8 +134,6 @@ class DDADNet(nn.Module):
             raise ValueError(f"scores must be paper or plus, got {scores!r}.")
         if members == 1 and scores != "paper":
             raise ValueError("scores=plus needs the spread of at least 2 members, got 1: set scores to paper.")
-        if pu_members < 0:
-            raise ValueError(f"pu_members must be at least 0, got {pu_members}.")
         options: dict[str, Any] = {
             "in_channels": in_channels,
             "image_size": image_size,
@@ -165,7 +159,6 @@ class DDADNet(nn.Module):
         self.masked = masked
         self.z_map = z_map
         self.scores = scores
-        self.pu_members = pu_members
         self.in_channels = in_channels
         self.image_size = image_size
         self.bundle = bundle
@@ -189,7 +182,6 @@ class DDADNet(nn.Module):
         self.udm = Ensemble(BACKBONES[backbone](**options) for _ in range(members))
         self.asr = ASRNet(len(REFINE_INPUTS[refine])) if refine != "none" else None
         self.plus = PlusScores(members * latent_size) if scores == "plus" else None
-        self.pu = Ensemble(PUClassifier(in_channels) for _ in range(pu_members)) if pu_members else None
         self.refine_channels: list[int] = [names.index(name) for name in REFINE_INPUTS[refine]]
         self.z_channel = names.index(z_map) if z_map != "none" else -1
         size = (int(z_map != "none"), image_size, image_size)
@@ -206,7 +198,7 @@ class DDADNet(nn.Module):
     def _every_score(self) -> list[str]:
         """Return the names of all scores, those that are left out among them."""
         plus = PLUS_NAMES if self.scores == "plus" else ()
-        return [*self.map_names, *plus, *([PU_NAME] if self.pu_members else [])]
+        return [*self.map_names, *plus]
 
     def _name_scores(self) -> None:
         """Name the scores that are not left out, and find their places among all."""
@@ -270,7 +262,6 @@ class DDADNet(nn.Module):
             self.ndm.members,
             self.udm.members,
             [] if self.asr is None else [self.asr],
-            [] if self.pu is None else self.pu.members,
         ]
         with torch.random.fork_rng(devices=[]):
             for index, networks in enumerate(modules):
@@ -307,7 +298,7 @@ class DDADNet(nn.Module):
 
     @torch.jit.unused
     def _record(self, images: int, volumes: int) -> ModelRecord:
-        names = ("refine", "masked", "z_map", "scores", "pu_members", "score", "left_out", "wanted_score")
+        names = ("refine", "masked", "z_map", "scores", "score", "left_out", "wanted_score")
         network = self.settings | {name: getattr(self, name) for name in names}
         network |= {"calibration_images": images, "calibration_volumes": volumes}
         return ModelRecord(self.bundle, network, self.preparation, self.map_names, self.score_names)
@@ -363,20 +354,15 @@ class DDADNet(nn.Module):
         if not self.loaded:
             raise CheckpointError("the network has no trained weights, so nothing can be scored: load a model first.")
 
-    def without_refinement(self, keep_plus: bool = False) -> "DDADNet":
+    def without_refinement(self) -> "DDADNet":
         """Return a network of the same ensembles, whose weights it shares, that computes nothing but their maps.
 
         It is for maps and scores; p-values and percentiles are those of the whole network.
-
-        Args:
-            keep_plus: with the scores beyond the paper, if the network has them.
         """
         other = copy.copy(self)
-        left = ("asr", "pu") if keep_plus else ("asr", "pu", "plus")
-        other._modules = {name: None if name in left else module for name, module in self._modules.items()}
+        other._modules = {name: None if name in ("asr", "plus") else part for name, part in self._modules.items()}
         other._buffers = dict(self._buffers)
-        other.refine, other.z_map, other.z_channel, other.pu_members = "none", "none", -1, 0
-        other.scores = "paper" if other.plus is None else "plus"
+        other.refine, other.z_map, other.z_channel, other.scores = "none", "none", -1, "paper"
         other.refine_channels = []
         other.map_names = self.discrepancy_names
         other._name_scores()
@@ -471,8 +457,6 @@ class DDADNet(nn.Module):
         if self.plus is not None:
             features = self._plus_features(image, ndm, udm, deviation, codes, discrepancies)
             scores = torch.cat([scores, self.plus(features)], dim=1)
-        if self.pu is not None:
-            scores = torch.cat([scores, self.pu(image).to(image.dtype).mean(dim=0)], dim=1)
         return maps, scores if self.complete else scores.index_select(1, self.columns)
 
     @torch.jit.export

@@ -8,10 +8,9 @@ from torch import nn
 from monai_ddad.distributions import Discriminant, Reference
 from monai_ddad.scores import cell_logs, f_score, image_scores, ratio_score
 
-__all__ = ["MIN_GROUPS", "PLUS_NAMES", "UNFITTED_NAMES", "PlusScores", "unlearnable"]
+__all__ = ["MIN_GROUPS", "PLUS_NAMES", "PlusScores", "unlearnable"]
 
 PLUS_NAMES = ("ratio", "f", "ssim", "maha_rec", "maha_inter", "pu_latent", "pu_map", "ddad_plus")
-UNFITTED_NAMES = PLUS_NAMES[:3]  # which :meth:`PlusScores.fit` does not change
 POOL_NAMES = ("pu_latent", "pu_map")  # which need unlabelled images, too
 PARTS = 3  # of ddad_plus: maha_rec, ratio, pu_latent
 CELLS = 8  # along a side

@@ -12,7 +12,7 @@ from monai_ddad.outputs.decisions import (
 from monai_ddad.outputs.gallery import GALLERY, choose_rows, write_gallery
 from monai_ddad.outputs.heat import HeatMap, restore_map
 from monai_ddad.outputs.overlay import add_colour_bar, overlay_heat_map
-from monai_ddad.outputs.plots import plot_gallery, plot_histograms, plot_roc
+from monai_ddad.outputs.plots import plot_gallery
 from monai_ddad.outputs.tables import (
     evaluate_scores,
     format_table,
@@ -37,8 +37,6 @@ __all__ = [
     "operating_points",
     "overlay_heat_map",
     "plot_gallery",
-    "plot_histograms",
-    "plot_roc",
     "restore_map",
     "volume_scores",
     "write_gallery",

@@ -49,7 +49,6 @@ SCORE_NAMES = {
     "pu_map": "towards the unlabelled images rather than the known normals, in inter",
     "ddad_plus": "maha_rec and, as far as the unlabelled images differ from known normals, ratio and pu_latent, each "
     "in standard deviations from known normals",
-    "pu_cnn": "towards the unlabelled images rather than the known normals, by classifiers of the images",
 }
 SPLIT_NAMES = {
     "all": "all images",

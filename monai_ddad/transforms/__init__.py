@@ -1,6 +1,5 @@
 """MONAI transforms of DDAD."""
 
-from monai_ddad.transforms.alter import Alterations, RandAlter, alter
 from monai_ddad.transforms.brain_mri import AxialSlices, AxialSlicesd, BrainSlice, BrainSliced, slices_to_volume
 from monai_ddad.transforms.chest_xray import ChestFilm, ChestFilmd
 from monai_ddad.transforms.eight_bit import EightBit, EightBitd, normalise
@@ -11,7 +10,6 @@ from monai_ddad.transforms.resample import PlainResize, PlainResized
 from monai_ddad.transforms.synthetic import BlendBox, BlendPatch, RandBlendPatch
 
 __all__ = [
-    "Alterations",
     "AxialSlices",
     "AxialSlicesd",
     "BlendBox",
@@ -27,11 +25,9 @@ __all__ = [
     "ImageReadError",
     "PlainResize",
     "PlainResized",
-    "RandAlter",
     "RandBlendPatch",
     "ReadImage",
     "ReadImaged",
-    "alter",
     "normalise",
     "picture_to_slice",
     "slice_to_picture",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import math
-import re
 import shutil
 import socket
 from concurrent.futures import ThreadPoolExecutor
@@ -92,8 +91,8 @@ def test_exported_torchscript_equals_the_trained_model(trained, tmp_path):
 
 
 def test_training_leaves_everything(trained):
-    expected = ["models/model.pt", "models/run.json", "eval/metrics.json", "eval/scores.csv", "eval/roc.png"]
-    expected += ["eval/histograms.png", "eval/gallery.png", "eval/report.html"]
+    expected = ["models/model.pt", "models/run.json", "eval/metrics.json", "eval/scores.csv"]
+    expected += ["eval/gallery.png", "eval/report.html"]
     assert [name for name in expected if not (trained / name).is_file()] == []
     assert list((trained / "eval" / "tensorboard").glob("events*"))
     weights = torch.load(trained / "models" / "model.pt", weights_only=True)
@@ -122,34 +121,6 @@ def test_metrics_are_those_of_the_score_table(trained):
     assert record["data"]["normal"] == 16 and record["data"]["unlabeled"] == 10
     assert record["seconds"]["ensembles"] > 0 and record["seconds"]["refine"] > 0
     assert record["versions"]["torch"].startswith("2.")
-
-
-def test_classifiers_give_one_more_score_and_can_be_added_to_a_finished_run(trained, dataset_dir, small, tmp_path):
-    shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
-    settings = {"dataset_dir": str(dataset_dir), "output_dir": str(tmp_path)}
-    options = {"pu_members": 2, "pu_epochs": 2, "calibration_share": 0, "calibration_minimum": 0}
-    run("train", **settings, **small, **options)
-    before, record = (json.loads((folder / "models" / "run.json").read_text()) for folder in (trained, tmp_path))
-    assert record["network"]["score_names"] == [*NAMES, "pu_cnn"] and record["network"]["pu_members"] == 2
-    assert record["epochs"] == before["epochs"] | {"pu": 2} and record["seconds"]["pu"] > 0
-    assert record["seconds"]["ensembles"] == before["seconds"]["ensembles"]
-    tables = [read_table(tmp_path / "eval" / "scores.csv"), read_table(trained / "eval" / "scores.csv")]
-    assert tables[0]["pu_cnn"].std() > 0
-    for name in NAMES:
-        np.testing.assert_array_equal(tables[0][name], tables[1][name])
-    run(["train", "evaluate"], **settings)
-    np.testing.assert_array_equal(read_table(tmp_path / "eval" / "scores.csv")["pu_cnn"], tables[0]["pu_cnn"])
-    run("inference", output_dir=str(tmp_path), dataset_dir=str(dataset_dir / "images"), score="pu_cnn")
-    assert "pu_cnn" in read_table(tmp_path / "eval" / "inference" / "scores.csv")
-
-
-def test_a_phase_without_its_classifiers_leaves_no_model(dataset_dir, small, tmp_path, caplog):
-    settings = small | {"pu_members": 1, "dataset_dir": str(dataset_dir), "output_dir": str(tmp_path)}
-    run("train", **settings, phases=["ndm", "udm", "refine", "evaluate"])
-    assert "pu has 0 of 50 epochs: no model.pt is written" in caplog.text
-    assert not (tmp_path / "models" / "model.pt").exists()
-    run("train", **settings, phases=["pu"], pu_epochs=1)
-    assert (tmp_path / "models" / "model.pt").exists()
 
 
 def test_evaluation_alone_repeats_the_figures(trained, dataset_dir, tmp_path):
@@ -280,7 +251,6 @@ def test_inference_scores_a_folder_without_labels(trained, dataset_dir, tmp_path
     for position in range(3):
         with Image.open(results / "overlays" / f"{position:06d}.png") as overlay:
             assert overlay.size == (130, 160) and overlay.mode == "RGB"  # with the colour bar
-    assert not (results / "roc.png").exists()
     assert "without label" in (results / "report.html").read_text()
     written = b"".join(path.read_bytes() for path in results.rglob("*") if path.suffix in (".csv", ".json"))
     assert not any(name.encode() in written for name in names)
@@ -336,33 +306,6 @@ def test_phases_run_alone_give_the_same_model(trained, dataset_dir, small, tmp_p
     assert (tmp_path / "eval" / "metrics.json").is_file()
 
 
-def test_an_epoch_is_chosen_without_labels(dataset_dir, small, tmp_path, caplog):
-    settings = {"output_dir": str(tmp_path), "dataset_dir": str(dataset_dir)}
-    options = small | {"epochs": 4, "selection_share": 0.2, "selection_minimum": 4}
-    caplog.set_level("INFO", "monai_ddad.handlers.select_epoch")
-    run("train", **settings, **options)
-    record = json.loads((tmp_path / "models" / "run.json").read_text())
-    selection = record["selection"]
-    assert selection["score"] == "inter" and (selection["normal"], selection["unlabeled"]) == (4, 4)
-    assert (record["data"]["normal"], record["data"]["unlabeled"]) == (12, 6) and record["epochs"]["udm"] == 4
-    lines = [line for line in caplog.messages if "AUCp of inter" in line]
-    values = [float(re.search(r"inter (0?\.\d+|1\.\d+);", line)[1]) for line in lines]
-    assert selection["epoch"] == values.index(max(values)) + 1 and len(values) == 4
-    kept = load_file(tmp_path / "models" / "checkpoint_ensemble.pt")["state"]
-    model = load_file(tmp_path / "models" / "model.pt")
-    for member, weights in kept["selected"]["weights"].items():
-        module, number = re.fullmatch(r"(\w+)\[(\d)\]", member).groups()
-        assert all(torch.equal(model[f"{module}.members.{number}.{name}"], value) for name, value in weights.items())
-    figures = json.loads((tmp_path / "eval" / "metrics.json").read_text())
-    caplog.clear()
-    run(["train", "evaluate"], **settings)
-    assert json.loads((tmp_path / "eval" / "metrics.json").read_text())["splits"] == figures["splits"]
-    assert "not the training images of the model" not in caplog.text
-    run("train", **settings, **options)
-    again = load_file(tmp_path / "models" / "model.pt")
-    assert all(torch.equal(again[name], value) for name, value in model.items())
-
-
 def test_phases_on_unfinished_parts_are_refused(dataset_dir, small, tmp_path):
     settings = small | {"output_dir": str(tmp_path), "dataset_dir": str(dataset_dir)}
     run("train", phases=["ndm"], **settings)
@@ -400,7 +343,6 @@ def test_test_images_of_one_class_give_scores_and_no_ranking(folders, small, tmp
     run("train", output_dir=str(tmp_path / "out"), dataset_dir=str(folders), **small)
     figures = json.loads((tmp_path / "out" / "eval" / "metrics.json").read_text())["splits"]["all"]
     assert figures == {"normal": 3, "abnormal": 0, "scores": {}}
-    assert not (tmp_path / "out" / "eval" / "roc.png").exists()
 
 
 def test_model_is_evaluated_on_another_test_set_alone(trained, folders, tmp_path):

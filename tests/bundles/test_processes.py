@@ -26,8 +26,6 @@ def settings(small, dataset_dir) -> dict[str, Any]:
         "members": 3,
         "epochs": EPOCHS,
         "refine_epochs": 3,
-        "pu_members": 2,
-        "pu_epochs": 2,
         "val_interval": 15,
         "dataset_dir": str(dataset_dir),
     }

@@ -115,26 +115,6 @@ def test_groups_too_large_to_part_are_said_to_stay(caplog):
     assert "0 instead of 4 known normals are set aside" in caplog.text
 
 
-def test_unlabelled_images_are_set_aside_as_known_normals_are(caplog):
-    groups = [i // 2 for i in range(40)] + [100 + i // 4 for i in range(78)] + [0, 1]
-    data = make([0] * 40 + [None] * 80, groups)
-    training, held = hold_out(data, 0.2, 0, label=None)
-    assert set(held.labels) == {None} and len(held) in (16, 18)  # the last group has two images
-    assert training.labels.count(0) == 40 and sorted(training.positions + held.positions) == list(range(120))
-    assert not {groups[i] for i in held.positions} & {groups[i] for i in training.positions}
-    assert len(hold_out(data, 0.2, 70, label=None, purpose="selection")[1]) in (38, 40)
-    assert "40 of the 80 unlabelled images are set aside for selection" in caplog.text
-
-
-def test_what_is_set_aside_for_one_purpose_does_not_move_the_other():
-    data = make([0] * 200 + [None] * 50)
-    rest, calibration = hold_out(data, 0.2, 0)
-    training, selection = hold_out(rest, 0.2, 0, purpose="selection")
-    assert len(selection) == 32 and not set(selection.positions) & set(calibration.positions + training.positions)
-    with pytest.raises(DataError, match=r"selection_share must be in \[0, 1\) and selection_minimum"):
-        hold_out(data, 1.0, purpose="selection")
-
-
 @pytest.mark.parametrize("share, at_least", [(-0.1, 0), (1.0, 0), (float("nan"), 0), (0.1, -1)])
 def test_numbers_outside_their_range_are_refused(share, at_least):
     with pytest.raises(DataError, match=r"calibration_share must be in \[0, 1\)"):

@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import ignite.distributed as idist
-import numpy as np
 import pytest
 import torch
 from ignite.engine import Events
 
 from monai_ddad.engines import EnsembleTrainer, RefineTrainer
 from monai_ddad.engines.ranks import assign
-from monai_ddad.handlers import ResumeCheckpoint, SelectEpoch
+from monai_ddad.handlers import ResumeCheckpoint
 from monai_ddad.networks import DDADNet
 from tests.processes import start_ranks
 
@@ -76,7 +75,7 @@ def test_one_module_alone_is_trained_by_all_processes(make_net, make_dataset, pr
         network = make_net(members=2)
         trainer = EnsembleTrainer("cpu", 2, network, data, ADAM, batch_size=4, modules=["udm"])
         trainer.run()
-        return network.state_dict(), [entry.name for unit in trainer.units for entry in unit.entries]
+        return network.state_dict(), [unit.entry.name for unit in trainer.units]
 
     expected, _ = train()
     (first, one), (second, other) = processes(2, train)
@@ -114,21 +113,6 @@ def test_weights_are_gathered_for_handlers_where_asked_for(make_net, make_datase
     gathered = interval is not None
     assert [equal(*pair) for pair in zip(first[0], expected)] == [gathered, gathered]
     assert [equal(*pair) for pair in zip(second[0], expected)] == [gathered, gathered]
-
-
-def test_all_processes_end_with_the_epoch_that_one_has_chosen(make_net, make_dataset, processes):
-    data, aside = make_dataset(), make_dataset(seed=1)
-
-    def train() -> dict[str, torch.Tensor]:
-        network = make_net(members=2, refine="none")
-        select = SelectEpoch(aside.subset([0]), aside.subset([8]))
-        select._scores = lambda part: np.array([float(part.labels == [None])])  # so the first epoch is the best
-        EnsembleTrainer("cpu", 2, network, data, ADAM, batch_size=4, train_handlers=[select]).run()
-        return network.state_dict()
-
-    network = make_net(members=2, refine="none")
-    EnsembleTrainer("cpu", 1, network, data, ADAM, batch_size=4).run()
-    assert all(equal(found, network.state_dict()) for found in [train(), *processes(3, train)])
 
 
 @pytest.mark.parametrize("first, second", [(1, 3), (3, 1), (2, 4)])

@@ -11,12 +11,12 @@ import torch
 from ignite.engine import Events
 
 from monai_ddad.checkpoints import CheckpointError, load_file, save_file
-from monai_ddad.engines import EnsembleTrainer, PUTrainer, RefineTrainer
+from monai_ddad.engines import EnsembleTrainer, RefineTrainer
 from monai_ddad.handlers import ResumeCheckpoint
 from monai_ddad.networks import DDADNet
-from monai_ddad.transforms import RandAlter, RandBlendPatch
+from monai_ddad.transforms import RandBlendPatch
 
-TRAINERS = {"ensemble": EnsembleTrainer, "refine": RefineTrainer, "pu": PUTrainer}
+TRAINERS = {"ensemble": EnsembleTrainer, "refine": RefineTrainer}
 
 
 class Run:
@@ -53,7 +53,7 @@ def start(kind, make_net, make_dataset, tmp_path) -> Callable[..., Run]:
         rate: float = 1e-3,
         **options: Any,
     ) -> Run:
-        net = make_net(**{"members": 2, "refine": "dual", "image_size": 16, "pu_members": 2} | (network or {}))
+        net = make_net(**{"members": 2, "refine": "dual", "image_size": 16} | (network or {}))
         handler = ResumeCheckpoint(str(tmp_path / "run" / file), interval, on_mismatch)
         settings = {"batch_size": 4, "seed": 0, "optimizer": partial(torch.optim.Adam, lr=rate)} | options
         if kind == "ensemble":
@@ -70,7 +70,7 @@ def start(kind, make_net, make_dataset, tmp_path) -> Callable[..., Run]:
     return run
 
 
-STEPS = {"ensemble": 3, "refine": 2, "pu": 2}  # an epoch
+STEPS = {"ensemble": 3, "refine": 2}  # an epoch
 
 
 @pytest.mark.parametrize("interval", [1, 2, 3])
@@ -162,16 +162,6 @@ def test_a_checkpoint_of_a_run_with_other_anomalies_is_refused(start, anomaly):
     start(1)
     with pytest.raises(CheckpointError, match="anomaly"):
         start(2, anomaly=RandBlendPatch(**anomaly))
-
-
-@pytest.mark.parametrize("kind", ["pu"], indirect=True)
-@pytest.mark.parametrize(
-    "other", [{"prior": 0.4}, {"alterations": RandAlter(flip=False)}, {"network": {"pu_members": 3}}]
-)
-def test_a_checkpoint_of_other_classifiers_is_refused(start, other):
-    start(1)
-    with pytest.raises(CheckpointError, match=f"other .*{next(iter(other)).replace('network', 'pu_members')}"):
-        start(2, **other)
 
 
 @pytest.mark.parametrize("kind", ["ensemble", "refine"], indirect=True)

@@ -8,7 +8,7 @@ import torch
 
 from monai_ddad.data import normalise
 from monai_ddad.engines import calibrate
-from monai_ddad.networks import PLUS_NAMES, UNFITTED_NAMES, DDADNet, PlusScores, fold, unlearnable
+from monai_ddad.networks import PLUS_NAMES, DDADNet, PlusScores, fold, unlearnable
 from monai_ddad.runtimes import RUNTIMES, Runtime
 from monai_ddad.scores import f_score, image_scores, ratio_score, ssim_map
 
@@ -179,7 +179,7 @@ def test_few_images_leave_unfitted_what_they_cannot_teach():
     assert not found["pu_latent"].any() and not found["pu_map"].any() and found["maha_rec"].all()
     plus.fit(features_of(5, seed=0), features_of(300, seed=1))
     found = dict(zip(PLUS_NAMES, plus(features_of(9, seed=2)).T))
-    assert set(unlearnable(5, 300)) == {*PLUS_NAMES} - {*UNFITTED_NAMES} and not unlearnable(20, 20)
+    assert set(unlearnable(5, 300)) == {*PLUS_NAMES} - {"ratio", "f", "ssim"} and not unlearnable(20, 20)
     assert found["maha_rec"].std() < 1e-9 and found["ddad_plus"].std() < 1e-4 < found["f"].std()
 
 
@@ -191,17 +191,6 @@ def test_a_score_without_a_map_shows_inter(make_net):
     assert bare.score_names == bare.map_names == ["inter", "intra", "rec"] and bare.shown_map == "inter"
 
 
-def test_without_refinement_the_scores_beyond_the_paper_can_be_kept(make_net, images):
-    network = make_net(scores="plus", z_map="rec")
-    kept = network.without_refinement(keep_plus=True)
-    assert kept.score_names == ["inter", "intra", "rec", *PLUS_NAMES] and kept.map_names == kept.score_names[:3]
-    maps, scores = kept.scored(images)
-    expected = dict(zip(network.score_names, network.image_scores(images).T))
-    torch.testing.assert_close(scores, torch.stack([expected[name] for name in kept.score_names], dim=1))
-    assert maps.shape[1] == 3
-    assert make_net().without_refinement(keep_plus=True).score_names == ["inter", "intra", "rec"]
-
-
 def test_what_is_learned_changes_no_score_that_is_said_to_need_nothing(make_net, images):
     network = make_net(scores="plus", refine="none")
     before = dict(zip(network.score_names, network.image_scores(images).T))
@@ -209,7 +198,7 @@ def test_what_is_learned_changes_no_score_that_is_said_to_need_nothing(make_net,
     network.plus.fit(sample[:100], sample[100:] + 1)
     after = dict(zip(network.score_names, network.image_scores(images).T))
     changed = [name for name in PLUS_NAMES if not torch.equal(before[name], after[name])]
-    assert changed == [name for name in PLUS_NAMES if name not in UNFITTED_NAMES]
+    assert changed == [name for name in PLUS_NAMES if name not in ("ratio", "f", "ssim")]
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from monai.bundle import ConfigWorkflow
 
-from monai_ddad.checkpoints import load_file, save_file
+from monai_ddad.checkpoints import RECORD_KEY, load_file, save_file
 from monai_ddad.inference import Predictor
 from tests.conftest import REAL_DATA
 
@@ -139,6 +139,9 @@ def recorded(bundle: str, folder: Path) -> dict[str, np.ndarray]:
     for name in [name for name in content if name.startswith("weights/")]:
         value = torch.from_numpy(content.pop(name))
         weights[name.removeprefix("weights/")] = value.float() if value.dtype == torch.float16 else value
+    record = json.loads(weights[RECORD_KEY].numpy().tobytes())
+    record["network"].pop("pu_members", None)  # a setting that there was when it was recorded
+    weights[RECORD_KEY] = torch.frombuffer(bytearray(json.dumps(record).encode()), dtype=torch.uint8)
     save_file(weights, folder / "model.pt")
     return content
 

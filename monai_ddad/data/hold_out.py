@@ -93,8 +93,8 @@ def hold_out(
         chosen = set()
         logger.warning(
             f"None of the {number} known normals are set aside for calibration, so images are scored but not flagged: "
-            f"it takes {MIN_GROUPS + least} of them, each patient or volume counted once, {MIN_GROUPS} to learn from and "
-            f"{least} to flag by."
+            f"it takes {MIN_GROUPS + least} of them, each patient or volume counted once, {MIN_GROUPS} to learn from "
+            f"and {least} to flag by."
         )
     elif held < wanted:
         logger.warning(

@@ -141,7 +141,8 @@ def recorded(bundle: str, folder: Path) -> dict[str, np.ndarray]:
         weights[name.removeprefix("weights/")] = value.float() if value.dtype == torch.float16 else value
     record = json.loads(weights[RECORD_KEY].numpy().tobytes())
     record["network"].pop("pu_members", None)  # a setting that there was when it was recorded
-    weights[RECORD_KEY] = torch.frombuffer(bytearray(json.dumps(record).encode()), dtype=torch.uint8)
+    text = json.dumps(record).encode().ljust(len(weights[RECORD_KEY]))
+    weights[RECORD_KEY] = torch.frombuffer(bytearray(text), dtype=torch.uint8)
     save_file(weights, folder / "model.pt")
     return content
 

@@ -44,7 +44,7 @@ def sleep(seconds: float) -> None:
 def map_in_processes(reached: Path) -> None:
     """Have two processes that convert images."""
     with _mapping(2) as mapping:
-        results = mapping(sleep, [0, *[600] * 20])
+        results = mapping(sleep, [*[0] * 4, *[600] * 20])  # four at a time
         next(results)
         reached.touch()
         list(results)
@@ -58,7 +58,8 @@ def test_processes_end_with_the_one_that_has_started_them(tmp_path, work: Callab
 
     process = start(lead)
     limit = time.monotonic() + WAIT
-    while not (tmp_path / "reached").exists() and time.monotonic() < limit:
+    while not (tmp_path / "reached").exists():
+        assert time.monotonic() < limit
         time.sleep(0.02)
     assert len(alive(process.pid)) >= 3
     os.kill(process.pid, signal.SIGKILL)

@@ -12,6 +12,9 @@ from monai_ddad.writing import atomic_file
 
 __all__ = ["plot_gallery"]
 
+CELL, LEFT, RIGHT, TOP = 1.3, 0.25, 0.6, 0.3  # inches: a picture with its gap, and what is around them
+GAP = 24  # of a picture's width is a gap
+
 
 def plot_gallery(
     images: np.ndarray,
@@ -32,25 +35,31 @@ def plot_gallery(
         path: the PNG file.
     """
     rows, columns = 1 + len(names), len(images)
-    figure = Figure(figsize=(1.3 * columns + 0.8, 1.4 * rows + 0.3), layout="constrained")
-    grid = figure.subplots(rows, columns, squeeze=False)
-    for column in range(columns):
-        picture = np.clip((images[column].transpose(1, 2, 0) + 1) / 2, 0, 1)
-        grid[0, column].imshow(picture.squeeze(), cmap="gray", vmin=0, vmax=1)
-        grid[0, column].set_title(titles[column], fontsize=7)
-        for row, limit in enumerate(limits):
-            shown = grid[row + 1, column].imshow(maps[column, row], cmap="inferno", vmin=0, vmax=limit)
-            if column == columns - 1:
-                figure.colorbar(shown, ax=grid[row + 1, :].tolist(), fraction=0.02, pad=0.01).ax.tick_params(
-                    labelsize=6
-                )
-    for axes, label in zip(grid[:, 0], ["image", *names]):
-        axes.set_ylabel(label, fontsize=8)
-    for axes in grid.flat:
+    width, height = LEFT + CELL * columns + RIGHT, TOP + CELL * rows
+    figure = Figure(figsize=(width, height))
+    pictures = np.clip((images.transpose(0, 2, 3, 1) + 1) / 2, 0, 1)
+    for row, name in enumerate(["image", *names]):
+        below = (CELL * (rows - 1 - row)) / height
+        axes = figure.add_axes((LEFT / width, below, CELL * columns / width, CELL / height))
+        if row == 0:
+            axes.imshow(_side_by_side(pictures, 1.0).squeeze(), cmap="gray", vmin=0, vmax=1)
+            for column, title in enumerate(titles):
+                middle = (LEFT + CELL * (column + 0.5)) / width
+                figure.text(middle, 1 - TOP / height, title, fontsize=7, ha="center", va="bottom")
+        else:
+            shown = axes.imshow(_side_by_side(maps[:, row - 1], np.nan), cmap="inferno", vmin=0, vmax=limits[row - 1])
+            scale = figure.add_axes(
+                ((width - RIGHT + 0.05) / width, below + 0.1 * CELL / height, 0.12 / width, 0.8 * CELL / height)
+            )
+            figure.colorbar(shown, cax=scale).ax.tick_params(labelsize=6)
+        axes.set_ylabel(name, fontsize=8)
         axes.set(xticks=[], yticks=[])
-    _save(figure, path)
-
-
-def _save(figure: Figure, path: str | os.PathLike[str]) -> None:
+        axes.spines[:].set_visible(False)
     with atomic_file(path) as file:
         figure.savefig(file, format="png", dpi=120)
+
+
+def _side_by_side(pictures: np.ndarray, gap_value: float) -> np.ndarray:
+    """Join (N, H, W, ...) pictures to one row, with gaps between them."""
+    gap = np.full_like(pictures[0, :, : max(1, pictures.shape[2] // GAP)], gap_value)
+    return np.concatenate([part for picture in pictures for part in (picture, gap)][:-1], axis=1)

@@ -50,7 +50,7 @@ STYLE: Any = {
     "font.size": 11,
     "legend.fontsize": 10,
 }
-WIDTH, LEFT, BELOW, BESIDE, LINE = 4.2, 0.7, 0.55, 0.12, 0.2  # inches: of a plot, its margins, a legend's line
+WIDTH, LEFT, RIGHT, BELOW, ABOVE, LINE = 4.2, 0.7, 0.35, 0.55, 0.12, 0.2  # inches: a plot, its margins, a legend's line
 ALPHAS = 100  # steps of the false-positive rate at which the calibration is drawn
 
 
@@ -159,6 +159,7 @@ def plot_histogram(values: np.ndarray, labels: np.ndarray, name: str, title: str
         axes.axvline(threshold, color=INK, linewidth=1.4, label=f"flagged from {threshold:.4g}")
         said.append(f"flagged are scores from {threshold:.4g}")
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(4))
     return _finish(figure, axes, title, f"Histogram of {name}: {'; '.join(said)}.")
 
 
@@ -193,7 +194,7 @@ def _lines() -> Iterator[dict[str, Any]]:
 
 
 def _square(across: str, up: str) -> tuple[Figure, Axes]:
-    figure, axes = _figure(4.2, across, up)
+    figure, axes = _figure(WIDTH - LEFT - RIGHT + BELOW + ABOVE, across, up)
     axes.set(xlim=(0, 1), ylim=(0, 1.01))
     return figure, axes
 
@@ -201,9 +202,7 @@ def _square(across: str, up: str) -> tuple[Figure, Axes]:
 def _figure(height: float, across: str, up: str) -> tuple[Figure, Axes]:
     """Return a figure whose axes are so many inches high with their labels, at fixed places, which is quick to draw."""
     figure = Figure(figsize=(WIDTH, height))
-    axes = figure.add_axes(
-        (LEFT / WIDTH, BELOW / height, (WIDTH - LEFT - BESIDE) / WIDTH, 1 - (BELOW + BESIDE) / height)
-    )
+    axes = figure.add_axes((LEFT / WIDTH, BELOW / height, (WIDTH - LEFT - RIGHT) / WIDTH, 1 - (BELOW + ABOVE) / height))
     axes.set(xlabel=across, ylabel=up)
     return figure, axes
 

@@ -27,10 +27,10 @@ def bundle_run(config: str, folder: Path, **settings: Any) -> subprocess.Complet
     ("start", "config"),
     [
         ("top", "bundles/ddad_brain/train.json"),
-        ("bundle", "train.json"),
+        pytest.param("bundle", "train.json", marks=pytest.mark.slow),
         ("bundle", "configs/train.json"),
-        ("other", "{bundle}/train.json"),
-        ("repository", "{bundle}/configs/train.json"),
+        pytest.param("other", "{bundle}/train.json", marks=pytest.mark.slow),
+        pytest.param("repository", "{bundle}/configs/train.json", marks=pytest.mark.slow),
     ],
 )
 def test_outputs_go_into_the_bundle_wherever_it_is_started(

@@ -61,7 +61,7 @@ def test_ratio_f_and_ssim_are_those_of_the_reconstructions(images, calibrated, b
 
 
 @pytest.mark.parametrize(
-    "backbone, runtime", [("AE", name) for name in RUNTIMES] + [("AE-U", name) for name in RUNTIMES]
+    "backbone, runtime", [("AE", name) for name in RUNTIMES[:2]] + [("AE-U", name) for name in RUNTIMES]
 )
 def test_every_runtime_gives_the_same_scores(images, calibrated, backbone, runtime):
     if runtime == "onnx":

@@ -68,6 +68,12 @@ class Reference(nn.Module):
         """Compute the root mean square of (..., F) whitened features: (...), about 1 for an ordinary image."""
         return ((features - self.mean) @ self.whitening).square().mean(dim=-1).sqrt()
 
+    @torch.jit.export
+    def by_elements(self, features: torch.Tensor) -> torch.Tensor:
+        """Compute the same of (B, F) features without a matrix product, which autocast would round: (B,)."""
+        whitened = ((features - self.mean).unsqueeze(-1) * self.whitening).sum(dim=-2)
+        return whitened.square().mean(dim=-1).sqrt()
+
     @torch.jit.unused
     def fit(self, features: torch.Tensor) -> None:
         """Take mean and covariance of (N, F) features, N at least 2."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
-from typing import Any
+from typing import Any, cast
 
 import torch
 from monai.engines import SupervisedEvaluator
@@ -49,7 +49,8 @@ def score_batch(engine: SupervisedEvaluator, batch: dict[str, Any]) -> dict[str,
         batch: ``"image"`` (B, C, H, W) and ``"label"``.
 
     Returns:
-        ``"image"`` and ``"label"`` on the engine's device, ``"pred"`` (B, M, H, W), the maps, and ``"scores"`` (B, S).
+        ``"image"`` and ``"label"`` on the engine's device, ``"pred"`` (B, M, H, W), the maps, and ``"scores"`` (B, S);
+        or what the engine's ``postprocessing`` makes of them.
 
     Raises:
         ValueError: the network returns maps without scores.
@@ -73,5 +74,6 @@ def score_batch(engine: SupervisedEvaluator, batch: dict[str, Any]) -> dict[str,
     maps, scores = found
     output = {CommonKeys.IMAGE: image, CommonKeys.LABEL: label, CommonKeys.PRED: maps, SCORES: scores}
     engine.state.output = output
-    engine.fire_event(IterationEvents.FORWARD_COMPLETED)
-    return output
+    engine.fire_event(IterationEvents.FORWARD_COMPLETED)  # the package's handlers take the whole batch
+    engine.fire_event(IterationEvents.MODEL_COMPLETED)  # a user's postprocessing may take it apart
+    return cast(dict[str, Any], engine.state.output)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 from ignite.engine import Events
+from monai.engines.utils import IterationEvents
 from monai.utils.enums import CommonKeys
 
 from monai_ddad.engines.scoring import SCORES
@@ -41,7 +42,7 @@ class ImageScores:
     def attach(self, engine: Any) -> None:
         """Attach to an evaluator."""
         engine.add_event_handler(Events.STARTED, self.start)
-        engine.add_event_handler(Events.ITERATION_COMPLETED, self.collect)
+        engine.add_event_handler(IterationEvents.FORWARD_COMPLETED, self.collect)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self.finish)
 
     def start(self, engine: Any) -> None:

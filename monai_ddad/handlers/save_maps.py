@@ -11,6 +11,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from ignite.engine import Events
+from monai.engines.utils import IterationEvents
 from monai.transforms import MapTransform
 from monai.utils.enums import CommonKeys
 
@@ -74,7 +75,7 @@ class SaveMaps:
     def attach(self, engine: Any) -> None:
         """Attach to an evaluator."""
         engine.add_event_handler(Events.STARTED, self.start)
-        engine.add_event_handler(Events.ITERATION_COMPLETED, self.collect)
+        engine.add_event_handler(IterationEvents.FORWARD_COMPLETED, self.collect)
         engine.add_event_handler(Events.COMPLETED, self.finish)
 
     def start(self, engine: Any) -> None:

@@ -121,7 +121,7 @@ class PlusScores(nn.Module):
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """Score images: (B, F) of :meth:`features` -> (B, 8), higher is more abnormal."""
         ratio, f, ssim, _, inter, _ = features.split(self.sizes, dim=1)
-        maha_inter, pu_map = distance(self.maha_inter, inter), self.pu_map(inter)
+        maha_inter, pu_map = self.maha_inter.by_elements(inter), self.pu_map(inter)
         parts = self.parts(features)
         units = (parts - self.means) / self.deviations
         plus = units[:, 0] + self.weight * (units[:, 1] + units[:, 2])
@@ -132,7 +132,7 @@ class PlusScores(nn.Module):
     def parts(self, features: torch.Tensor) -> torch.Tensor:
         """Compute the parts of ``ddad_plus``: (B, F) features -> (B, 3), log maha_rec, ratio and pu_latent."""
         ratio, _, _, rec, _, latent = features.split(self.sizes, dim=1)
-        maha_rec = distance(self.maha_rec, rec).clamp(min=1e-6)
+        maha_rec = self.maha_rec.by_elements(rec).clamp(min=1e-6)
         return torch.stack([maha_rec.log(), ratio[:, 0], self.pu_latent(latent)], dim=1)
 
     @torch.jit.unused
@@ -182,12 +182,6 @@ class PlusScores(nn.Module):
             *_, other_inter, other_latent = pool.split(self.sizes, dim=1)
             self.pu_latent.fit(latent, other_latent)
             self.pu_map.fit(inter, other_inter)
-
-
-def distance(reference: Reference, features: torch.Tensor) -> torch.Tensor:
-    """Compute a :class:`Reference`'s distance of (B, F) features by elements, which autocast leaves alone: (B,)."""
-    whitened = ((features - reference.mean).unsqueeze(-1) * reference.whitening).sum(dim=-2)
-    return whitened.square().mean(dim=-1).sqrt()
 
 
 def _folds(groups: Sequence[int]) -> tuple[torch.Tensor, int]:

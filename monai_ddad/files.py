@@ -21,6 +21,7 @@ __all__ = [
     "can_be_path",
     "describe",
     "find_files",
+    "image_suffix",
     "log_left_out",
     "looks_like_dicom",
     "open_regular",
@@ -119,6 +120,16 @@ def log_left_out(left_out: LeftOut) -> None:
     """Log what is left out, as a warning where it is more than every folder has."""
     if left_out:
         logger.log(logging.INFO if set(left_out) <= set(USUAL) else logging.WARNING, f"{describe(left_out)}.")
+
+
+def image_suffix(name: str) -> str:
+    """Return the suffix of an image's name, as it is written; empty if it has none of those that are known.
+
+    Example:
+        >>> image_suffix("head.NII.gz"), image_suffix("1.2.840")
+        ('.NII.gz', '')
+    """
+    return next((name[-len(end) :] for end in IMAGE_SUFFIXES if name.lower().endswith(end)), "")
 
 
 def open_regular(path: str | os.PathLike[str]) -> BinaryIO:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import logging
 import os
@@ -23,13 +24,17 @@ from filelock import FileLock
 from monailabel.datastore.dicom import DICOMWebDatastore
 from monailabel.datastore.local import DataModel, ImageLabelModel, LocalDatastore, LocalDatastoreModel
 from monailabel.interfaces.datastore import DefaultLabelTag
-from pydicom.dataset import Dataset
+from requests_toolbelt.multipart.decoder import (
+    ImproperBodyPartContentException,
+    MultipartDecoder,
+    NonMultipartContentTypeException,
+)
 
 from monai_ddad.data.empty_label import is_empty_label
-from monai_ddad.files import IMAGE_SUFFIXES, LeftOut, log_left_out, walk
+from monai_ddad.files import LeftOut, find_files, image_suffix, log_left_out, walk
 from monai_ddad.label.schemas import PLAIN, plain_name
 from monai_ddad.transforms import ImageReadError
-from monai_ddad.writing import atomic_file
+from monai_ddad.writing import atomic_file, printable, remove_leftovers
 
 __all__ = ["FILES", "DicomWebStore", "FolderStore", "normal_images"]
 
@@ -39,7 +44,12 @@ FILES = ("*.nii.gz", "*.nii", "*.png", "*.jpg", "*.jpeg", "*.tif", "*.tiff", "*.
 ESCAPED = re.compile("%[0-9A-Fa-f]{2}")
 UID = re.compile(r"[0-9][0-9.]{0,63}")
 NORMAL = "ddad_normal"  # key of a label's info
+DIGEST = "ddad_digest"  # of the file that it was said of: a killed server may leave another one
 NO_IMAGES = ("SEG", "SR", "PR", "KO", "RTSTRUCT", "RTPLAN", "RTDOSE", "DOC", "ECG", "REG", "FID", "PLAN")
+DOWNLOAD = ".ddad-download-"  # a series that is not whole yet
+STUDY, SERIES, MODALITY = "0020000D", "0020000E", "00080060"  # tags in DICOM JSON
+AS_STORED = 'multipart/related; type="application/dicom"; transfer-syntax=*'
+ABANDONED = 3600.0  # seconds in which a download has ended
 FRESH = 5.0  # seconds for which the list of a server's series is taken to be up to date
 
 
@@ -54,7 +64,17 @@ def check_name(name: str, kind: str) -> None:
 def normal_images(datastore: LocalDatastore) -> list[str]:
     """Return the images that an annotator has submitted as normal: those whose final label is empty."""
     final = DefaultLabelTag.FINAL.value
-    return [image for image in datastore.get_labeled_images() if datastore.get_label_info(image, final).get(NORMAL)]
+    found = []
+    for image in datastore.get_labeled_images():
+        info = datastore.get_label_info(image, final)
+        with contextlib.suppress(OSError):  # it has just gone
+            if info.get(NORMAL) and info.get(DIGEST) == _digest(datastore.get_label_uri(image, final)):
+                found.append(image)
+    return found
+
+
+def _digest(path: str) -> str:
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
 class _Guard(LocalDatastore):
@@ -87,7 +107,13 @@ class _Guard(LocalDatastore):
             raise HTTPException(status_code=409, detail="image: the name is taken by a folder or a link.")
         info = {**(image_info or {}), "ts": int(time.time()), "name": place.name}
         entry = ImageLabelModel(image=DataModel(info=info, ext=suffix))
-        return self._put(image_id, image_filename, place, lambda before: entry)
+        with self._alone:
+            self._init_from_datastore_file()
+            before = self._datastore.objects.get(image_id)
+            self._put(image_id, image_filename, place, lambda before: entry)
+            for tag, label in before.labels.items() if before else ():  # or they would be taken for the new one's
+                Path(self._datastore.label_path(tag), self._filename(image_id, label.ext)).unlink(missing_ok=True)
+        return image_id
 
     def remove_image(self, image_id: str) -> None:
         """Remove an image and its labels; of a link that alone, and never what it leads to.
@@ -95,13 +121,14 @@ class _Guard(LocalDatastore):
         Raises:
             HTTPException: 404, there is no such image.
         """
-        known = self._datastore.objects.get(image_id)
-        if known is None:
-            raise HTTPException(status_code=404, detail="there is no such image in the datastore.")
-        place = Path(self._datastore.image_path(), self._filename(image_id, known.image.ext))
-        if place.is_symlink():
-            place.unlink()
         with self._alone:
+            self._init_from_datastore_file()
+            known = self._datastore.objects.get(image_id)
+            if known is None:
+                raise HTTPException(status_code=404, detail="there is no such image in the datastore.")
+            place = Path(self._datastore.image_path(), self._filename(image_id, known.image.ext))
+            if place.is_symlink():
+                place.unlink()
             super().remove_image(image_id)
             self._datastore.objects.pop(image_id, None)  # or it is known until the folder's watch has noticed
             self._update_datastore_file()
@@ -109,10 +136,31 @@ class _Guard(LocalDatastore):
     def remove_label(self, label_id: str, label_tag: str) -> None:
         """Remove a label."""
         with self._alone:
+            self._init_from_datastore_file()
             super().remove_label(label_id, label_tag)
             if label_id in self._datastore.objects:
                 self._datastore.objects[label_id].labels.pop(label_tag, None)
                 self._update_datastore_file()
+
+    def update_image_info(self, image_id: str, info: dict[str, Any]) -> None:
+        """Add to what is noted of an image."""
+        with self._alone:
+            self._init_from_datastore_file()
+            super().update_image_info(image_id, info)
+
+    def update_label_info(self, label_id: str, label_tag: str, info: dict[str, Any]) -> None:
+        """Add to what is noted of a label."""
+        with self._alone:
+            self._init_from_datastore_file()
+            super().update_label_info(label_id, label_tag, info)
+
+    def get_image_info(self, image_id: str) -> dict[str, Any]:
+        """Return what is noted of an image, and its path as far as it can be printed."""
+        return _printable(super().get_image_info(image_id))
+
+    def get_label_info(self, label_id: str, label_tag: str) -> dict[str, Any]:
+        """Return what is noted of a label, and its path as far as it can be printed."""
+        return _printable(super().get_label_info(label_id, label_tag))
 
     def get_dataset_archive(self, limit_cases: int | None) -> str:
         """Pack the images with a final label, and their labels, into a ZIP file; those that have gone are left out."""
@@ -122,7 +170,10 @@ class _Guard(LocalDatastore):
                 for item in self.datalist()[:limit_cases]:
                     try:
                         for kind, path in item.items():
-                            archive.write(path, f"{kind}/{os.path.basename(path)}")
+                            parts = find_files(path, LeftOut()) if os.path.isdir(path) else [Path(path)]
+                            for part in parts:
+                                inside = os.path.relpath(part, os.path.dirname(path))
+                                archive.write(part, f"{kind}/{printable(inside)}")
                     except FileNotFoundError:
                         logger.warning("an image or label of the ZIP file has gone: it is left out.")
                 archive.writestr("metadata.json", self._datastore.model_dump_json(exclude={"base_path"}))
@@ -136,7 +187,7 @@ class _Guard(LocalDatastore):
         info = self._checked(image_id, label_filename, label_tag, label_info)
         suffix = self._to_id(Path(label_filename).name)[1]
         place = Path(self._datastore.label_path(label_tag), self._filename(image_id, suffix))
-        label = DataModel(info=info | {"ts": int(time.time()), "name": place.name}, ext=suffix)
+        label = DataModel(info=info | {"ts": int(time.time()), "name": image_id + suffix}, ext=suffix)
         return self._put(
             image_id,
             label_filename,
@@ -166,6 +217,16 @@ class _Guard(LocalDatastore):
                     self._update_datastore_file()
                 raise
         return image_id
+
+    def _remove_leftovers(self) -> None:
+        """Remove what a killed server was writing."""
+        with self._alone:
+            labels = Path(self._datastore.label_path(None))
+            remove_leftovers(self._datastore.image_path(), self._datastore_path, *labels.glob("*/"))
+            for download in Path(self._datastore.image_path()).glob(f"{DOWNLOAD}*/"):
+                with contextlib.suppress(OSError):
+                    if time.time() - download.stat().st_mtime > ABANDONED:
+                        shutil.rmtree(download)
 
     @cached_property
     def _alone(self) -> FileLock:
@@ -198,7 +259,8 @@ class _Guard(LocalDatastore):
         with self._alone:
             with atomic_file(self._datastore_config_path) as file:
                 content = self._datastore.model_dump(exclude={"base_path"})
-                file.write(json.dumps(content, indent=2, default=str).encode())
+                text = json.dumps(content, indent=2, default=str, ensure_ascii=False)
+                file.write(text.encode(errors="replace"))  # a name that is not UTF-8 could not be read again
             self._config_ts = self._written()
 
     def _written(self) -> tuple[int, int]:
@@ -215,10 +277,14 @@ class _Guard(LocalDatastore):
         info = dict(label_info or {})
         if label_tag == DefaultLabelTag.FINAL.value:
             try:
-                info[NORMAL] = is_empty_label(label_filename)
+                info |= {NORMAL: is_empty_label(label_filename), DIGEST: _digest(label_filename)}
             except ImageReadError as error:
                 raise HTTPException(status_code=422, detail=f"label: {error}.") from None
         return info
+
+
+def _printable(info: dict[str, Any]) -> dict[str, Any]:
+    return info | {"path": printable(info["path"])} if "path" in info else info
 
 
 class FolderStore(_Guard):
@@ -239,6 +305,7 @@ class FolderStore(_Guard):
         self._ids: dict[str, tuple[str, str]] = {}  # the same behind a slash, which no label's file has -> apart
         self.left_out = LeftOut()
         super().__init__(folder, extensions=FILES, **settings)
+        self._remove_leftovers()
         if self._auto_reload:
             self._handler.on_moved = self._notice_move
 
@@ -263,7 +330,7 @@ class FolderStore(_Guard):
         used = {image for image, _ in known}
         for file in names:
             name = _as_id(file)
-            suffix = "" if os.path.isdir(os.path.join(path, file)) else _suffix(name)
+            suffix = "" if os.path.isdir(os.path.join(path, file)) else image_suffix(name)
             possible = [(name.removesuffix(suffix), suffix), (name, ""), (f"{name} (2)", ""), (f"{name} (3)", "")]
             had = [one for one in possible if one in known]
             image, ext = had[0] if had else next(one for one in possible if one[0] not in used)
@@ -276,7 +343,7 @@ class FolderStore(_Guard):
     def _to_id(self, file: str) -> tuple[str, str]:
         if file in self._ids:
             return self._ids[file]
-        suffix = _suffix(file)
+        suffix = image_suffix(file)
         return (file.removesuffix(suffix), suffix) if suffix else super()._to_id(file)
 
     def _filename(self, id: str, ext: str) -> str:
@@ -295,16 +362,18 @@ class FolderStore(_Guard):
         log_left_out(self.left_out)
 
 
-def _suffix(name: str) -> str:
-    """Return the suffix of an image's name, as it is written; empty if it has none of those that are known."""
-    return next((name[-len(end) :] for end in IMAGE_SUFFIXES if name.lower().endswith(end)), "")
-
-
 def _as_id(name: str) -> str:
     """Return a name that may be an id: what else it holds becomes ``%`` and two digits a byte."""
     if PLAIN.fullmatch(name) and not ESCAPED.search(name):
         return name
     return "".join(one if PLAIN.fullmatch(one) and one != "%" else quote(os.fsencode(one), safe="") for one in name)
+
+
+def _first_value(item: Any, tag: str) -> str:
+    """Return an element of DICOM JSON, the first of several values; empty where there is none."""
+    with contextlib.suppress(AttributeError, LookupError, TypeError):
+        return str(item[tag]["Value"][0])
+    return ""
 
 
 class DicomWebStore(_Guard, DICOMWebDatastore):
@@ -323,12 +392,13 @@ class DicomWebStore(_Guard, DICOMWebDatastore):
         self._listed: tuple[float, list[str]] = (-FRESH, [])
         super().__init__(client, search_filter, cache_path, convert_to_nifti=False)
         os.chmod(self._datastore_path, 0o700)
+        self._remove_leftovers()
 
     def list_images(self) -> list[str]:
         """Return the UIDs of the series that hold images."""
         if time.monotonic() - self._listed[0] > FRESH:
             listed = self._search(self._search_filter)
-            series = [str(item.get("SeriesInstanceUID")) for item in listed if item.get("Modality") not in NO_IMAGES]
+            series = [uid for _, uid, modality in listed if modality not in NO_IMAGES]
             self._listed = time.monotonic(), sorted(filter(UID.fullmatch, series))  # others could lead out of the cache
         return self._listed[1]
 
@@ -350,29 +420,37 @@ class DicomWebStore(_Guard, DICOMWebDatastore):
             raise HTTPException(status_code=404, detail="there is no such image in the datastore.")
         folder = Path(self._datastore.image_path()).resolve() / image_id
         if not folder.is_dir():
-            with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".download-") as part:
-                for instance in self._retrieve(image_id):
-                    if not UID.fullmatch(str(instance.get("SOPInstanceUID"))):
-                        raise HTTPException(status_code=422, detail="an image of the series has no valid UID.")
-                    instance.save_as(f"{part}/{instance.SOPInstanceUID}.dcm")
+            with tempfile.TemporaryDirectory(dir=folder.parent, prefix=DOWNLOAD) as part:
+                for number, content in enumerate(self._retrieve(image_id)):
+                    Path(part, f"{number:05d}.dcm").write_bytes(content)
                 with contextlib.suppress(OSError):  # another request was quicker
                     os.rename(part, folder)
                     os.mkdir(part)  # for the end of the block
         return str(folder)
 
-    def _search(self, chosen: dict[str, Any]) -> list[Dataset]:
+    def _search(self, chosen: dict[str, Any]) -> list[tuple[str, str, str]]:
+        """Return UID of the study, UID and modality of the series that the server finds."""
         try:
-            return [Dataset.from_json(item) for item in self._client.search_for_series(search_filters=chosen)]
+            found = self._client.search_for_series(search_filters=chosen)
         except requests.RequestException:
             raise HTTPException(status_code=502, detail="the DICOMweb server cannot be searched.") from None
+        return [(_first_value(item, STUDY), _first_value(item, SERIES), _first_value(item, MODALITY)) for item in found]
 
-    def _retrieve(self, image_id: str) -> list[Dataset]:
+    def _retrieve(self, image_id: str) -> list[bytes]:
         """Download the files of a series as they are stored: not every server can decode every compression."""
-        study = str(self._search({"SeriesInstanceUID": image_id})[0].StudyInstanceUID)
+        studies = [study for study, series, _ in self._search({"SeriesInstanceUID": image_id}) if series == image_id]
+        if not studies or not UID.fullmatch(studies[0]):
+            raise HTTPException(status_code=404, detail="the DICOMweb server does not have the series any more.")
+        prefix = f"/{self._client.wado_url_prefix}" if self._client.wado_url_prefix else ""
+        url = f"{self._client.base_url.rstrip('/')}{prefix}/studies/{studies[0]}/series/{image_id}"
         try:
-            return self._client.retrieve_series(study, image_id, media_types=(("application/dicom", "*"),))
-        except requests.RequestException:
-            raise HTTPException(status_code=502, detail="the DICOMweb server does not give the series.") from None
+            answer = self._client._http_get(url, headers={"Accept": AS_STORED})
+            found = [part.content for part in MultipartDecoder.from_response(answer).parts]
+        except (requests.RequestException, ImproperBodyPartContentException, NonMultipartContentTypeException):
+            found = []
+        if not found:
+            raise HTTPException(status_code=502, detail="the DICOMweb server does not give the series.")
+        return found
 
     def save_label(self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any]) -> str:
         """Keep a label in the cache."""
@@ -391,6 +469,9 @@ class DicomWebStore(_Guard, DICOMWebDatastore):
     def _know(self, image_id: str) -> None:
         """Enter an image into the cache's own list."""
         self.get_image_uri(image_id)
-        if image_id not in self._datastore.objects:
+        with self._alone:
+            self._init_from_datastore_file()
+            if image_id in self._datastore.objects:
+                return
             self._datastore.objects[image_id] = ImageLabelModel(image=DataModel(info={"ts": int(time.time())}))
             self._update_datastore_file()

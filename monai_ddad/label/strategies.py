@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+from fastapi import HTTPException
 from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.tasks.strategy import Strategy
 
@@ -56,7 +57,14 @@ class Ranking(Strategy):
         if not images:
             return None
         alpha = self.served.predictor()[1].alpha
-        found = self.served.score_all({image: datastore.get_image_uri(image) for image in images})
+        paths: dict[str, str] = {}
+        found: dict[str, Result | str] = {}
+        for image in images:
+            try:
+                paths[image] = datastore.get_image_uri(image)
+            except HTTPException as error:  # a server of images may not have it any more
+                found[image] = str(error.detail)
+        found |= self.served.score_all(paths)
         strategy = request["strategy"]
 
         def order(image: str) -> tuple[Any, ...]:

@@ -8,6 +8,7 @@ import os
 import struct
 import time
 import tracemalloc
+import zipfile
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -217,3 +218,60 @@ def test_what_gets_its_name_when_it_is_whole_is_noticed(pile):
     finally:
         first._observer.stop()
         second._observer.stop()
+
+
+def test_a_label_of_a_file_whose_name_is_not_utf_8_is_kept(pile):
+    with open(os.fsencode(pile) + b"/caf\xe9.png", "wb") as file:
+        Image.new("L", (20, 20), 9).save(file, format="PNG")
+    store = FolderStore(str(pile))
+    for image in ("0", "caf%E9"):
+        assert store.save_label(image, str(pile.parent / "empty.png"), "final", {}) == image
+    again = FolderStore(str(pile))
+    assert sorted(normal_images(again)) == ["0", "caf%E9"]
+    info = again.get_image_info("caf%E9")
+    assert info["name"] == "caf%E9.png" and info["path"].endswith("caf\\udce9.png")
+    with zipfile.ZipFile(again.get_dataset_archive(None)) as archive:
+        assert sorted(archive.namelist())[:2] == ["image/0.png", "image/caf\\udce9.png"]
+
+
+def test_an_image_that_is_replaced_has_none_of_the_labels_of_the_earlier_one(pile):
+    store = FolderStore(str(pile))
+    store.save_label("0", str(pile.parent / "empty.png"), "final", {})
+    Image.new("L", (20, 20), 77).save(pile.parent / "other.png")
+    store.add_image("0", str(pile.parent / "other.png"), {})
+    for one in (store, FolderStore(str(pile))):
+        one.refresh()
+        assert one.get_labeled_images() == [] and not list((pile / "labels").glob("*/*.png"))
+
+
+def test_notes_of_one_server_leave_the_labels_of_another(pile):
+    first, second = FolderStore(str(pile)), FolderStore(str(pile))
+    first.save_label("0", str(pile.parent / "empty.png"), "final", {})
+    second.update_image_info("1", {"note": 1})
+    second.save_label("1", str(pile.parent / "empty.png"), "final", {})
+    first.update_label_info("1", "final", {"note": 2})
+    for store in (first, second, FolderStore(str(pile))):
+        store.refresh()
+        assert sorted(normal_images(store)) == ["0", "1"] and store.get_image_info("1")["note"] == 1
+        assert store.get_label_info("1", "final")["note"] == 2
+
+
+def test_a_server_that_is_killed_before_a_label_is_in_place_makes_no_image_normal(pile, monkeypatch):
+    store = FolderStore(str(pile))
+    marked = Image.new("L", (20, 20))
+    marked.putpixel((3, 3), 1)
+    marked.save(pile.parent / "marked.png")
+    store.save_label("0", str(pile.parent / "marked.png"), "final", {})
+    before = (pile / "labels" / "final" / "0.png").read_bytes()
+    store.save_label("0", str(pile.parent / "empty.png"), "final", {})
+    (pile / "labels" / "final" / "0.png").write_bytes(before)  # as a kill between list and file leaves it
+    assert normal_images(FolderStore(str(pile))) == []
+
+
+def test_what_a_killed_server_left_is_removed(pile):
+    (pile / "labels" / "final").mkdir(parents=True)
+    left = [pile / ".old.png.0123abcd.tmp", pile / "labels" / "final" / ".z.png.0123abcd.tmp"]
+    for path in left:
+        path.write_bytes(b"half")
+    FolderStore(str(pile))
+    assert not any(path.exists() for path in left)

@@ -14,6 +14,7 @@ from pydantic import Json, StringConstraints
 from monai_ddad.label.routes.access import Admin, Annotator, App, Reader
 from monai_ddad.label.schemas import Name, Note, Text
 from monai_ddad.label.uploads import IMAGES, LABELS, receive, suffix_of
+from monai_ddad.writing import printable
 
 __all__ = ["router"]
 
@@ -28,7 +29,9 @@ router = APIRouter(prefix="/datastore", tags=["Datastore"])
 async def datastore(app: App, user: Reader, output: Literal["train", "stats", "all"] | None = None) -> Any:
     """Return how many there are, all of them, or those with a final label."""
     store = app.datastore()
-    return store.json() if output == "all" else store.datalist() if output == "train" else store.status()
+    if output == "train":
+        return [{kind: printable(path) for kind, path in item.items()} for item in store.datalist()]
+    return store.json() if output == "all" else store.status()
 
 
 @router.put("/", summary="Add an image")  # MONAI Label's client calls it
@@ -81,7 +84,7 @@ def _image(app: App, image: str) -> Path:
 
 
 def _send(path: Path) -> FileResponse:
-    return FileResponse(path, media_type=get_mime_type(path), filename=path.name)
+    return FileResponse(path, media_type=get_mime_type(path), filename=printable(path.name))
 
 
 @router.get("/image/info", summary="What is known of an image")

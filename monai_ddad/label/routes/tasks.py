@@ -22,6 +22,7 @@ from monai_ddad.label.routes.access import Admin, App, InPath, Reader
 from monai_ddad.label.routes.sessions import find_session
 from monai_ddad.label.schemas import BatchParams, InferParams, SampleParams, Text, TrainAllParams, TrainParams
 from monai_ddad.label.uploads import IMAGES, receive
+from monai_ddad.writing import printable
 
 __all__ = ["router"]
 
@@ -83,7 +84,8 @@ def _both(path: str, found: dict[str, Any]) -> Response:
 async def sample(app: App, user: Reader, strategy: InPath, params: SampleParams | None = None) -> dict[str, Any]:
     """Return the id of the next image, and what is found of it."""
     given = {} if params is None else params.model_dump(include={"client_id"}, exclude_none=True)
-    return activelearning.sample(strategy, given, user.username)
+    found = activelearning.sample(strategy, given, user.username)
+    return found | {"path": printable(found["path"])} if "path" in found else found
 
 
 def _status(method: str, every: bool, check_if_running: bool) -> Any:

@@ -67,7 +67,7 @@ def measure(precision: str, images: torch.Tensor, rounds: int) -> list[list[str]
         for member in members:
             for positions in torch.randperm(len(member.images)).split(BATCH):
                 if len(positions) > 1:
-                    member.step(positions[None])
+                    member.step(positions)
 
     def learn() -> None:
         with torch.no_grad():

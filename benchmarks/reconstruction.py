@@ -107,7 +107,7 @@ def train(make: Callable[..., AE], known: torch.Tensor, settings: Settings) -> A
     member = Member(network, adam, known, autocast(torch.device("cpu"), settings.precision))
     for epoch in range(settings.epochs):
         for positions in epoch_order(len(known), settings.batch_size, derive_seed(settings.seed, STREAM, epoch)):
-            member.step(positions[None])
+            member.step(positions)
     return network.eval()
 
 

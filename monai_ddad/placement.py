@@ -25,7 +25,7 @@ def resolve_device(device: torch.device | str) -> torch.device:
         (device(type='cpu'), device(type='cuda', index=1))
     """
     device = torch.device(device)
-    if device.type == "cuda" and device.index is None:
+    if device.type == "cuda" and device.index is None and torch.cuda.is_available():
         return torch.device("cuda", torch.cuda.current_device())
     return device
 

@@ -232,7 +232,9 @@ def model_record(models_dir: str | os.PathLike[str], bundle: str | None = None) 
     """
     file = weights_file(Path(models_dir))
     if not file.is_file():
-        raise CheckpointError("there is no model in the models folder: train first, or give the folder of a model (models_dir).")
+        raise CheckpointError(
+            "there is no model in the models folder: train first, or give the folder of a model (models_dir)."
+        )
     weights = load_file(file)
     if not isinstance(weights, dict) or not all(isinstance(value, torch.Tensor) for value in weights.values()):
         raise CheckpointError("the model holds no state dict (names with tensors).")

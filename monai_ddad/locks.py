@@ -319,10 +319,10 @@ def _read(file: int) -> dict[str, Any]:
     try:
         os.lseek(file, 0, os.SEEK_SET)
         record = json.loads(os.read(file, 4096))
-        kinds = {"process": int, "host": str, "machine": str, "started": float, "token": str}
+        kinds = {"process": int, "host": str, "machine": str, "began": str | None, "started": float, "token": str}
         if all(isinstance(record[name], kind) for name, kind in kinds.items()):
             return record | {"host": re.sub(r"[^\w.-]", "", record["host"])[:64]}
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, RecursionError, TypeError, ValueError):
         pass
     return {}
 

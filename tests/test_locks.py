@@ -109,7 +109,7 @@ def test_what_a_killed_process_has_left_is_taken_over_at_once(left):
     assert time.monotonic() - started < 0.5 and not os.listdir(left)
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[1]", b'{"process": "1"}', b"\xff" * 9000])
+@pytest.mark.parametrize("content", [b"", b"{", b"[1]", b'{"process": "1"}', b"\xff" * 9000, b"[" * 4096])
 def test_what_is_no_record_is_taken_over_when_no_process_has_it(tmp_path, content):
     (tmp_path / LOCK).write_bytes(content)
     os.utime(tmp_path / LOCK, (0, 0))
@@ -163,6 +163,18 @@ def test_without_locks_of_the_system_the_process_is_looked_for(tmp_path, monkeyp
         else:
             with lock_folder(tmp_path, "--out"):
                 pass
+
+
+def test_a_record_that_lacks_a_value_is_none_without_locks_of_the_system(left, monkeypatch):
+    monkeypatch.setattr(locks, "_lock", lambda file: None)
+    monkeypatch.setattr(locks, "SETTLE", 0.01)
+    whole = json.loads((left / LOCK).read_text())
+    for name in ("process", "host", "machine", "began", "started", "token"):
+        (left / LOCK).write_text(json.dumps({key: value for key, value in whole.items() if key != name}))
+        os.utime(left / LOCK, (0, 0))
+        with lock_folder(left, "--out"):
+            pass
+        (left / LOCK).touch()
 
 
 def test_of_two_machines_that_take_over_a_stale_lock_one_has_it(left, monkeypatch):

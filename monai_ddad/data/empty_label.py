@@ -17,7 +17,7 @@ from PIL import Image
 from monai_ddad.transforms.formats.decoded import MAX_PIXELS, ImageReadError
 from monai_ddad.transforms.formats.nifti import MAGIC_2, MAX_OFFSET, NIFTI_HEAD, looks_like_nifti
 from monai_ddad.transforms.formats.opening import open_image
-from monai_ddad.transforms.formats.picture import FORMATS
+from monai_ddad.transforms.formats.picture import FORMATS, check_picture
 
 __all__ = ["is_empty_label"]
 
@@ -138,6 +138,7 @@ def _is_empty_nrrd(file: BinaryIO) -> bool:
 
 def _is_empty_picture(file: BinaryIO) -> bool:
     """Look at the numbers themselves: indices of a palette, channels of colours that may be faint."""
+    check_picture(file)
     with Image.open(file, formats=FORMATS) as image:
         _check_sides((*image.size, len(image.getbands())))
         if getattr(image, "n_frames", 1) > 1:

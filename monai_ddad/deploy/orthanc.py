@@ -1,7 +1,7 @@
 """From PACS to PACS: what arrives in Orthanc is scored, and the results go back into the same study.
 
 ``python -m monai_ddad.deploy.orthanc -m BUNDLE --url http://127.0.0.1:8042`` asks Orthanc for what changed, fetches
-each XX
+each new study, scores it and stores the results beside its images.
 """
 
 from __future__ import annotations
@@ -98,8 +98,8 @@ class OrthancWatcher:
             incoming, outgoing = Path(folder, "in"), Path(folder, "out")
             for path in (incoming, outgoing):
                 path.mkdir()
-            for instance in instances:
-                (incoming / f"{instance}.dcm").write_bytes(self._get(f"instances/{instance}/file").content)
+            for number, instance in enumerate(instances):
+                (incoming / f"{number}.dcm").write_bytes(self._get(f"instances/{instance}/file").content)
             application = DDADApplication(incoming, outgoing, self.model, self.objects)
             application.run()
             for path in sorted(outgoing.glob("*.dcm")):

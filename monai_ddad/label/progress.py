@@ -9,6 +9,7 @@ from typing import Any
 from ignite.engine import Events
 from monai.bundle import ConfigParser
 
+from monai_ddad.label.versions import unfinished
 from monai_ddad.writing import atomic_file
 
 __all__ = ["FILE", "ProgressFile", "read_progress", "write_progress"]
@@ -62,9 +63,9 @@ def read_progress(versions_dir: Path, bundle: str) -> dict[str, int]:
         >>> read_progress(Path("no/such/folder"), "ddad_cxr")
         {'epoch': 0, 'total_epochs': 1}
     """
-    for path in versions_dir.glob(f"unfinished-{bundle}-????????/{FILE}"):  # and of no name that goes on
+    for folder in unfinished(versions_dir, bundle):
         try:
-            found = json.loads(path.read_bytes())
+            found = json.loads((folder / FILE).read_bytes())
             return {"epoch": int(found["epoch"]), "total_epochs": max(int(found["total_epochs"]), 1)}
         except (OSError, ValueError, KeyError, TypeError):  # it has just gone
             continue

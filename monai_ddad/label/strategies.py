@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import secrets
 from collections.abc import Callable
 from typing import Any
 
@@ -13,7 +14,7 @@ from monailabel.interfaces.tasks.strategy import Strategy
 from monai_ddad.inference import Result
 from monai_ddad.label.served import ServedModel
 
-__all__ = ["Ranking", "most_suspicious", "most_uncertain"]
+__all__ = ["Arbitrary", "Ranking", "most_suspicious", "most_uncertain"]
 
 Rank = Callable[[Result, float], tuple[float, float]]  # of a result at an alpha: the lowest comes first
 
@@ -76,3 +77,18 @@ class Ranking(Strategy):
         image = min(images, key=order)
         result = found[image]
         return {"id": image, **({"unreadable": result} if isinstance(result, str) else result.summary())}
+
+
+class Arbitrary(Strategy):
+    """Hand out any unlabelled image.
+
+    It stands for MONAI Label's ``Random``, whose weights, the seconds since an image was handed out, may all be zero.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("any image")
+
+    def __call__(self, request: dict[str, Any], datastore: Datastore) -> dict[str, Any] | None:
+        """Return the id of an image; None where all are labelled."""
+        images = datastore.get_unlabeled_images(request.get("label_tag"), request.get("labels"))
+        return {"id": secrets.choice(images)} if images else None

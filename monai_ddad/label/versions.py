@@ -16,11 +16,18 @@ from monai_ddad.checkpoints import CheckpointError
 from monai_ddad.inference import Predictor
 from monai_ddad.locks import lock_folder
 
-__all__ = ["ModelVersions"]
+__all__ = ["ModelVersions", "unfinished"]
 
 logger = logging.getLogger(__name__)
 
 FOLDER = re.compile(r"\d{4}")  # a finished version
+UNFINISHED = "unfinished-{}-"  # where a training of a bundle works, and 8 characters of tempfile
+
+
+def unfinished(versions_dir: Path, bundle: str) -> list[Path]:
+    """Return the folders in which trainings of a bundle work, or were killed; none of a name that goes on."""
+    name = re.compile(re.escape(UNFINISHED.format(bundle)) + r"[a-z0-9_]{8}")
+    return [path for path in versions_dir.glob("unfinished-*") if name.fullmatch(path.name)]
 
 
 class ModelVersions:
@@ -88,15 +95,15 @@ class ModelVersions:
     def start(self) -> Iterator[Path]:
         """Make a folder for a training, the only one, and remove it at the end with what it was not finished with.
 
-        What an earlier training left that was killed is removed first.
+        What an earlier training of the bundle left that was killed is removed first.
 
         Raises:
             FolderInUseError: another training runs.
         """
         with lock_folder(self.versions_dir, "--conf versions"):
-            for left in self.versions_dir.glob("unfinished-*"):  # of any bundle
+            for left in unfinished(self.versions_dir, self.name):
                 shutil.rmtree(left, ignore_errors=True)
-            folder = Path(tempfile.mkdtemp(prefix=f"unfinished-{self.name}-", dir=self.versions_dir))
+            folder = Path(tempfile.mkdtemp(prefix=UNFINISHED.format(self.name), dir=self.versions_dir))
             try:
                 yield folder
             finally:

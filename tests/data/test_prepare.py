@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import csv
 import json
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
 from PIL import Image
+from pydicom.encaps import encapsulate
+from pydicom.uid import JPEGBaseline8Bit
 
 from monai_ddad.data import DataError, load_datalist
 from monai_ddad.data.datalist import GROUPS
@@ -119,18 +123,31 @@ def test_without_a_split_cxad_takes_its_groups_from_its_folders(write_dicom, wri
     ],
 )
 def test_the_authors_photometry_is_that_of_a_plain_loop(write_dicom, pixels, photometric):
-    path = write_dicom("a.dcm", pixels, PhotometricInterpretation=photometric, RescaleSlope=2, RescaleIntercept=5)
+    header = {"PhotometricInterpretation": photometric, "RescaleSlope": 2, "RescaleIntercept": 5}
+    path = write_dicom("a.dcm", np.tile(pixels, (2, 2)), **header)
     row = [int(value) for value in pixels[0]]
     if photometric == "MONOCHROME1":
         row = [max(row) - value for value in row]
     if pixels.dtype != np.uint8:
         row = [int((value - min(row)) / (max(row) - min(row)) * 255) for value in row]
     result = authors_pixels(path)
-    assert result.dtype == np.uint8 and result.tolist() == [row] * 4
+    assert result.dtype == np.uint8 and result.tolist() == [row * 2] * 8
 
 
 def test_a_constant_film_is_black_in_the_authors_photometry(write_dicom):
     assert authors_pixels(write_dicom("a.dcm", np.full((8, 8), 300, np.uint16))).max() == 0
+
+
+def test_a_stream_that_is_larger_than_the_header_says_is_refused_before_it_is_decoded(write_dicom, monkeypatch):
+    Image.new("L", (2000, 2000)).save(stream := BytesIO(), "JPEG")
+    film = pydicom.dcmread(write_dicom("a.dcm"))
+    film.file_meta.TransferSyntaxUID = JPEGBaseline8Bit
+    film.PixelData = encapsulate([stream.getvalue()])
+    film["PixelData"].is_undefined_length = True
+    film.save_as(film.filename)
+    monkeypatch.setattr(Image.Image, "load", lambda self: pytest.fail("it was decoded"))
+    with pytest.raises(ImageReadError, match="another size than the header claims"):
+        authors_pixels(film.filename)
 
 
 def test_files_that_are_no_film_are_refused_without_their_names(write_dicom, write_image, tmp_path):

@@ -9,15 +9,14 @@ import subprocess
 import time
 from collections.abc import Iterator
 from io import BytesIO
+from pathlib import Path
+from types import SimpleNamespace
 
 import pydicom
 import pytest
 import requests
 
 pytest.importorskip("monai.deploy", reason="needs the MONAI Deploy App SDK: make test-deploy builds its environment")
-if shutil.which("Orthanc") is None:
-    pytest.skip("needs Debian's package orthanc", allow_module_level=True)
-
 from pynetdicom import AE
 from pynetdicom.sop_class import ComputedRadiographyImageStorage
 
@@ -36,6 +35,8 @@ def free_port() -> int:
 @pytest.fixture
 def orthanc(tmp_path) -> Iterator[tuple[str, int]]:
     """Address of the REST interface of an Orthanc, and port of its DICOM server."""
+    if shutil.which("Orthanc") is None:
+        pytest.skip("needs Debian's package orthanc")
     http, dicom = free_port(), free_port()
     settings = {
         "HttpPort": http,
@@ -130,6 +131,26 @@ def test_a_study_that_cannot_be_scored_does_not_stop_the_watcher(orthanc, traine
         requests.post(f"{url}/instances", data=content.getvalue(), auth=LOGIN, timeout=10).raise_for_status()
     poll_until(watcher, 1)
     assert "a study could not be scored (NotImplementedError)" in caplog.text and "a value" not in caplog.text
+
+
+def test_what_a_server_calls_its_instances_names_no_file(tmp_path, monkeypatch):
+    found: list[str] = []
+
+    class Application:
+        results = ()
+
+        def __init__(self, incoming: Path, *_: object) -> None:
+            found.extend(path.name for path in incoming.iterdir())
+
+        def run(self) -> None:
+            pass
+
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr("monai_ddad.deploy.orthanc.DDADApplication", Application)
+    watcher = OrthancWatcher("http://127.0.0.1", model=None)
+    monkeypatch.setattr(watcher, "_get", lambda path: SimpleNamespace(content=b"a file"))
+    assert watcher._run(["../../evil", str(tmp_path / "evil"), "plain"]) is False
+    assert sorted(found) == ["0.dcm", "1.dcm", "2.dcm"] and not list(tmp_path.iterdir())
 
 
 def test_an_orthanc_that_is_not_there_or_lets_nobody_in_is_said(orthanc, trained, caplog, monkeypatch):

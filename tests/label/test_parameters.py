@@ -279,3 +279,13 @@ def test_an_expression_in_a_request_is_refused_by_a_running_server(trained, star
         server.wait_for("/train/")
     assert not canary.exists()
     assert answer.status_code == 422 and "epochs" in answer.json()["detail"]
+
+
+def test_a_random_image_is_handed_out_again_and_again_whatever_is_noted_of_it(client):
+    """Three images within one second, and those that a client says are handed out in the far future."""
+    assert all(client.post("/activelearning/random").json()["id"] for _ in range(20))
+    for number in range(ENOUGH + 3):
+        info = {"strategy": {"random": {"ts": 2**53}}}
+        client.put(f"/datastore/image/info?image={number}", data={"info": json.dumps(info)})
+    answer = client.post("/activelearning/random")
+    assert answer.status_code == 200 and answer.json()["id"] in {"2", "3", "4"}

@@ -50,6 +50,16 @@ def test_what_bundles_write_beside_their_versions_is_their_own(tmp_path):
     assert stats["ddad_brain"] == {"epoch": 3, "total_epochs": 9} and stats["ddad_cxr"]["epoch"] == 0
 
 
+def test_a_training_removes_what_killed_ones_of_its_bundle_left_and_nothing_else(tmp_path):
+    ours = "unfinished-ddad_cxr-0_abcdef"
+    others = ["unfinished-thesis", "unfinished-thesis-12345678", f"{ours}-notes", "unfinished-ddad_cxr-NOTES_01"]
+    for name in (ours, *others):
+        (tmp_path / "versions" / name).mkdir(parents=True)
+    with ModelVersions(BUNDLES / "ddad_cxr", tmp_path / "models", tmp_path / "versions").start():
+        pass
+    assert sorted(path.name for path in (tmp_path / "versions").iterdir()) == sorted(others)
+
+
 def test_a_damaged_version_is_not_passed_over(tmp_path):
     versions = ModelVersions(BUNDLES / "ddad_cxr", save_model(tmp_path / "models"), tmp_path / "versions")
     (tmp_path / "versions/0001/models").mkdir(parents=True)

@@ -10,8 +10,10 @@ import numpy as np
 from PIL import Image
 
 from monai_ddad.transforms import ImageReadError, ReadImage
-from monai_ddad.transforms.formats.decoded import MAX_PIXELS
+from monai_ddad.transforms.formats.dicom_file import Header
+from monai_ddad.transforms.formats.dicom_layout import Layout
 from monai_ddad.transforms.formats.dicom_parse import parse_dicom
+from monai_ddad.transforms.formats.dicom_pixels import decode_pixels
 from monai_ddad.transforms.formats.opening import open_image
 from monai_ddad.transforms.formats.quiet import quiet
 from monai_ddad.writing import atomic_file
@@ -81,26 +83,24 @@ def authors_pixels(path: str | os.PathLike[str]) -> np.ndarray:
         (H, W) or (H, W, 3) uint8.
 
     Raises:
-        ImageReadError: the file is no DICOM, has no pixels, too many, several frames, or is damaged.
+        ImageReadError: the file is no DICOM, has no pixels, too few or too many, several frames, or is damaged.
 
     Source: method.md section 1 (CXR pre-processing).
     """
     try:
-        with quiet:
-            with open_image(path) as file:
-                header = parse_dicom(file).dataset
-            pixels_announced = int(header.Rows) * int(header.Columns) * int(header.get("NumberOfFrames") or 1)
-            if pixels_announced > MAX_PIXELS:
-                raise ImageReadError(f"{pixels_announced} pixels, at most {MAX_PIXELS} are read")
-            pixels = header.pixel_array
-            inverted = header.PhotometricInterpretation == "MONOCHROME1"
+        with quiet, open_image(path) as opened:
+            file = parse_dicom(opened)
+            layout = Layout.of(Header(file.dataset))
+            if layout.frames != 1:
+                raise ImageReadError(f"{layout.frames} frames, one film was expected")
+            pixels = decode_pixels(file, layout)[0]
     except ImageReadError:
         raise
     except Exception as error:  # a damaged file ends in almost any error
         raise ImageReadError(f"no DICOM file, one without pixels, or a damaged one ({type(error).__name__})") from None
-    if pixels.ndim != 2 and (pixels.ndim != 3 or pixels.shape[-1] != 3):
-        raise ImageReadError(f"{pixels.ndim}-dimensional pixels, one film was expected")
-    if inverted:
+    if layout.samples == 1:
+        pixels = pixels[..., 0]
+    if layout.photometric == "MONOCHROME1":
         pixels = np.max(pixels) - pixels
     if pixels.dtype != np.uint8:
         low, high = np.min(pixels), np.max(pixels)

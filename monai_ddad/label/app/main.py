@@ -16,7 +16,6 @@ from monailabel.datastore.dicom import DICOMwebClientX
 from monailabel.interfaces.app import MONAILabelApp
 from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
 from monailabel.interfaces.tasks.strategy import Strategy
-from monailabel.tasks.activelearning.random import Random
 from monailabel.utils.async_tasks.utils import tasks
 
 from monai_ddad.bundle import refuse_expressions
@@ -28,7 +27,7 @@ from monai_ddad.label.origins import read_hosts, read_origins
 from monai_ddad.label.private import keep_private
 from monai_ddad.label.schemas import TrainParams
 from monai_ddad.label.served import ServedModel
-from monai_ddad.label.strategies import Ranking, most_suspicious, most_uncertain
+from monai_ddad.label.strategies import Arbitrary, Ranking, most_suspicious, most_uncertain
 from monai_ddad.label.train import AnomalyTrain
 from monai_ddad.label.versions import ModelVersions
 
@@ -132,7 +131,7 @@ class DDADApp(MONAILabelApp):
         return {
             "anomaly": Ranking(self.served, most_suspicious, "the smallest p-value first"),
             "uncertain": Ranking(self.served, most_uncertain, "the p-value nearest to the threshold first"),
-            "random": Random(),
+            "random": Arbitrary(),
         }
 
     def init_batch_infer(self) -> AnomalyBatchInfer:

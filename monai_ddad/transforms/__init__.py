@@ -10,26 +10,56 @@ from monai_ddad.transforms.read import ImageReadError, ReadImage, ReadImaged
 from monai_ddad.transforms.resample import PlainResize, PlainResized
 from monai_ddad.transforms.synthetic import BlendBox, BlendPatch, RandBlendPatch
 
+# the other names by which MONAI's users know the dictionary form of a transform
+AxialSlicesD = AxialSlicesd
+AxialSlicesDict = AxialSlicesd
+BrainSliceD = BrainSliced
+BrainSliceDict = BrainSliced
+ChestFilmD = ChestFilmd
+ChestFilmDict = ChestFilmd
+EightBitD = EightBitd
+EightBitDict = EightBitd
+FundusFieldD = FundusFieldd
+FundusFieldDict = FundusFieldd
+PlainResizeD = PlainResized
+PlainResizeDict = PlainResized
+ReadImageD = ReadImaged
+ReadImageDict = ReadImaged
+
 __all__ = [
     "Alterations",
     "AxialSlices",
+    "AxialSlicesD",
+    "AxialSlicesDict",
     "AxialSlicesd",
     "BlendBox",
     "BlendPatch",
     "BrainSlice",
+    "BrainSliceD",
+    "BrainSliceDict",
     "BrainSliced",
     "ChestFilm",
+    "ChestFilmD",
+    "ChestFilmDict",
     "ChestFilmd",
     "EightBit",
+    "EightBitD",
+    "EightBitDict",
     "EightBitd",
     "FundusField",
+    "FundusFieldD",
+    "FundusFieldDict",
     "FundusFieldd",
     "ImageReadError",
     "PlainResize",
+    "PlainResizeD",
+    "PlainResizeDict",
     "PlainResized",
     "RandAlter",
     "RandBlendPatch",
     "ReadImage",
+    "ReadImageD",
+    "ReadImageDict",
     "ReadImaged",
     "alter",
     "normalise",

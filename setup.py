@@ -47,7 +47,7 @@ setup(
     long_description=(ROOT / "README.md").read_text(),
     long_description_content_type="text/markdown",
     author="The monai_ddad developers",
-    license="Apache-2.0",
+    license_expression="Apache-2.0",
     python_requires=">=3.11",
     packages=find_packages(include=["monai_ddad", "monai_ddad.*"]),
     package_data={"monai_ddad": ["py.typed", "report/*.json", "report/templates/*", "label/app/*.py", "deploy/app/*"]},
@@ -88,6 +88,7 @@ setup(
         "onnx": ["onnx>=1.21", "onnxscript>=0.3", "onnxruntime>=1.20"],
         "mlflow": ["mlflow>=3.15"],
         "dev": [
+            "setuptools>=77",
             "pytest>=8",
             "pytest-xdist>=3.6",
             "mlflow>=3.15",
@@ -105,8 +106,6 @@ setup(
     },
     classifiers=[
         "Intended Audience :: Science/Research",
-        "License :: OSI Approved :: Apache Software License",
-        "Operating System :: POSIX :: Linux",
         "Programming Language :: Python :: 3 :: Only",
         "Programming Language :: Python :: 3.11",
         "Topic :: Scientific/Engineering :: Medical Science Apps.",

@@ -54,7 +54,7 @@ def workplace(tmp_path, monkeypatch):
 
 
 def run(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    words = shlex.split(command)
+    words = shlex.split(command.replace("monai-ddad", "python -m monai_ddad", command.startswith("monai-ddad ")))
     assert words[:2] == ["python", "-m"] and words[2] in ("monai.bundle", "monai_ddad"), f"no test runs {command!r}"
     if "mlflow" in words:
         pytest.importorskip("mlflow", reason="mlflow is not installed: pip install monai-ddad[mlflow]")

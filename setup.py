@@ -1,13 +1,44 @@
 """Packaging of monai_ddad."""
 
+import runpy
 from pathlib import Path
 
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).parent
 VERSION = next(
     line.split('"')[1] for line in (ROOT / "monai_ddad/__init__.py").read_text().splitlines() if "__version__" in line
 )
+BUNDLE_FILES = [
+    f"{folder.name}/{file}"
+    for folder in sorted((ROOT / "bundles").glob("ddad_*"))
+    for file in runpy.run_path(str(ROOT / "monai_ddad/packaged.py"))["bundle_files"](folder)
+]
+
+
+class BuildWithBundles(build_py):
+    """Put the bundles into the package, where it is not the repository's own that is used."""
+
+    def run(self):
+        """Build, and copy the bundles."""
+        super().run()
+        for source, target in self._bundles().items():
+            self.mkpath(str(Path(target).parent))
+            self.copy_file(source, target, preserve_mode=False)
+
+    def get_source_files(self):
+        """List what a source distribution needs."""
+        return [*super().get_source_files(), *(f"bundles/{file}" for file in BUNDLE_FILES)]
+
+    def get_outputs(self, include_bytecode=True):
+        """List what is built."""
+        return [*super().get_outputs(include_bytecode), *self._bundles().values()]
+
+    def _bundles(self):
+        target = Path(self.build_lib, "monai_ddad", "bundles")
+        return {} if self.editable_mode else {f"bundles/{file}": str(target / file) for file in BUNDLE_FILES}
+
 
 setup(
     name="monai-ddad",
@@ -15,10 +46,13 @@ setup(
     description="DDAD (dual-distribution discrepancy) anomaly detection for medical images as MONAI bundles",
     long_description=(ROOT / "README.md").read_text(),
     long_description_content_type="text/markdown",
-    license="Apache-2.0",
-    python_requires=">=3.10",
+    author="The monai_ddad developers",
+    license_expression="Apache-2.0",
+    python_requires=">=3.11",
     packages=find_packages(include=["monai_ddad", "monai_ddad.*"]),
     package_data={"monai_ddad": ["py.typed", "report/*.json", "report/templates/*", "label/app/*.py", "deploy/app/*"]},
+    cmdclass={"build_py": BuildWithBundles},
+    entry_points={"console_scripts": ["monai-ddad = monai_ddad.__main__:main"]},
     install_requires=[
         "torch>=2.10",
         "monai>=1.6.1",
@@ -54,6 +88,7 @@ setup(
         "onnx": ["onnx>=1.21", "onnxscript>=0.3", "onnxruntime>=1.20"],
         "mlflow": ["mlflow>=3.15"],
         "dev": [
+            "setuptools>=77",
             "pytest>=8",
             "pytest-xdist>=3.6",
             "mlflow>=3.15",
@@ -70,8 +105,9 @@ setup(
         ],
     },
     classifiers=[
-        "License :: OSI Approved :: Apache Software License",
-        "Programming Language :: Python :: 3",
+        "Intended Audience :: Science/Research",
+        "Programming Language :: Python :: 3 :: Only",
+        "Programming Language :: Python :: 3.11",
         "Topic :: Scientific/Engineering :: Medical Science Apps.",
     ],
 )

@@ -62,8 +62,9 @@ def render(bundle: str) -> dict[str, str]:
     for name in ("evaluate.json", "inference.json"):  # how images are prepared where nothing is trained yet
         untrained = {setting: train["presets"]["paper"][setting] for setting in train["preparation"]}
         set_value(configs[name], "untrained", untrained)
-    texts = {f"configs/{name}": layout(config) + "\n" for name, config in configs.items()}
-    texts["configs/logging.conf"] = (TEMPLATES / "logging.conf").read_text(encoding="utf-8")
+    texts = {name: layout(config) + "\n" for name, config in configs.items()}
+    texts["logging.conf"] = (TEMPLATES / "logging.conf").read_text(encoding="utf-8")
+    texts |= {f"configs/{name}": text for name, text in texts.items()}  # and at the top, for shorter commands
     texts["large_files.yml"] = (TEMPLATES / "large_files.yml").read_text(encoding="utf-8")
     texts["docs/README.md"] = fill(TEMPLATES.joinpath("README.md").read_text(encoding="utf-8"), specific["README"])
     texts["LICENSE"] = (BUNDLES.parent / "LICENSE").read_text(encoding="utf-8")
@@ -78,16 +79,12 @@ def fill(text: str, parts: dict[str, str]) -> str:
 
 
 def main() -> None:
-    """Write the files of all bundles, those at the top of a bundle as links to those in ``configs``."""
+    """Write the files of all bundles."""
     for template in sorted(TEMPLATES.glob("ddad_*.json")):
         for name, text in render(template.stem).items():
             file = BUNDLES / template.stem / name
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(text, encoding="utf-8")
-            if file.parent.name == "configs":
-                link = file.parent.parent / file.name
-                link.unlink(missing_ok=True)
-                link.symlink_to(f"configs/{file.name}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,13 @@
-"""DDAD anomaly detection for medical images: dual-distribution discrepancy with self-supervised refinement."""
+"""DDAD anomaly detection for medical images: dual-distribution discrepancy with self-supervised refinement.
+
+The names of ``__all__`` are imported when they are first used: ``import monai_ddad`` alone loads neither PyTorch nor
+MONAI.
+
+Example:
+    >>> import monai_ddad
+    >>> monai_ddad.ReadImaged is monai_ddad.ReadImageD is monai_ddad.ReadImageDict
+    True
+"""
 
 import os
 
@@ -6,3 +15,40 @@ __version__ = "0.1.0"
 
 # read when PyTorch is loaded: threads that spin while they wait make a busy machine several times slower
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+PLACES = {"DDADNet": "networks", "Predictor": "inference", "Result": "inference", "load": "inference"}
+PLACES |= {
+    transform + form: "transforms"  # the dictionary form has three names in MONAI
+    for transform in (
+        "AxialSlices",
+        "BrainSlice",
+        "ChestFilm",
+        "EightBit",
+        "FundusField",
+        "PlainResize",
+        "ReadImage",
+    )
+    for form in ("", "d", "D", "Dict")
+}
+__all__ = [*PLACES]
+
+TYPE_CHECKING = False  # typing's own takes longer to import than all of this
+if TYPE_CHECKING:
+    from monai_ddad.inference import Predictor as Predictor
+    from monai_ddad.inference import Result as Result
+    from monai_ddad.inference import load as load
+    from monai_ddad.networks import DDADNet as DDADNet
+    from monai_ddad.transforms import *  # noqa: F403
+else:  # a type checker would take any name
+
+    def __getattr__(name: str) -> object:
+        if name not in PLACES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from importlib import import_module
+
+        value = globals()[name] = getattr(import_module(f"{__name__}.{PLACES[name]}"), name)
+        return value
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__doc__", "__version__"]

@@ -1,16 +1,26 @@
-"""The command line: ``python -m monai_ddad {datalist,audit,prepare,score,report,label,deploy}``."""
+"""The command line: ``monai-ddad`` or ``python -m monai_ddad``; ``--help`` lists the commands."""
 
 from __future__ import annotations
 
 import argparse
 import logging
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from monai_ddad.packaged import bundle_names, copy_bundle
+
 BENCHMARKS = ("rsna", "vindr_cxr", "cxad", "brain_tumor", "lag")  # of data.prepare.benchmarks, too slow to import
 
+BUNDLE = """\
+The folder is the bundle, to train, to change and to pass on: what runs make goes into it, too.
+
+example:
+  python -m monai_ddad bundle ddad_brain my_bundle
+  python -m monai.bundle run --config_file my_bundle/train.json --dataset_dir films
+"""
 DATALIST = """\
 The source is a folder with normal/, unlabeled/ and test/normal/, test/abnormal/ (pictures, NIfTI, DICOM files with or
 without a suffix; the files of one MR, CT or PET series are one image), the authors' data.json beside images/, a MONAI
@@ -104,16 +114,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
-        from monai_ddad.data.resident import DataError
-
-        try:
-            return options.run(options)
-        except DataError as error:
-            return _fail(str(error))
+        return options.run(options)
     except OSError as error:
         return _fail(f"a file or folder cannot be read or written: {error.strerror or type(error).__name__}.")
     except KeyboardInterrupt:
         return _fail("stopped.", 130)
+    except ValueError as error:
+        from monai_ddad.data.resident import DataError  # quick where it is one: the command has imported it
+
+        if not isinstance(error, DataError):
+            raise
+        return _fail(str(error))
 
 
 def _fail(message: str, code: int = 1) -> int:
@@ -123,13 +134,19 @@ def _fail(message: str, code: int = 1) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
-        prog="python -m monai_ddad", description="Prepare and check data for DDAD, score archives, and report on runs."
+        prog="monai-ddad" if Path(sys.argv[0]).stem == "monai-ddad" else "python -m monai_ddad",
+        description="Copy bundles, prepare and check data for DDAD, score archives, and report on runs.",
     )
-    commands = parser.add_subparsers(required=True, metavar="{datalist,audit,prepare,score,report,label,deploy}")
+    commands = parser.add_subparsers(required=True)
 
     def add(name: str, summary: str, text: str) -> argparse.ArgumentParser:
         layout = argparse.RawDescriptionHelpFormatter
         return commands.add_parser(name, help=summary, description=f"{summary}.\n\n{text}", formatter_class=layout)
+
+    command = add("bundle", "copy a bundle to a folder of your own", BUNDLE)
+    command.add_argument("name", choices=bundle_names())
+    command.add_argument("folder", help="new folder to make, or an empty one")
+    command.set_defaults(run=_bundle)
 
     command = add("datalist", "write and check a MONAI datalist", DATALIST)
     command.add_argument("source", help="folder, JSON or CSV file")
@@ -204,6 +221,16 @@ def _not_negative(text: str) -> int:
     if not text.isdecimal():
         raise argparse.ArgumentTypeError("a whole number from 0 is expected")
     return int(text)
+
+
+def _bundle(options: argparse.Namespace) -> int:
+    try:
+        copy_bundle(options.name, options.folder)
+    except FileExistsError as error:
+        return _fail(str(error))
+    train = shlex.quote(str(Path(options.folder) / "train.json"))
+    logging.getLogger(__name__).info(f"To train it: python -m monai.bundle run --config_file {train}")
+    return 0
 
 
 def _datalist(options: argparse.Namespace) -> int:

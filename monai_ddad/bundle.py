@@ -24,6 +24,7 @@ from monai_ddad.data.resident import DataError
 from monai_ddad.locks import require_free
 from monai_ddad.machine import PATIENCE
 from monai_ddad.networks import DDADNet
+from monai_ddad.packaged import is_installed
 from monai_ddad.processes import end_with_process
 from monai_ddad.record import ModelRecord, check_form, parse_json
 from monai_ddad.writing import private_folder
@@ -106,8 +107,8 @@ def find_root(name: str) -> str:
         ``python -m monai.bundle``, which then has to set ``bundle_root`` or ``output_dir`` itself.
 
     Raises:
-        ValueError: ``python -m monai.bundle`` runs a config that is in no bundle: nothing is to be written to the
-            current folder unasked.
+        ValueError: ``python -m monai.bundle`` runs a config that is in no bundle, or the bundle is part of the
+            installed package: nothing is to be written to the current folder unasked, and to the package never.
 
     Example:
         >>> import os
@@ -118,8 +119,14 @@ def find_root(name: str) -> str:
     candidates = [folder.parent if folder.name == "configs" else folder for folder in parents]
     candidates += [Path(folder) for folder in sys.path if folder] + [Path(), Path("bundles") / name]
     for path in candidates:
-        if (path / "configs" / "metadata.json").is_file():
-            return str(path)
+        if not (path / "configs" / "metadata.json").is_file():
+            continue
+        if is_installed(path):
+            raise ValueError(
+                "this bundle is part of the installed package: copy it with monai-ddad bundle, or say with "
+                "--output_dir where outputs go."
+            )
+        return str(path)
     if _is_command():
         raise ValueError("the config is not in a bundle's folder: say with --output_dir where outputs go.")
     return "."

@@ -18,11 +18,12 @@ from monai_ddad.checkpoints import load_weights
 from monai_ddad.data.resident import ResidentDataset, normalise
 from monai_ddad.networks import DDADNet
 from monai_ddad.outputs import HeatMap, cautions, decide, restore_map, volume_scores
+from monai_ddad.packaged import find_bundle
 from monai_ddad.protocol import reason
 from monai_ddad.runtimes import Runtime
 from monai_ddad.transforms.read import File
 
-__all__ = ["Predictor", "Result", "most_common_reason"]
+__all__ = ["Predictor", "Result", "load", "most_common_reason"]
 
 BATCH = 64  # images at a time
 
@@ -215,6 +216,30 @@ class Predictor:
         """Express values of a map in percentiles; see :meth:`monai_ddad.calibration.Calibration.map_percentiles`."""
         channel = self.network.map_names.index(name or self.network.shown_map)
         return self.network.calibration.map_percentiles(values, channel)
+
+
+def load(bundle: str | os.PathLike[str], models: str | os.PathLike[str] | None = None, **settings: Any) -> Predictor:
+    """Load a trained bundle.
+
+    Args:
+        bundle: its folder, with ``configs/inference.json``, or the name of one that comes with the package.
+        models: folder of ``model.pt``, or of the ``model.ts`` made of it; None takes the bundle's ``models``.
+        **settings: ``device`` (such as ``"cpu"``), ``precision``, ``runtime``, and settings of ``inference.json`` such
+            as ``alpha`` or ``score``: see :class:`Predictor`.
+
+    Raises:
+        ValueError: there is no such bundle; and see :class:`Predictor`.
+        CheckpointError, ImportError: see :class:`Predictor`.
+
+    Example:
+        >>> load("ddad_foot", "runs/mine/models")
+        Traceback (most recent call last):
+        ...
+        ValueError: there is no such bundle: give its folder, with configs/inference.json, or one of ddad_brain,
+        ddad_cxr, ddad_fundus.
+    """
+    device = settings.pop("device", None)
+    return Predictor(find_bundle(bundle), models, None if device is None else torch.device(device), **settings)
 
 
 def most_common_reason(ratios: Sequence[Sequence[float]]) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,8 +14,19 @@ from pathlib import Path
 import pytest
 
 from monai_ddad import __main__ as cli
+from monai_ddad import packaged
 from monai_ddad.data import load_datalist, prepare, report
 from monai_ddad.data.prepare.benchmarks import BENCHMARKS
+from tests.small_models import BUNDLES, KINDS
+
+every_bundle = pytest.mark.parametrize("bundle", KINDS)
+
+
+def files_of(bundle: str) -> list[str]:
+    """What a bundle is made of, by the layout that MONAI asks for."""
+    configs = ("train", "multi_gpu_train", "evaluate", "inference", "inference_trt", "metadata")
+    top = [*(f"{name}.json" for name in configs), "logging.conf"]
+    return [*top, *(f"configs/{name}" for name in top), "docs/README.md", "LICENSE", "large_files.yml"]
 
 
 @pytest.fixture
@@ -28,7 +41,7 @@ def assert_one_line(text: str, *parts: str) -> None:
     assert all(part in text for part in parts), text
 
 
-@pytest.mark.parametrize("command", [[], ["datalist"], ["audit"], ["prepare"], ["score"], ["report"]])
+@pytest.mark.parametrize("command", [[], ["bundle"], ["datalist"], ["audit"], ["prepare"], ["score"], ["report"]])
 def test_help_has_examples_and_needs_no_heavy_library(command):
     code = (
         "import sys; from monai_ddad.__main__ import main\n"
@@ -45,6 +58,7 @@ def test_help_has_examples_and_needs_no_heavy_library(command):
     [
         ([], ["required"]),
         (["train"], ["invalid choice"]),
+        (["bundle", "ddad_brain"], ["folder"]),
         (["datalist", "folder"], ["--output"]),
         (["report"], ["needs the folder of a run"]),
         (["report", "a", "--compare", "a", "b"], ["needs the folder of a run"]),
@@ -174,3 +188,63 @@ def test_threads_do_not_spin_while_they_wait_unless_asked_to(given, policy):
     others = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=others | given, check=True)
     assert done.stdout.strip() == policy
+
+
+@every_bundle
+def test_bundle_copies_what_the_repository_has_and_nothing_of_its_runs(bundle, tmp_path, caplog, monkeypatch):
+    home = tmp_path / "bundles"
+    shutil.copytree(BUNDLES / bundle, home / bundle)
+    for made in ("models/model.pt", "eval/report.html", "phantom/data.json", ".monai_ddad.lock"):
+        (home / bundle / made).parent.mkdir(exist_ok=True)
+        (home / bundle / made).touch()
+    monkeypatch.setattr(packaged, "INSTALLED", home)
+    (tmp_path / "empty").mkdir()
+    for folder in (tmp_path / "runs/my own", tmp_path / "empty"):
+        with caplog.at_level(logging.INFO):
+            assert cli.main(["bundle", bundle, str(folder)]) == 0
+        files = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+        assert files == set(files_of(bundle))
+        assert all((folder / file).read_bytes() == (BUNDLES / bundle / file).read_bytes() for file in files)
+        assert "models" not in os.listdir(folder) and len(os.listdir(folder)) == 11
+    assert f"--config_file '{tmp_path}/runs/my own/train.json'" in caplog.text
+
+
+def test_bundle_refuses_unknown_names_and_folders_that_hold_something(tmp_path, capsys):
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["bundle", "ddad_foot", str(tmp_path / "new")])
+    assert caught.value.code == 2
+    assert_one_line(capsys.readouterr().err, "ddad_foot", "ddad_brain", "ddad_cxr", "ddad_fundus")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full/.mine").touch()
+    (tmp_path / "link").symlink_to("nowhere")
+    for name in ("full", "full/.mine", "link"):
+        assert cli.main(["bundle", "ddad_cxr", str(tmp_path / name)]) == 1
+        assert_one_line(capsys.readouterr().err, "not empty", "give a new one")
+    assert cli.main(["bundle", "ddad_cxr", str(tmp_path / "full/.mine/new")]) == 1
+    assert_one_line(capsys.readouterr().err, "cannot be read or written")
+    assert sorted(path.name for path in tmp_path.rglob("*")) == [".mine", "full", "link"]
+
+
+def test_a_copy_that_fails_leaves_nothing_that_stands_in_the_way_of_the_next(tmp_path, monkeypatch, capsys):
+    copy, left = shutil.copyfile, [3]
+
+    def fill(source: Path, target: Path) -> None:
+        left[0] -= 1
+        if left[0] == 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        copy(source, target)
+
+    monkeypatch.setattr(shutil, "copyfile", fill)
+    arguments = ["bundle", "ddad_fundus", str(tmp_path / "new")]
+    assert cli.main(arguments) == 1
+    assert_one_line(capsys.readouterr().err, "No space left")
+    assert cli.main(arguments) == 0
+    assert (tmp_path / "new/train.json").is_file()
+
+
+def test_bundle_needs_no_heavy_library(tmp_path):
+    code = (
+        "import sys; from monai_ddad.__main__ import main; assert main(sys.argv[1:]) == 0\n"
+        "assert not {'torch', 'numpy', 'monai', 'pydicom'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code, "bundle", "ddad_brain", str(tmp_path / "new")], check=True)

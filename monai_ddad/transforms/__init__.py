@@ -9,24 +9,54 @@ from monai_ddad.transforms.read import ImageReadError, ReadImage, ReadImaged
 from monai_ddad.transforms.resample import PlainResize, PlainResized
 from monai_ddad.transforms.synthetic import BlendBox, BlendPatch, RandBlendPatch
 
+# the other names by which MONAI's users know the dictionary form of a transform
+AxialSlicesD = AxialSlicesd
+AxialSlicesDict = AxialSlicesd
+BrainSliceD = BrainSliced
+BrainSliceDict = BrainSliced
+ChestFilmD = ChestFilmd
+ChestFilmDict = ChestFilmd
+EightBitD = EightBitd
+EightBitDict = EightBitd
+FundusFieldD = FundusFieldd
+FundusFieldDict = FundusFieldd
+PlainResizeD = PlainResized
+PlainResizeDict = PlainResized
+ReadImageD = ReadImaged
+ReadImageDict = ReadImaged
+
 __all__ = [
     "AxialSlices",
+    "AxialSlicesD",
+    "AxialSlicesDict",
     "AxialSlicesd",
     "BlendBox",
     "BlendPatch",
     "BrainSlice",
+    "BrainSliceD",
+    "BrainSliceDict",
     "BrainSliced",
     "ChestFilm",
+    "ChestFilmD",
+    "ChestFilmDict",
     "ChestFilmd",
     "EightBit",
+    "EightBitD",
+    "EightBitDict",
     "EightBitd",
     "FundusField",
+    "FundusFieldD",
+    "FundusFieldDict",
     "FundusFieldd",
     "ImageReadError",
     "PlainResize",
+    "PlainResizeD",
+    "PlainResizeDict",
     "PlainResized",
     "RandBlendPatch",
     "ReadImage",
+    "ReadImageD",
+    "ReadImageDict",
     "ReadImaged",
     "normalise",
     "picture_to_slice",

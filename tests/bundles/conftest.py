@@ -51,5 +51,5 @@ def bundle(tmp_path: Path) -> Path:
     """Copy of the brain bundle, as it is in the repository, below ``bundles`` of a fresh folder."""
     target = tmp_path / "elsewhere" / "bundles" / "ddad_brain"
     ignored = shutil.ignore_patterns("models", "eval", "phantom")
-    shutil.copytree(REPOSITORY / "bundles" / "ddad_brain", target, symlinks=True, ignore=ignored)
+    shutil.copytree(REPOSITORY / "bundles" / "ddad_brain", target, ignore=ignored)
     return target

@@ -59,6 +59,7 @@ def test_files_are_what_the_templates_give(bundle):
     spec.loader.exec_module(build)
     for name, text in build.render(bundle).items():
         assert (BUNDLES / bundle / name).read_text() == text, f"{name}: run python bundles/build.py"
+        assert not (BUNDLES / bundle / name).is_symlink()
 
 
 def monai_components() -> SimpleNamespace:

@@ -114,11 +114,15 @@ class _Lock:
         Raises:
             FolderInUseError: another process has it.
         """
-        private_folder(self.path.parent)
         try:
+            private_folder(self.path.parent)
             self.file, made = self._open()
         except FileNotFoundError:  # the folder, or the file, has just been removed
             return False
+        except FileExistsError:
+            if self.path.parent.exists() and not self.path.parent.is_dir():
+                raise
+            return False  # another process has just made and removed the folder
         try:
             alone = _lock(self.file)
             for _ in range(BRIEF if made else 0):  # another process that looks at it has it for a moment
@@ -137,6 +141,9 @@ class _Lock:
                 time.sleep(SETTLE)
                 if not self._is_ours():
                     raise FolderInUseError(self._message({}))
+        except FileNotFoundError:
+            os.close(self.file)
+            return False
         except BaseException:
             if made and alone is not False:
                 self.path.unlink()

@@ -234,6 +234,28 @@ def test_a_signal_ends_the_lock_and_files_that_are_being_written(tmp_path, numbe
     assert not os.listdir(tmp_path)
 
 
+@pytest.mark.parametrize("name, error", [("private_folder", FileExistsError), ("_now", FileNotFoundError)])
+def test_a_folder_that_another_process_makes_and_removes_meanwhile_is_made_again(tmp_path, monkeypatch, name, error):
+    usual, calls = getattr(locks, name), []
+
+    def odd_at_first(*options: object) -> object:
+        calls.append(options)
+        if len(calls) == 1:
+            raise error
+        return usual(*options)
+
+    monkeypatch.setattr(locks, name, odd_at_first)
+    with lock_folder(tmp_path / "run", "--out"):
+        assert os.listdir(tmp_path / "run") == [LOCK] and len(calls) > 1
+    assert not os.listdir(tmp_path)
+
+
+def test_a_file_in_place_of_the_folder_is_an_error(tmp_path):
+    (tmp_path / "run").touch()
+    with pytest.raises(OSError), lock_folder(tmp_path / "run", "--out"):  # noqa: PT011
+        pass
+
+
 def test_of_many_that_start_at_once_one_at_a_time_has_the_folder(tmp_path):
     def work(number: int) -> None:
         deadline = time.monotonic() + 60

@@ -125,7 +125,7 @@ def write_phantom_dataset(
             f"unlabeled={unlabeled}, test={test}, abnormal_rate={abnormal_rate}."
         )
     _check_drawing(side, kind)
-    folder = Path(folder).expanduser()
+    folder = Path(os.path.expanduser(folder))
     abnormal = int(unlabeled * abnormal_rate)
     counts = [normal, unlabeled - abnormal, abnormal, test, test]
     parameters = {"version": VERSION, "kind": kind, "seed": seed, "counts": counts, "side": side}

@@ -90,7 +90,7 @@ def list_archive(sources: Sequence[str | os.PathLike[str]], volumes: bool) -> Li
         ...     [Path(path).name for path, in list_archive([folder], volumes=False).chunk(0)]
         ['a.png', 'b.png']
     """
-    roots = [Path(source).expanduser() for source in sources]
+    roots = [Path(os.path.expanduser(source)) for source in sources]
     absent = [str(number) for number, root in enumerate(roots, start=1) if not os.path.exists(root)]
     if absent:
         raise DataError(f"of {len(roots)} sources, those that do not exist are number {', '.join(absent)}.")

@@ -60,7 +60,7 @@ def build_datalist(source: str | os.PathLike[str], columns: dict[str, str] | Non
         >>> {name: [item["label"] for item in items] for name, items in lists.items()}
         {'training': [0], 'test': [1]}
     """
-    path = Path(source).expanduser()
+    path = Path(os.path.expanduser(source))
     if path.suffix.lower() == ".csv" and path.is_file():
         lists: Datalist = _from_csv(path, COLUMNS | (columns or {}))
     else:
@@ -124,7 +124,7 @@ def write_datalist(lists: Datalist, output: str | os.PathLike[str]) -> None:
         lists: ``{"training": items, "test": items}``.
         output: the JSON file to write, in the form that :func:`monai_ddad.data.load_datalist` reads.
     """
-    start = os.path.realpath(Path(output).expanduser().parent)
+    start = os.path.realpath(Path(os.path.expanduser(output)).parent)
 
     def relative(path: str) -> str:
         try:
@@ -140,7 +140,7 @@ def write_datalist(lists: Datalist, output: str | os.PathLike[str]) -> None:
         return {"image": files if isinstance(item["image"], list) else files[0], **label, **group, **mask}
 
     content = {name: [entry(item) for item in items] for name, items in lists.items()}
-    with atomic_file(Path(output).expanduser()) as file:
+    with atomic_file(Path(os.path.expanduser(output))) as file:
         file.write((json.dumps(content, indent=1) + "\n").encode())
 
 
@@ -232,7 +232,7 @@ def _image(folder: Path, image: str) -> str | list[str]:
         raise DataError("no image is named")
     if not can_be_path(image):
         raise DataError("the image's name holds characters that no path can have")
-    path = folder / Path(image).expanduser()
+    path = folder / image
     if not os.path.isdir(path):  # which a name that is too long ends in no error
         return str(path)
     found = list_images(path)

@@ -106,7 +106,7 @@ def load_datalist(
         raise DataError(f"unlabeled_size must not be negative, got {unlabeled_size}.")
     if abnormal_rate is not None and not 0 <= abnormal_rate <= 1:
         raise DataError(f"abnormal_rate must be in [0, 1], got {abnormal_rate}.")
-    root = Path(dataset_dir).expanduser()
+    root = Path(os.path.expanduser(dataset_dir))
     if not root.exists():
         raise DataError(f"dataset_dir does not exist. Expected a folder with {LAYOUTS}.")
     if root.is_file():
@@ -164,9 +164,9 @@ def list_images(source: str | os.PathLike[str] | list[str]) -> Images:
     """
     left_out = LeftOut()
     if isinstance(source, (list, tuple)):
-        paths = [Path(path).expanduser() for path in map(_as_path, source)]
+        paths = [Path(os.path.expanduser(path)) for path in map(_as_path, source)]
     else:
-        root = Path(_as_path(source)).expanduser()
+        root = Path(os.path.expanduser(_as_path(source)))
         if not os.path.exists(root):
             raise DataError("the input folder or file does not exist.")
         if os.path.isdir(root):

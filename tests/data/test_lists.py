@@ -110,3 +110,22 @@ def test_a_deeply_nested_json_file_is_refused(tmp_path, name):
     (tmp_path / name).write_text("[" * 100_000)
     with pytest.raises(DataError, match="json file cannot be read"):
         load_datalist(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["~a.png", "~/a.png", "~root/a.png"])
+def test_a_tilde_in_a_list_is_no_home_folder(tmp_path, name):
+    (tmp_path / "list.txt").write_text(name)
+    (tmp_path / "list.csv").write_text(f"image,split\n{name},normal\n")
+    assert listed(tmp_path / "list.txt") == [[str(tmp_path / name)]] * 2
+    assert build_datalist(tmp_path / "list.csv")["training"][0]["image"] == str(tmp_path / name)
+
+
+@pytest.mark.parametrize("read", [list_images, load_datalist, build_datalist, lambda path: list_archive([path], False)])
+def test_a_home_folder_of_nobody_does_not_exist(read):
+    with pytest.raises(DataError, match="exist"):
+        read("~no_such_user/images")
+
+
+def test_a_file_whose_name_starts_with_a_tilde_is_one(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert list_images(["~a.png"]) == [{"image": "~a.png", "label": None}]

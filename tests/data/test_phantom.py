@@ -108,6 +108,16 @@ def test_the_data_set_has_the_authors_structure(tmp_path):
     assert len(set(images)) == len(images) == 12
 
 
+def test_what_is_written_is_the_users_alone_whatever_the_umask(tmp_path):
+    before = os.umask(0)
+    try:
+        write_phantom_dataset(tmp_path / "new" / "set", **SMALL)
+    finally:
+        os.umask(before)
+    assert {path.stat().st_mode & 0o777 for path in tmp_path.rglob("*") if path.is_dir()} == {0o700}
+    assert {path.stat().st_mode & 0o777 for path in tmp_path.rglob("*") if path.is_file()} == {0o600}
+
+
 @pytest.mark.parametrize(("kind", "mode", "size"), [("brain", "L", (32, 32)), ("fundus", "RGB", (40, 32))])
 def test_a_folder_holds_the_pictures_of_its_kind(tmp_path, kind, mode, size):
     folder = write_phantom_dataset(tmp_path / "set", kind=kind, **SMALL)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import io
 import json
 import logging
 import os
@@ -22,6 +23,7 @@ from monai_ddad.data.phantom.drawing import Picture, Streams
 from monai_ddad.data.phantom.fundus import draw_fundus
 from monai_ddad.data.resident import DataError
 from monai_ddad.seeding import derive_seed
+from monai_ddad.writing import private_folder
 
 __all__ = ["PhantomKind", "draw_phantom", "write_phantom_dataset"]
 
@@ -123,7 +125,7 @@ def write_phantom_dataset(
             f"unlabeled={unlabeled}, test={test}, abnormal_rate={abnormal_rate}."
         )
     _check_drawing(side, kind)
-    folder = Path(folder).expanduser()
+    folder = Path(os.path.expanduser(folder))
     abnormal = int(unlabeled * abnormal_rate)
     counts = [normal, unlabeled - abnormal, abnormal, test, test]
     parameters = {"version": VERSION, "kind": kind, "seed": seed, "counts": counts, "side": side}
@@ -132,7 +134,7 @@ def write_phantom_dataset(
         return folder
     if folder.exists() and any(folder.iterdir()) and not (folder / "phantom.json").is_file():
         raise DataError("the folder for the synthetic images holds other files: give another --output_dir.")
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    private_folder(folder.parent)
     prefix = f".{folder.name}-phantom-"
     for leftover in folder.parent.glob(f"{glob.escape(prefix)}*"):  # of a run that was killed while it drew
         if time.time() - leftover.stat().st_mtime > ABANDONED:
@@ -141,8 +143,7 @@ def write_phantom_dataset(
     retired = built.with_name(f"{built.name}-old")
     try:
         _write_files(built, kind, seed, counts, side)
-        (built / "phantom.json").write_text(json.dumps(parameters, indent=1))
-        built.chmod(0o755)
+        _write(built / "phantom.json", json.dumps(parameters, indent=1).encode())
         if _parameters_of(folder) == parameters:  # another process has drawn the same meanwhile, and may be reading it
             return folder
         if folder.exists():  # renamed first: a kill while it is being removed must not leave half of it in place
@@ -165,20 +166,31 @@ def _parameters_of(folder: Path) -> dict[str, Any] | None:
 def _write_files(folder: Path, kind: PhantomKind, seed: int, counts: list[int], side: int) -> None:
     """Draw and write all images and masks, then ``data.json``."""
     for name in ("images", "masks"):
-        (folder / name).mkdir()
+        private_folder(folder / name)
     groups = [("normal", False), ("unlabeled", False), ("unlabeled", True), ("test", False), ("test", True)]
     lists: list[list[str]] = []
     for index, ((group, abnormal), count) in enumerate(zip(groups, counts)):
         names = [f"{group}_{int(abnormal)}_{number:04d}.png" for number in range(count)]
         for number, name in enumerate(names):
             image, mask = draw_phantom(derive_seed(seed, index, number), abnormal, side, kind)
-            Image.fromarray(image).save(folder / "images" / name)
+            _write(folder / "images" / name, _png(image))
             if abnormal:
-                Image.fromarray(mask.astype(np.uint8) * 255).save(folder / "masks" / name)
+                _write(folder / "masks" / name, _png(mask.astype(np.uint8) * 255))
         lists.append(names)
     known, pool_normal, pool_abnormal, test_normal, test_abnormal = lists
     data = {
         "train": {"0": known, "unlabeled": {"0": pool_normal, "1": pool_abnormal}},
         "test": {"0": test_normal, "1": test_abnormal},
     }
-    (folder / "data.json").write_text(json.dumps(data))
+    _write(folder / "data.json", json.dumps(data).encode())
+
+
+def _png(pixels: np.ndarray) -> bytes:
+    Image.fromarray(pixels).save(picture := io.BytesIO(), "PNG")
+    return picture.getvalue()
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Write a new file that the user alone may read; the folder gets its name when it is whole, so this need not."""
+    with open(path, "xb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+        file.write(content)

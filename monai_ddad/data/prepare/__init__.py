@@ -69,8 +69,8 @@ def prepare(
 
     Source: method.md section 1 (CXR pre-processing, counts).
     """
-    root = Path(output).expanduser()
-    if root.resolve().is_relative_to(Path(originals).expanduser().resolve()):
+    root = Path(os.path.expanduser(output))
+    if root.resolve().is_relative_to(Path(os.path.expanduser(originals)).resolve()):
         raise DataError("the output folder must lie outside the folder of the originals.")
     jobs = plan_jobs(benchmark, originals, split)
     with lock_folder(root, "output folder"):

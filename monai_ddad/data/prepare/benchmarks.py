@@ -117,7 +117,7 @@ def plan_jobs(
     if benchmark not in BENCHMARKS:
         raise DataError(f"the benchmark must be one of {', '.join(BENCHMARKS)}.")
     known = BENCHMARKS[benchmark]
-    root = Path(originals).expanduser()
+    root = Path(os.path.expanduser(originals))
     if not root.is_dir():
         raise DataError(f"the folder of the originals does not exist. Expected {known.layout}.")
     if split is None and benchmark != "cxad":

@@ -66,7 +66,7 @@ def survey_dataset(dataset_dir: str, image_size: int, num_workers: int | None = 
     items = lists["training"] + lists["test"]
     if not items:
         raise DataError("the data set lists no image: there is nothing to examine.")
-    root = Path(dataset_dir).expanduser()
+    root = Path(os.path.expanduser(dataset_dir))
     places = _places(lists, root / "data.json")
 
     def examine(item: Item) -> ImageProperties | str:

@@ -30,6 +30,7 @@ from monai_ddad.label.served import ServedModel
 from monai_ddad.label.strategies import Arbitrary, Ranking, most_suspicious, most_uncertain
 from monai_ddad.label.train import AnomalyTrain
 from monai_ddad.label.versions import ModelVersions
+from monai_ddad.writing import Staging
 
 CONF = {"bundle", "models", "versions", "alpha", "hosts", "origins", "server_mode"}  # the last is MONAI Label's own
 
@@ -71,8 +72,8 @@ class DDADApp(MONAILabelApp):
         self.hosts = read_hosts(conf.get("hosts", ""))
         self.origins = read_origins(conf.get("origins", ""))
         keep_private(Path(app_dir, "logs"))
-        self.results = Path(app_dir, "results")  # each until it has been sent
-        self.results.mkdir(exist_ok=True, parents=True)
+        self._staging = Staging(Path(app_dir, "results"))  # removed with the process, or by the next one
+        self.results = self._staging.path  # each until it has been sent
         verify_signatures()
         self.model = bundle.name
         self.versions = ModelVersions(bundle, models, versions)
@@ -87,11 +88,9 @@ class DDADApp(MONAILabelApp):
         )
 
     def on_init_complete(self) -> None:
-        """Guard the server that has loaded the app, and remove what an earlier one that was killed has left."""
+        """Guard the server that has loaded the app."""
         from monailabel.app import app  # which loads the app
 
-        for left in self.results.iterdir():
-            left.unlink()
         guard_server(app, self.hosts, self.origins)
         super().on_init_complete()
 

@@ -302,6 +302,7 @@ class FolderStore(_Guard):
 
     def __init__(self, folder: str, **settings: Any) -> None:
         self._files: dict[str, str] = {}  # id and suffix of each image, joined -> its file or folder
+        self._named: dict[str, tuple[str, str]] = {}  # file of each image -> id and suffix
         self._ids: dict[str, tuple[str, str]] = {}  # the same behind a slash, which no label's file has -> apart
         self.left_out = LeftOut()
         super().__init__(folder, extensions=FILES, **settings)
@@ -338,11 +339,14 @@ class FolderStore(_Guard):
             used.add(image)
             ids[f"/{image}{ext}"], files[image + ext] = (image, ext), file
         self.left_out, self._ids, self._files = left_out, ids, files
+        self._named = {file: ids[f"/{name}"] for name, file in files.items()}
         return dict.fromkeys(ids, "")
 
     def _to_id(self, file: str) -> tuple[str, str]:
         if file in self._ids:
             return self._ids[file]
+        if file in self._named:  # a label has the name of its image's file
+            return self._named[file]
         suffix = image_suffix(file)
         return (file.removesuffix(suffix), suffix) if suffix else super()._to_id(file)
 

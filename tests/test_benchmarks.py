@@ -306,6 +306,7 @@ def test_pools_have_the_rate_and_size_that_they_are_of(module):
     assert ill["without_a"] == ill["without_b"] == ill["without_nothing"] == 300
 
 
+@pytest.mark.slow
 def test_pools_of_another_brightness_are_trained_once(tmp_path, monkeypatch, capsys):
     data = tmp_path / "data"
     write_phantom_dataset(data, normal=40, unlabeled=8, test=4, side=32)

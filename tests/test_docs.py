@@ -75,7 +75,13 @@ def run(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
         sys.excepthook = hook
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if commands(page)])
+ALIKE = [f"bundles/{bundle}/docs/README.md" for bundle in BUNDLES[1:]]  # made of the template of the first one's
+
+
+@pytest.mark.parametrize(
+    "page",
+    [pytest.param(page, marks=[pytest.mark.slow] * (page in ALIKE)) for page in PAGES if commands(page)],
+)
 def test_commands_run_in_the_order_of_the_page(page, workplace, monkeypatch):
     if page.startswith("bundles/"):
         folder = workplace / Path(page).parents[1]

@@ -61,7 +61,9 @@ def test_without_calibration_images_maps_are_compared_with_the_known_normals(mak
         np.testing.assert_allclose(network.calibration.map_quantiles[channel].numpy(), expected, rtol=1e-5)
 
 
-@pytest.mark.parametrize("backbone", BACKBONES)
+@pytest.mark.parametrize(
+    "backbone", ["AE-U", *(pytest.param(name, marks=pytest.mark.slow) for name in BACKBONES if name != "AE-U")]
+)
 def test_weights_torchscript_and_onnx_give_the_same_p_values(make_net, make_dataset, tiny, backbone, tmp_path):
     runtime = pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import logging
 import os
 import re
@@ -20,6 +21,7 @@ __all__ = [
     "NotAFileError",
     "can_be_path",
     "describe",
+    "file_hash",
     "find_files",
     "image_suffix",
     "log_left_out",
@@ -33,6 +35,7 @@ logger = logging.getLogger(__name__)
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".nii", ".nii.gz")
 DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
 IMAGE_SUFFIXES = PICTURE_SUFFIXES + DICOM_SUFFIXES
+PART = 2**20  # bytes that are read at a time
 HEAD = 132  # bytes that tell whether a file is DICOM: 128 of anything, then DICM
 BARE = re.compile(  # or, without those, an element of group 2 or 8, with a VR or the small length of one without
     rb"[\x02\x08]\0[\0-\x18]\0(?:[A-Z]{2}|.[\0\1]\0\0)|\0\x08\0[\0-\x18][A-Z]{2}", re.DOTALL
@@ -147,6 +150,15 @@ def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
         raise NotAFileError(errno.EINVAL, "neither a file nor a folder")
     wait = getattr(os, "O_NONBLOCK", 0)  # or it hangs where a pipe takes the file's place just now
     return cast(BinaryIO, open(path, "rb", opener=lambda name, flags: os.open(name, flags | wait)))
+
+
+def file_hash(path: str | os.PathLike[str]) -> str:
+    """Return the SHA-256 of what a file holds, as 64 hexadecimal digits; errors as of :func:`open_regular`."""
+    found = hashlib.sha256()
+    with open_regular(path) as file:
+        while part := file.read(PART):
+            found.update(part)
+    return found.hexdigest()
 
 
 def looks_like_dicom(head: bytes) -> bool:

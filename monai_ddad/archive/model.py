@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from monai_ddad.archive.reading import root_cause
 from monai_ddad.bundle import weights_file
 from monai_ddad.checkpoints import CheckpointError
 from monai_ddad.data.resident import DataError
+from monai_ddad.files import file_hash
 from monai_ddad.inference import Predictor
 
 __all__ = ["load_predictor", "plan_of"]
@@ -80,15 +80,11 @@ def plan_of(
         "chunks": len(listing.chunks),
         "chunk_files": CHUNK,
         "listing": listing.digest(),
-        "model": _sha256(weights_file(models)),
-        "preparation": _sha256(bundle / "configs" / "inference.json"),
+        "model": file_hash(weights_file(models)),
+        "preparation": file_hash(bundle / "configs" / "inference.json"),
         "score": predictor.network.score,
         "notes": predictor.network.notes,
         "alpha": predictor.alpha,
         "device": predictor.device.type,
         "version": __version__,
     }
-
-
-def _sha256(file: Path) -> str:
-    return hashlib.sha256(file.read_bytes()).hexdigest()

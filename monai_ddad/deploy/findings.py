@@ -15,6 +15,7 @@ import monai_ddad
 from monai_ddad.bundle import weights_file
 from monai_ddad.data.resident import ResidentDataset
 from monai_ddad.deploy.studies import ScoredImage, Unusable
+from monai_ddad.files import file_hash
 from monai_ddad.inference import Predictor, Result
 from monai_ddad.machine import keep_freed_memory
 from monai_ddad.outputs import HeatMap
@@ -84,8 +85,7 @@ class Model:
         self.percentile = percentile
         self.alpha = self.predictor.alpha
         self.name = folder.name
-        digest = hashlib.sha256(weights_file(models).read_bytes()).hexdigest()[:8]
-        self.version = f"{metadata['version']}+{digest}"
+        self.version = f"{metadata['version']}+{file_hash(weights_file(models))[:8]}"
         self.software = monai_ddad.__version__
         self.modalities = self.predictor.reading.read.modalities  # None where all are taken
         untrained = json.loads((folder / "configs/inference.json").read_text(encoding="utf-8"))["untrained"]

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +18,7 @@ from monai_ddad.calibration import groups_to_flag
 from monai_ddad.checkpoints import CheckpointError
 from monai_ddad.data.datalist import list_images
 from monai_ddad.data.resident import DataError
-from monai_ddad.files import open_regular
+from monai_ddad.files import file_hash
 from monai_ddad.label.datastores import normal_images
 from monai_ddad.label.progress import FILE, read_progress, write_progress
 from monai_ddad.label.schemas import TrainParams
@@ -36,7 +34,6 @@ logger = logging.getLogger(__name__)
 CALIBRATION = 0.1  # share of the normals that is set aside, whatever the model was trained with before
 LEAST = 2  # images of each kind
 ALPHA = 0.05  # of train.json, at which a new version is to be able to flag
-PART = 2**20  # bytes that are read at a time
 ENOUGH = MIN_GROUPS + groups_to_flag(ALPHA)  # known normals to learn from and to calibrate by
 
 
@@ -132,9 +129,9 @@ class AnomalyTrain(TrainTask):
 
         It ends at as many as are asked for.
         """
-        found: set[bytes] = set()
+        found: set[tuple[str, ...]] = set()
         for item in self._files(datastore, images):
-            found.add(_digest([item] if isinstance(item, str) else item))
+            found.add(tuple(map(_content, [item] if isinstance(item, str) else item)))
             if len(found) == ENOUGH:
                 break
         return len(found)
@@ -220,14 +217,9 @@ class AnomalyTrain(TrainTask):
         workflow.finalize()
 
 
-def _digest(paths: Sequence[str]) -> bytes:
-    """Return the SHA-256 of files; of one that cannot be read, of its path."""
-    found = hashlib.sha256()
-    for path in paths:
-        try:
-            with open_regular(path) as file:
-                while part := file.read(PART):
-                    found.update(part)
-        except OSError:
-            found.update(os.fsencode(path))
-    return found.digest()
+def _content(path: str) -> str:
+    """Return what tells a file's content from others; of one that cannot be read, its path."""
+    try:
+        return file_hash(path)
+    except OSError:
+        return path

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import subprocess
 import threading
@@ -9,7 +10,17 @@ from pathlib import Path
 
 import pytest
 
-from monai_ddad.files import LeftOut, NotAFileError, can_be_path, describe, find_files, log_left_out, open_regular, walk
+from monai_ddad.files import (
+    LeftOut,
+    NotAFileError,
+    can_be_path,
+    describe,
+    file_hash,
+    find_files,
+    log_left_out,
+    open_regular,
+    walk,
+)
 
 
 def make(folder: Path, *names: str) -> None:
@@ -116,3 +127,12 @@ def test_what_is_unusual_is_logged_as_a_warning(caplog, left_out, level):
 )
 def test_what_no_path_can_hold_is_known(name, possible):
     assert can_be_path(name) is possible
+
+
+@pytest.mark.parametrize("size", [0, 5, 2**20, 2**21 + 1])
+def test_the_hash_of_a_file_is_that_of_its_bytes(tmp_path, size):
+    content = bytes(range(256)) * (size // 256 + 1)
+    (tmp_path / "a").write_bytes(content[:size])
+    assert file_hash(tmp_path / "a") == hashlib.sha256(content[:size]).hexdigest()
+    with pytest.raises(FileNotFoundError):
+        file_hash(tmp_path / "absent")

@@ -6,7 +6,6 @@ import hashlib
 import os
 import re
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from monai.data import MetaTensor
 from PIL import Image
 from pydicom.uid import UID
 
+from monai_ddad.files import file_hash
 from monai_ddad.transforms import ImageReadError, PlainResize, ReadImage
 from monai_ddad.transforms.formats.dicom_file import Header
 from monai_ddad.transforms.formats.dicom_parse import parse_dicom
@@ -115,7 +115,7 @@ def _measure(source: Source, paths: list[Any], image: MetaTensor, image_size: in
         **header.pop("measures", {}),
     }
     thumbnail = np.rint(255 * PlainResize(image_size)(torch.from_numpy(grey)[None])[0].numpy()).astype(np.uint8)
-    files = sorted(_sha256(Path(path).read_bytes()) for path in paths)
+    files = sorted(map(file_hash, paths))
     content = _sha256(str(pixels.shape).encode() + pixels.tobytes())
     return ImageProperties(_sha256("".join(files).encode()), content, thumbnail, measures=measures, **header)
 

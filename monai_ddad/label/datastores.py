@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import logging
 import os
@@ -31,7 +30,7 @@ from requests_toolbelt.multipart.decoder import (
 )
 
 from monai_ddad.data.empty_label import is_empty_label
-from monai_ddad.files import LeftOut, find_files, image_suffix, log_left_out, walk
+from monai_ddad.files import LeftOut, file_hash, find_files, image_suffix, log_left_out, walk
 from monai_ddad.label.schemas import PLAIN, plain_name
 from monai_ddad.transforms import ImageReadError
 from monai_ddad.writing import atomic_file, printable, remove_leftovers
@@ -68,13 +67,9 @@ def normal_images(datastore: LocalDatastore) -> list[str]:
     for image in datastore.get_labeled_images():
         info = datastore.get_label_info(image, final)
         with contextlib.suppress(OSError):  # it has just gone
-            if info.get(NORMAL) and info.get(DIGEST) == _digest(datastore.get_label_uri(image, final)):
+            if info.get(NORMAL) and info.get(DIGEST) == file_hash(datastore.get_label_uri(image, final)):
                 found.append(image)
     return found
-
-
-def _digest(path: str) -> str:
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
 class _Guard(LocalDatastore):
@@ -277,7 +272,7 @@ class _Guard(LocalDatastore):
         info = dict(label_info or {})
         if label_tag == DefaultLabelTag.FINAL.value:
             try:
-                info |= {NORMAL: is_empty_label(label_filename), DIGEST: _digest(label_filename)}
+                info |= {NORMAL: is_empty_label(label_filename), DIGEST: file_hash(label_filename)}
             except ImageReadError as error:
                 raise HTTPException(status_code=422, detail=f"label: {error}.") from None
         return info

@@ -70,6 +70,13 @@ def test_a_log_that_was_there_before_is_closed(trained, tmp_path):
     assert open_to_others(tmp_path / "app/logs", set()) == []
 
 
+def one_part(content: bytes) -> SimpleNamespace:
+    """An answer of a server that sends one file."""
+    head = b"--part\r\nContent-Type: application/dicom\r\n\r\n"
+    kind = 'multipart/related; type="application/dicom"; boundary=part'
+    return SimpleNamespace(content=head + content + b"\r\n--part--", headers={"content-type": kind}, encoding="utf-8")
+
+
 def test_a_downloaded_series_is_private(tmp_path):
     instance = pydicom.dcmread(get_testdata_file("CT_small.dcm"))
     found = {"0020000E": {"vr": "UI", "Value": [str(instance.SeriesInstanceUID)]}}
@@ -79,13 +86,15 @@ def test_a_downloaded_series_is_private(tmp_path):
     }
     client = SimpleNamespace(
         base_url="http://127.0.0.1:1/dicom-web",
+        wado_url_prefix=None,
         search_for_series=lambda **_: [found],
-        retrieve_series=lambda *_, **__: [instance],
+        _http_get=lambda url, headers: one_part(Path(get_testdata_file("CT_small.dcm")).read_bytes()),
     )
     mask = os.umask(0o077)
     try:
         folder = Path(DicomWebStore(client, {}, str(tmp_path / "cache")).get_image_uri(str(instance.SeriesInstanceUID)))
     finally:
         os.umask(mask)
-    assert len(list(folder.iterdir())) == 1
+    (file,) = folder.iterdir()
+    assert file.read_bytes() == Path(get_testdata_file("CT_small.dcm")).read_bytes()
     assert open_to_others(tmp_path / "cache", set()) == []

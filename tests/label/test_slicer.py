@@ -189,7 +189,28 @@ def test_an_image_that_slicer_sends_is_scored_as_the_file_it_was_read_from(app, 
         assert np.mean(placed == region) > (0.999 if film else 0.98)  # grey levels of a series are not all those sent
 
 
-def test_the_whole_session_of_an_annotator(images, apps, tmp_path):
+@pytest.mark.real_data
+@pytest.mark.parametrize("app", ["own", "stock"])
+@pytest.mark.parametrize("bundle", ["ddad_cxr", "ddad_brain"])
+def test_real_films_and_a_real_series_that_slicer_sends(app, bundle, apps, trained, real_data, tmp_path):
+    client, model, params = ask(apps(app, bundle), bundle, app, tmp_path)
+    predictor = Predictor(BUNDLES / bundle, trained(bundle) / "models")
+    series = real_data / "dicom/mr_brain_series"
+    for path in [series] if bundle == "ddad_brain" else sorted((real_data / "dicom/chest_cr").iterdir()):
+        image = read_image(path)
+        sitk.WriteImage(image, os.fspath(tmp_path / "sent.nii.gz"))
+        session = client.create_session(os.fspath(tmp_path / "sent.nii.gz"))["session_id"]
+        label, found = client.infer(model, "", params, session_id=session)
+        read = predictor.read([[str(file) for file in path.iterdir()] if path.is_dir() else str(path)])
+        (result,) = predictor.predict(read).values()
+        assert found["score"] == pytest.approx(result.scores[result.score], rel=1e-2)
+        heat = predictor.heat_map(read, 0)
+        region = predictor.percentiles(heat.values) > ASKED["percentile"]
+        region = region[None] if region.ndim == 2 else np.moveaxis(region, (0, 2), (2, 0))
+        assert np.mean(on_grid(Path(label), image) == region) > 0.99
+
+
+def test_the_whole_session_of_an_annotator(images, apps, tmp_path):  # last, as the server then has another model
     server = apps("own", "ddad_cxr")
     client = MONAILabelClient(server.url, os.fspath(tmp_path))
     info = client.info()
@@ -219,24 +240,3 @@ def test_the_whole_session_of_an_annotator(images, apps, tmp_path):
     assert shown[0] == 1 and rising == sorted(rising)
     assert len(set(shown)) > 3 and any(1 < percent < 95 for percent in shown)
     assert next(iter(client.info()["train_stats"].values()))["epoch"] == 0  # of the next one
-
-
-@pytest.mark.real_data
-@pytest.mark.parametrize("app", ["own", "stock"])
-@pytest.mark.parametrize("bundle", ["ddad_cxr", "ddad_brain"])
-def test_real_films_and_a_real_series_that_slicer_sends(app, bundle, apps, trained, real_data, tmp_path):
-    client, model, params = ask(apps(app, bundle), bundle, app, tmp_path)
-    predictor = Predictor(BUNDLES / bundle, trained(bundle) / "models")
-    series = real_data / "dicom/mr_brain_series"
-    for path in [series] if bundle == "ddad_brain" else sorted((real_data / "dicom/chest_cr").iterdir()):
-        image = read_image(path)
-        sitk.WriteImage(image, os.fspath(tmp_path / "sent.nii.gz"))
-        session = client.create_session(os.fspath(tmp_path / "sent.nii.gz"))["session_id"]
-        label, found = client.infer(model, "", params, session_id=session)
-        read = predictor.read([[str(file) for file in path.iterdir()] if path.is_dir() else str(path)])
-        (result,) = predictor.predict(read).values()
-        assert found["score"] == pytest.approx(result.scores[result.score], rel=1e-2)
-        heat = predictor.heat_map(read, 0)
-        region = predictor.percentiles(heat.values) > ASKED["percentile"]
-        region = region[None] if region.ndim == 2 else np.moveaxis(region, (0, 2), (2, 0))
-        assert np.mean(on_grid(Path(label), image) == region) > 0.99

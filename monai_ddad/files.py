@@ -10,8 +10,9 @@ import re
 import stat
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import cast
 
 __all__ = [
     "DICOM_SUFFIXES",
@@ -35,7 +36,6 @@ logger = logging.getLogger(__name__)
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".nii", ".nii.gz")
 DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
 IMAGE_SUFFIXES = PICTURE_SUFFIXES + DICOM_SUFFIXES
-PART = 2**20  # bytes that are read at a time
 HEAD = 132  # bytes that tell whether a file is DICOM: 128 of anything, then DICM
 BARE = re.compile(  # or, without those, an element of group 2 or 8, with a VR or the small length of one without
     rb"[\x02\x08]\0[\0-\x18]\0(?:[A-Z]{2}|.[\0\1]\0\0)|\0\x08\0[\0-\x18][A-Z]{2}", re.DOTALL
@@ -135,7 +135,7 @@ def image_suffix(name: str) -> str:
     return next((name[-len(end) :] for end in IMAGE_SUFFIXES if name.lower().endswith(end)), "")
 
 
-def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
+def open_regular(path: str | os.PathLike[str]) -> BufferedReader:
     """Open a file to read it, never waiting for one that is a pipe.
 
     Raises:
@@ -149,16 +149,13 @@ def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
     if not stat.S_ISREG(mode):
         raise NotAFileError(errno.EINVAL, "neither a file nor a folder")
     wait = getattr(os, "O_NONBLOCK", 0)  # or it hangs where a pipe takes the file's place just now
-    return cast(BinaryIO, open(path, "rb", opener=lambda name, flags: os.open(name, flags | wait)))
+    return cast(BufferedReader, open(path, "rb", opener=lambda name, flags: os.open(name, flags | wait)))
 
 
 def file_hash(path: str | os.PathLike[str]) -> str:
     """Return the SHA-256 of what a file holds, as 64 hexadecimal digits; errors as of :func:`open_regular`."""
-    found = hashlib.sha256()
     with open_regular(path) as file:
-        while part := file.read(PART):
-            found.update(part)
-    return found.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def looks_like_dicom(head: bytes) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import struct
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,9 +17,9 @@ from pydicom.uid import UID, ExplicitVRLittleEndian, SecondaryCaptureImageStorag
 
 from monai_ddad.files import LeftOut, find_files, image_suffix, open_regular
 from monai_ddad.outputs import HeatMap
-from monai_ddad.transforms import ImageReadError
 from monai_ddad.transforms.formats.dicom_file import Header, functional_groups
 from monai_ddad.transforms.formats.dicom_parse import read_header
+from monai_ddad.transforms.formats.quiet import quiet
 
 __all__ = ["grid_of"]
 
@@ -79,12 +80,13 @@ def _by_itk(path: str, is_dicom: bool) -> tuple[tuple[int, ...], np.ndarray | No
         shown = Path(folder, "image" + ("" if is_dicom else image_suffix(path)))
         try:
             if is_dicom:
-                _copy_header(path, shown)
+                with quiet:  # pydicom's warnings quote what they object to
+                    _copy_header(path, shown)
             else:
                 os.symlink(os.path.abspath(path), shown)  # ITK takes no name that is not UTF-8
             reader.SetFileName(str(shown))
             reader.ReadImageInformation()
-        except (ImageReadError, OSError, RuntimeError):
+        except (OSError, OverflowError, RuntimeError, TypeError, ValueError, struct.error):  # of an odd header, too
             return (), None
     sides = min(reader.GetDimension(), 3)
     grid, size = np.eye(4), [1, 1, 1]
@@ -99,14 +101,15 @@ def _copy_header(source: str, target: Path) -> None:
     """Write a DICOM file that has, of another one, nothing but what places a picture.
 
     Raises:
-        ImageReadError: the header is damaged.
+        ValueError: the header is damaged, as are those whose numbers end in other errors of pydicom's.
         OSError: a file cannot be read or written.
     """
     with open_regular(source) as file:
         known = read_header(file, [*PLAIN_NUMBERS, "SOPClassUID", "SharedFunctionalGroupsSequence", FRAMES])
     header = Header(known)
     copy = Dataset()
-    copy.SOPClassUID = UID(header.text("SOPClassUID") or SecondaryCaptureImageStorage)
+    kind = UID(header.text("SOPClassUID"))
+    copy.SOPClassUID = kind if kind.is_valid else SecondaryCaptureImageStorage
     samples = header.whole("SamplesPerPixel", 1)
     copy.PhotometricInterpretation = "MONOCHROME2" if samples == 1 else "RGB"
     copy.SamplesPerPixel, copy.PlanarConfiguration = samples, 0

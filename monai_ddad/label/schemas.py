@@ -249,13 +249,8 @@ class Note(_Params):
 
     model_config = ConfigDict(extra="allow")
     __pydantic_extra__: dict[Text, JsonValue] = Field(init=False)
-    own: ClassVar[tuple[str, ...]] = (
-        "ts",
-        "name",
-        "path",
-        "ddad_normal",
-        "ddad_digest",
-    )  # what the datastore itself writes
+    # what the datastore itself writes
+    own: ClassVar[tuple[str, ...]] = ("ts", "name", "path", "ddad_normal", "ddad_digest")
 
     strategy: dict[Text, _Handed] = Field(default_factory=dict)
     """When the image was handed out, by strategy."""

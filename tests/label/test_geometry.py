@@ -75,6 +75,21 @@ def test_the_grid_of_a_film_has_its_spacing(tmp_path):
     np.testing.assert_allclose(grid, LPS @ np.diag([0.3, 0.2, 1, 1]), atol=1e-12)
 
 
+@pytest.mark.parametrize(
+    "keyword, value",
+    [("SOPClassUID", "canary^patient"), ("ImagerPixelSpacing", ["1e300", "1e-300"]), ("PixelAspectRatio", ["7", "0"])],
+)
+def test_odd_headers_are_placed_or_not_and_none_is_quoted(tmp_path, capfd, keyword, value):
+    header = pydicom.dcmread(film(tmp_path / "film.dcm"))
+    with pydicom.config.disable_value_validation():
+        setattr(header, keyword, value)
+        header.save_as(tmp_path / "odd.dcm")
+    capfd.readouterr()
+    size, grid = _by_itk(str(tmp_path / "odd.dcm"), True)
+    assert (size, grid) == ((), None) or (size == (32, 32, 1) and np.isfinite(grid).all())
+    assert "canary" not in "".join(capfd.readouterr())
+
+
 @pytest.mark.real_data
 def test_the_grid_is_that_which_itk_reads_of_the_whole_file(real_data):
     compared = 0

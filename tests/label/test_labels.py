@@ -256,7 +256,7 @@ def test_notes_of_one_server_leave_the_labels_of_another(pile):
         assert store.get_label_info("1", "final")["note"] == 2
 
 
-def test_a_server_that_is_killed_before_a_label_is_in_place_makes_no_image_normal(pile, monkeypatch):
+def test_a_server_that_is_killed_before_a_label_is_in_place_makes_no_image_normal(pile):
     store = FolderStore(str(pile))
     marked = Image.new("L", (20, 20))
     marked.putpixel((3, 3), 1)

@@ -10,13 +10,14 @@ from types import SimpleNamespace
 
 import pydicom
 import pytest
+import requests
 
 pytest.importorskip("monailabel", reason="needs MONAI Label: make test-label builds its environment")
 
 from PIL import Image
 from pydicom.data import get_testdata_file
 
-from monai_ddad.label.datastores import DicomWebStore
+from monai_ddad.label.dicomweb import DicomWebStore, _parts
 from tests.label.loaded import loaded
 
 PNG = io.BytesIO()
@@ -70,11 +71,36 @@ def test_a_log_that_was_there_before_is_closed(trained, tmp_path):
     assert open_to_others(tmp_path / "app/logs", set()) == []
 
 
-def one_part(content: bytes) -> SimpleNamespace:
+def one_part(content: bytes) -> requests.Response:
     """An answer of a server that sends one file."""
     head = b"--part\r\nContent-Type: application/dicom\r\n\r\n"
     kind = 'multipart/related; type="application/dicom"; boundary=part'
-    return SimpleNamespace(content=head + content + b"\r\n--part--", headers={"content-type": kind}, encoding="utf-8")
+    answer = requests.Response()
+    answer._content, answer.encoding = head + content + b"\r\n--part--", "utf-8"
+    answer.headers["Content-Type"] = kind
+    return answer
+
+
+@pytest.mark.parametrize(
+    "content, kind, files",
+    [
+        (b"DICM", "application/dicom", [b"DICM"]),
+        (
+            b"--a\r\nContent-Type: x/y\r\n\r\n1\r\n--a\r\nContent-Type: x/y\r\n\r\n2\r\n--a--",
+            "multipart/related; boundary=a",
+            [b"1", b"2"],
+        ),
+        (b"--a\r\nno head\r\n--a--", "multipart/related; boundary=a", []),
+        (b"--a--", "multipart/related", []),
+        (b"<html>", "text/html", []),
+        (b"", None, []),
+    ],
+)
+def test_the_files_of_an_answer_are_taken_as_they_are(content, kind, files):
+    answer = requests.Response()
+    answer._content, answer.encoding = content, "utf-8"
+    answer.headers.update({} if kind is None else {"Content-Type": kind})
+    assert _parts(answer) == files
 
 
 def test_a_downloaded_series_is_private(tmp_path):

@@ -20,7 +20,8 @@ from monailabel.utils.async_tasks.utils import tasks
 
 from monai_ddad.bundle import refuse_expressions
 from monai_ddad.label.batch import AnomalyBatchInfer
-from monai_ddad.label.datastores import DicomWebStore, FolderStore
+from monai_ddad.label.datastores import FolderStore
+from monai_ddad.label.dicomweb import DicomWebStore
 from monai_ddad.label.guards import guard_server, verify_signatures
 from monai_ddad.label.infer import LABEL, AnomalyInfer
 from monai_ddad.label.origins import read_hosts, read_origins

@@ -34,6 +34,7 @@ from pydicom.uid import ComputedRadiographyImageStorage, ExplicitVRLittleEndian,
 from monai_ddad.archive.listing import list_archive
 from monai_ddad.archive.parts import make_part
 from monai_ddad.data.phantom import write_phantom_dataset
+from monai_ddad.finding import Finding, Unreadable
 from monai_ddad.inference import Predictor
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -157,12 +158,14 @@ def plain_loop(paths: list[str], bundle: Path, models: Path, output: Path) -> tu
     """Read, score and write images one at a time; return seconds and seconds of processor time after a first one."""
     predictor = Predictor(bundle, models, torch.device("cpu"))
     names = predictor.network.score_names
-    predictor.predict(predictor.read(paths[:1], 1))
+    list(predictor.find(paths[:1], 1))
     begin, used = time.perf_counter(), time.process_time()
     with pq.ParquetWriter(output, make_part(0, 0, names, {}, {}).schema) as writer:
         for position, path in enumerate(paths):
-            dataset = predictor.read([path], 1)
-            writer.write_table(make_part(position, 1, names, predictor.predict(dataset), dataset.errors))
+            (found,) = predictor.find([path], 1)
+            results = {0: found.result} if isinstance(found, Finding) else {}
+            errors = {0: found.reason} if isinstance(found, Unreadable) else {}
+            writer.write_table(make_part(position, 1, names, results, errors))
     return time.perf_counter() - begin, time.process_time() - used
 
 

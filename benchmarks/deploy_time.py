@@ -23,7 +23,7 @@ import torch
 from pydicom.uid import generate_uid
 
 from monai_ddad.deploy.dicom_objects import OBJECTS
-from monai_ddad.deploy.findings import Model
+from monai_ddad.deploy.findings import ImageFinding, Model
 from monai_ddad.deploy.kinds import DEFAULT_KINDS
 from monai_ddad.deploy.studies import group_instances, read_folder
 from monai_ddad.writing import atomic_file
@@ -78,12 +78,12 @@ def parts(film: Path, bundle: Path, models: Path, number: int, root: Path) -> di
         folder = copies(film, root / f"parts_{repeat}", number)
         images = group_instances(note("parse", lambda: read_folder(folder))[0])  # noqa: B023
         sources = [image.source for image in images]
-        decoded = note("decode", lambda: [predictor.reading({"image": one})["image"] for one in sources])  # noqa: B023
-        dataset = note("prepare", lambda: predictor.read(decoded))  # noqa: B023
-        note("score", lambda: predictor.predict(dataset))  # noqa: B023
-        heats = note("map on the film's grid", lambda: [predictor.heat_map(dataset, k) for k in range(number)])  # noqa: B023
-        note("percentiles of the map", lambda: [predictor.percentiles(heat.values) for heat in heats])  # noqa: B023
-        findings = [model.locate(one) for one in model.score(images)[0]]
+        read = predictor.transform.reading
+        note("decode", lambda: [read({"image": one}) for one in sources])  # noqa: B023
+        scored = note("decode, prepare and score", lambda: list(predictor.find(sources)))  # noqa: B023
+        heats = note("map on the film's grid", lambda: [one.heat_map() for one in scored])  # noqa: B023
+        note("percentiles of the map", lambda: [scored[0].percentiles(heat.values) for heat in heats])  # noqa: B023
+        findings = [one for one in model.find(images) if isinstance(one, ImageFinding)]
         for kind in DEFAULT_KINDS:
             objects = note(f"make {kind}", lambda: [OBJECTS[kind](one, model) for one in findings])  # noqa: B023
             for k, made in enumerate(objects):

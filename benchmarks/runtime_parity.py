@@ -15,7 +15,7 @@ import torch
 from pages import add_runs, format_table, machine, publish
 
 from monai_ddad.checkpoints import CheckpointError
-from monai_ddad.data import DataError, load_datalist, normalise
+from monai_ddad.data import DataError, ResidentDataset, load_datalist, normalise
 from monai_ddad.inference import Predictor
 from monai_ddad.metrics import auroc
 from monai_ddad.networks import DDADNet
@@ -44,8 +44,8 @@ def measure(bundle: Path, run: Path, data: Path) -> list[list[str]]:
     predictor = Predictor(bundle, run / "models", torch.device("cpu"))
     network = predictor.network
     items = load_datalist(data)["test"]
-    dataset = predictor.read([item["image"] for item in items])
-    labels = np.array([items[position]["label"] for position in dataset.positions])
+    dataset = ResidentDataset(items, predictor.transform)
+    labels = np.array(dataset.labels)
     scores = {EAGER: score(network, dataset.images)}
     for name, (runtime, precision) in VARIANTS.items():
         scores[name] = score(Runtime(network, runtime, precision), dataset.images)

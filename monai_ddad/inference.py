@@ -3,71 +3,29 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from monai.bundle import ConfigParser
+from monai.data import MetaTensor
+from torch.utils.data import DataLoader
 
 from monai_ddad.bundle import network_settings, refuse_expressions, weights_file
 from monai_ddad.checkpoints import load_weights
-from monai_ddad.data.resident import ResidentDataset, normalise
+from monai_ddad.data.items import ItemDataset, collate_items
+from monai_ddad.finding import Finding, Judge, Result, Unreadable
 from monai_ddad.networks import DDADNet
-from monai_ddad.outputs import HeatMap, cautions, decide, restore_map, volume_scores
 from monai_ddad.packaged import find_bundle
-from monai_ddad.protocol import reason
 from monai_ddad.runtimes import Runtime
-from monai_ddad.transforms.read import File
+from monai_ddad.transforms.eight_bit import normalise
+from monai_ddad.transforms.read import File, KeepSource
 
-__all__ = ["Predictor", "Result", "load", "most_common_reason"]
+__all__ = ["Predictor", "load"]
 
-BATCH = 64  # images at a time
-
-
-@dataclass(frozen=True)
-class Result:
-    """What is found of one picture or volume.
-
-    Attributes:
-        scores: by name; of a volume the means over its slices.
-        score: name of the one that decides.
-        map: name of the map that shows where: of that score, or ``"inter"`` if it has none.
-        p_value: in (0, 1]; None where the model is not calibrated for pictures, or for volumes.
-        percentile: share of the calibration normals that score lower, in [0, 100]; None likewise.
-        flagged: whether the p-value is at most alpha; None likewise.
-        out_of_protocol: why the image, or most slices of the volume, are not of the trained kind; empty if they are.
-        slices: slices of a volume that were scored; 0 of a picture.
-        notes: what there is to know of the model, see :func:`monai_ddad.outputs.cautions`.
-    """
-
-    scores: dict[str, float]
-    score: str
-    map: str
-    p_value: float | None
-    percentile: float | None
-    flagged: bool | None
-    out_of_protocol: str
-    slices: int
-    notes: tuple[str, ...] = ()
-
-    def summary(self) -> dict[str, Any]:
-        """Return it for a JSON reply: the deciding score as ``"score"``, with its name and what follows from it."""
-        return {
-            "score": self.scores[self.score],
-            "score_name": self.score,
-            "map": self.map,
-            "p_value": self.p_value,
-            "percentile": self.percentile,
-            "flagged": self.flagged,
-            "out_of_protocol": self.out_of_protocol,
-            "scores": self.scores,
-            "slices": self.slices,
-            "notes": list(self.notes),
-        }
+BATCH = 64  # images that the network takes at a time
+ITEMS = 8  # that are read at a time
 
 
 class Predictor:
@@ -111,111 +69,67 @@ class Predictor:
         self.network: DDADNet = parser.get_parsed_content("network_def")
         load_weights(self.network, weights_file(models))
         self.runtime = Runtime(self.network.eval(), runtime, precision, self.device, models)
-        self.reading = parser.get_parsed_content("reading")
-        self.transform = parser.get_parsed_content("preprocessing")
-        alpha = parser.get_parsed_content("alpha")
-        self.alpha = self.network.calibration.rate if alpha is None else float(alpha)
-        if not 0 <= self.alpha <= 1:
-            raise ValueError(f"alpha must be a rate in [0, 1], got {self.alpha}.")
+        self.modalities: Sequence[str] | None = parser.get_parsed_content("reading").read.modalities  # None takes all
+        self.transform: KeepSource = parser.get_parsed_content("item_preparation")
+        self.judge = Judge(self.network, parser.get_parsed_content("alpha"), self.transform.preparation)
 
-    def read(self, images: Sequence[File | Sequence[File]], num_workers: int | None = None) -> ResidentDataset:
-        """Read items, each a path, a ``pydicom.Dataset``, or the list of those of a DICOM series.
+    @property
+    def alpha(self) -> float:
+        """False-positive rate at which an image is flagged."""
+        return self.judge.alpha
 
-        Returns:
-            what could be read; failures are in its ``errors``.
-        """
-        return ResidentDataset([{"image": image} for image in images], self.transform, num_workers)
+    def find(
+        self, images: Sequence[File | Sequence[File] | MetaTensor], num_workers: int | None = None
+    ) -> Iterator[Finding | Unreadable]:
+        """Read items one batch after the other and say what is found of each, in their order.
 
-    @torch.inference_mode()
-    def predict(self, dataset: ResidentDataset) -> dict[int, Result]:
-        """Score items.
+        Only a batch is in memory at a time, as long as no finding is kept: each holds the image as it was read.
 
         Args:
-            dataset: what :meth:`read` returned.
-
-        Returns:
-            results by the position of the item; items that could not be read are left out.
+            images: paths, ``pydicom.Dataset`` objects, lists of those of a DICOM series, or what
+                :class:`~monai_ddad.transforms.ReadImage` has read.
+            num_workers: threads that read; None takes one a core.
         """
-        if len(dataset) == 0:
-            return {}
-        parts = []
-        for images in dataset.images.split(BATCH):
-            batch = normalise(images).to(self.device)
-            _, scores = self.runtime.scored(batch)
-            parts.append((scores.cpu(), self.network.protocol(batch).cpu()))
-        values, ratios = (torch.cat(part).numpy() for part in zip(*parts))
-        names, count = self.network.score_names, len(dataset)
-        table = {"index": np.arange(count), "label": np.full(count, -1)}
-        table |= {name: values[:, channel] for channel, name in enumerate(names)}
-        reasons = [reason(row) for row in ratios.tolist()]
-        volumes = [None if part is None else i for i, part in zip(dataset.positions, dataset.slices)]
-        pictures = [row for row, volume in enumerate(volumes) if volume is None]
-        results: dict[int, Result] = {}
-        if pictures:
-            part = {name: column[pictures] for name, column in table.items()}
-            places = [dataset.positions[row] for row in pictures]
-            results |= self._decide(part, places, [reasons[row] for row in pictures], [0] * len(pictures))
-        if len(pictures) < count:
-            joined = volume_scores(table, names, volumes)
-            places = joined["index"].tolist()
-            common = [
-                most_common_reason([row for row, volume in zip(ratios.tolist(), volumes) if volume == place])
-                for place in places
-            ]
-            results |= self._decide(joined, places, common, joined["slices"].tolist())
-        return dict(sorted(results.items()))
+        dataset = ItemDataset([{"image": image} for image in images], self.transform, num_workers)
+        loader = DataLoader(dataset, batch_size=ITEMS, collate_fn=collate_items)
+        first = 0
+        for batch in loader:
+            found = self.judge.find(batch, self._score(batch["image"]) if len(batch["image"]) else (), first)
+            first += len(found)
+            del batch
+            yield from found
 
-    def _decide(
-        self, table: dict[str, np.ndarray], places: Sequence[int], reasons: Sequence[str], slices: Sequence[int]
+    def predict(
+        self, images: torch.Tensor, positions: Sequence[int], slices: Sequence[int | None]
     ) -> dict[int, Result]:
-        calibration, names, score = self.network.calibration, self.network.score_names, self.network.score
-        normals = calibration.volumes if slices[0] else calibration.images
-        found = decide(table, names, normals, score, self.alpha) if len(normals) else None
-        notes = tuple(cautions(self.network, normals, self.alpha))
-        return {
-            place: Result(
-                {name: float(table[name][row]) for name in names},
-                score,
-                self.network.shown_map,
-                float(found.p_values[score][row]) if found else None,
-                float(found.percentile[row]) if found else None,
-                bool(found.flagged[row]) if found else None,
-                reasons[row],
-                int(slices[row]),
-                notes,
-            )
-            for row, place in enumerate(places)
-        }
-
-    @torch.inference_mode()
-    def heat_map(self, dataset: ResidentDataset, position: int, name: str | None = None) -> HeatMap:
-        """Compute one map of one item on the item's own grid.
+        """Decide on items whose images are prepared already.
 
         Args:
-            dataset: what :meth:`read` returned.
-            position: of the item, which must have been read.
-            name: one of the network's ``map_names``; None takes its ``shown_map``.
+            images: (N, C, h, w) uint8.
+            positions: of the item that each image is of.
+            slices: number of each among the slices of its volume; None for a picture.
 
-        Raises:
-            ValueError: the network has no such map.
-            ImageReadError: the file cannot be read any more, or has changed.
+        Returns:
+            results by the position of the item.
         """
-        name = name or self.network.shown_map
-        if name not in self.network.map_names:
-            raise ValueError(f"the map must be one of {', '.join(self.network.map_names)}, got {name!r}.")
-        channel = self.network.map_names.index(name)
-        rows = [row for row, place in enumerate(dataset.positions) if place == position]
-        maps = [
-            values
-            for images in dataset.images[rows].split(BATCH)
-            for values in self.runtime(normalise(images).to(self.device))[:, channel : channel + 1].cpu()
-        ]
-        return restore_map(dataset, self.reading, position, dataset.images[rows], maps)
+        if len(images) == 0:
+            return {}
+        rows: dict[int, list[int]] = {}
+        for row, position in enumerate(positions):
+            rows.setdefault(position, []).append(row)
+        _, scores, ratios = self._score(normalise(images))
+        volumes = [slices[own[0]] is not None for own in rows.values()]
+        return dict(zip(rows, self.judge.results(scores, ratios, list(rows.values()), volumes)))
 
-    def percentiles(self, values: np.ndarray, name: str | None = None) -> np.ndarray:
-        """Express values of a map in percentiles; see :meth:`monai_ddad.calibration.Calibration.map_percentiles`."""
-        channel = self.network.map_names.index(name or self.network.shown_map)
-        return self.network.calibration.map_percentiles(values, channel)
+    @torch.inference_mode()
+    def _score(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return maps, scores and ratios of float images, on the CPU."""
+        parts = []
+        for part in images.as_subclass(torch.Tensor).split(BATCH):
+            batch = part.to(self.device)
+            parts.append((*self.runtime.scored(batch), self.network.protocol(batch)))
+        maps, scores, ratios = (torch.cat(part).cpu() for part in zip(*parts))
+        return maps, scores, ratios
 
 
 def load(bundle: str | os.PathLike[str], models: str | os.PathLike[str] | None = None, **settings: Any) -> Predictor:
@@ -240,13 +154,3 @@ def load(bundle: str | os.PathLike[str], models: str | os.PathLike[str] | None =
     """
     device = settings.pop("device", None)
     return Predictor(find_bundle(bundle), models, None if device is None else torch.device(device), **settings)
-
-
-def most_common_reason(ratios: Sequence[Sequence[float]]) -> str:
-    """Return the reason why most slices of a volume are out of protocol; empty if most are within.
-
-    Args:
-        ratios: of each slice, see :func:`monai_ddad.protocol.reason`.
-    """
-    strange = Counter(filter(None, map(reason, ratios)))
-    return strange.most_common(1)[0][0] if 2 * strange.total() > len(ratios) else ""

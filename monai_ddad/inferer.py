@@ -1,4 +1,4 @@
-"""Maps, scores and decisions of one picture or volume in one call."""
+"""What is found of one picture or volume in one call."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ import torch
 from monai.inferers import Inferer
 
 from monai_ddad.bundle import is_served
+from monai_ddad.data.items import BatchItem
+from monai_ddad.finding import Finding, Judge
 from monai_ddad.networks import DDADNet
-from monai_ddad.outputs import cautions
 
 __all__ = ["DecidingInferer"]
 
@@ -17,12 +18,12 @@ BATCH = 64  # slices at a time
 
 
 class DecidingInferer(Inferer):
-    """Compute the maps of one picture or volume, and what follows from them.
+    """Say what is found of one picture or volume.
 
     Only here the network is the one whose weights are loaded: MONAI Label keeps a copy of the bundle's.
     """
 
-    def __call__(self, inputs: torch.Tensor, network: DDADNet, *args: Any, **kwargs: Any) -> dict[str, Any]:
+    def __call__(self, inputs: torch.Tensor, network: DDADNet, *args: Any, **kwargs: Any) -> list[Finding | None]:
         """Infer.
 
         Args:
@@ -30,38 +31,18 @@ class DecidingInferer(Inferer):
             network: the model.
 
         Returns:
-            each with 1 as its first dimension: ``maps`` ([S,] M, h, w), ``scores`` (S), of a volume the means over
-            its slices, ``p_values`` and ``percentiles`` (S), ``protocol`` (S, 4), ``normals`` and ``alpha``. As text,
-            with a space or a line end between: ``score_names`` (S), ``score`` that decides, ``shown_map``, and
-            ``notes``, see :func:`~monai_ddad.outputs.cautions`. Nothing
-            but ``loaded``, False, of a network without weights in MONAI Label, which would reply with status 500.
+            a batch of one; None of a network without weights in MONAI Label, which would reply with status 500.
 
         Raises:
             CheckpointError: the network has no trained weights.
         """
         if is_served() and not network.loaded:
-            return {"loaded": torch.tensor([False])}
+            return [None]
         network.require_weights()
         images = inputs.as_subclass(torch.Tensor).flatten(0, -4)
-        maps, slices = (torch.cat(parts) for parts in zip(*[network.scored(part) for part in images.split(BATCH)]))
-        scores = slices.mean(dim=0)
-        calibration = network.calibration
-        normals = calibration.volumes if inputs.ndim == 5 else calibration.images
-        found = {
-            "maps": maps,
-            "scores": scores,
-            "p_values": normals.p_values(scores),
-            "percentiles": normals.percentiles(scores),
-            "protocol": network.protocol(images),
-            "loaded": torch.tensor(True),
-            "normals": torch.tensor(normals.scores.shape[1]),
-            "alpha": calibration.alpha,
-            "quantiles": calibration.map_quantiles,
-        }
-        alpha = round(float(calibration.alpha), 6)
-        return {name: value[None].cpu() for name, value in found.items()} | {  # of text, MONAI takes no lists apart
-            "score_names": " ".join(network.score_names),
-            "score": network.score,
-            "shown_map": network.shown_map,
-            "notes": "\n".join(cautions(network, normals, alpha)),
-        }
+        maps, scores = (torch.cat(parts) for parts in zip(*[network.scored(part) for part in images.split(BATCH)]))
+        rows = list(range(len(images)))
+        item = BatchItem({}, rows, rows if inputs.ndim == 5 else [])
+        (found,) = Judge(network).find({"image": images, "items": [item]}, (maps, scores, network.protocol(images)))
+        assert isinstance(found, Finding)
+        return [found]

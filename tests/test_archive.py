@@ -31,7 +31,8 @@ from monai_ddad.archive.listing import Listing, list_archive
 from monai_ddad.archive.parts import Parts, make_part
 from monai_ddad.archive.reading import KILLED, PREFETCH, ReaderKilledError, notice_kill, read_carefully, read_chunks
 from monai_ddad.data import DataError, list_images
-from monai_ddad.inference import Predictor, Result
+from monai_ddad.finding import Result, Unreadable
+from monai_ddad.inference import Predictor
 from tests.processes import start, start_ranks
 from tests.small_models import BUNDLES
 
@@ -119,11 +120,11 @@ def test_rows_are_those_of_a_plain_loop_over_single_files(films, models, tmp_pat
     paths = sorted(path for path in films.rglob("*") if path.is_file())
     reasons = {}
     for position, path in enumerate(paths):
-        dataset = predictor.read([path], 1)
-        if dataset.errors:
-            reasons[position] = dataset.errors[0]
+        (found,) = predictor.find([path], 1)
+        if isinstance(found, Unreadable):
+            reasons[position] = found.reason
             continue
-        result, row = predictor.predict(dataset)[0], rows[position]
+        result, row = found.result, rows[position]
         assert {name: row[name] for name in result.scores} == pytest.approx(result.scores, rel=1e-5, abs=1e-5)
         assert (row["p_value"], row["percentile"]) == pytest.approx((result.p_value, result.percentile))
         expected = (result.flagged, result.out_of_protocol, result.slices)
@@ -607,6 +608,7 @@ def test_a_series_in_a_folder_is_one_volume(trained, tmp_path):
     assert counts == (1, 0)
     (row,) = pq.read_table(tmp_path / "a.parquet").to_pylist()
     predictor = Predictor(BUNDLES / "ddad_brain", models, torch.device("cpu"))
-    result = predictor.predict(predictor.read([sorted((tmp_path / "in").iterdir())]))[0]
+    (found,) = predictor.find([sorted((tmp_path / "in").iterdir())])
+    result = found.result
     assert row["path"] == str(tmp_path / "in" / "0.dcm") and row["slices"] == result.slices > 0
     assert {name: row[name] for name in result.scores} == pytest.approx(result.scores)

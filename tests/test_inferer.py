@@ -19,17 +19,18 @@ def test_a_picture_or_volume_has_its_maps_scores_and_decision(make_net, images, 
     network.calibration.alpha.fill_(0.05)
     picture = images[:slices]
     with torch.no_grad():
-        found = DecidingInferer()(images[:1] if slices is None else picture[None], network)
+        (found,) = DecidingInferer()(images[:1] if slices is None else picture[None], network)
         maps = network(images[:1] if slices is None else picture)
         scores = image_scores(maps, network.field(picture[: len(maps)])).mean(dim=0)
-    torch.testing.assert_close(found["maps"][0], maps)
-    torch.testing.assert_close(found["scores"][0], scores)
+    torch.testing.assert_close(found.maps, maps)
+    result = found.result
+    assert list(result.scores) == network.score_names
+    torch.testing.assert_close(torch.tensor(list(result.scores.values())), scores)
     normals = network.calibration.images if slices is None else network.calibration.volumes
-    assert torch.equal(found["p_values"][0], normals.p_values(found["scores"][0]))
-    assert torch.equal(found["percentiles"][0], normals.percentiles(found["scores"][0]))
-    assert found["normals"].tolist() == [len(normals)] and found["protocol"].shape[:2] == (1, len(maps))
-    assert found["loaded"].tolist() == [True]
-    assert found["score_names"].split() == network.score_names
-    assert (found["score"], found["shown_map"]) == (network.score, network.shown_map)
+    chosen = network.score_names.index(network.score)
+    assert result.p_value == pytest.approx(normals.p_values(scores)[chosen].item())
+    assert result.percentile == pytest.approx(normals.percentiles(scores)[chosen].item())
+    assert result.flagged is False and result.slices == (slices or 0)
+    assert (result.score, result.map) == (network.score, network.shown_map)
     needs = f"the calibration has {9 if slices is None else 4} groups of normals, and it takes 19"
-    assert needs in found["notes"]
+    assert needs in result.notes[0]

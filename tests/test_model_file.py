@@ -90,7 +90,7 @@ def test_scores_depend_on_the_model_file_alone(beside, trained, tmp_path):
         run_file.write_text("[" * 100_000)
     predictor, expected = Predictor(BUNDLE, models), Predictor(BUNDLE, trained("ddad_cxr") / "models")
     files = sorted(images.glob("*.png"))[:5]
-    found = [one.predict(one.read(files)) for one in (predictor, expected)]
+    found = [[image.result for image in one.find(files)] for one in (predictor, expected)]
     assert found[0] == found[1] and predictor.network.preparation["preprocess"] == "modality"
     if beside != "nothing":
         with pytest.raises(CheckpointError, match=r"run\.json"):

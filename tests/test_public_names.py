@@ -63,10 +63,16 @@ def test_load_takes_the_name_of_a_bundle_or_a_folder(trained, monkeypatch, tmp_p
     os.symlink(models, "other/models")
     by_folder = monai_ddad.load("other")
     assert isinstance(named, monai_ddad.Predictor) and named.alpha == 0.2 and named.device == torch.device("cpu")
-    images = named.read(sorted((models.parent / "phantom/images").iterdir())[:2])
-    found, again = named.predict(images), by_folder.predict(images)
-    assert [result.scores for result in found.values()] == [result.scores for result in again.values()]
-    assert all(isinstance(result, monai_ddad.Result) for result in found.values())
+    images = sorted((models.parent / "phantom/images").iterdir())[:2]
+    found, again = ([one.result for one in predictor.find(images)] for predictor in (named, by_folder))
+    assert (
+        [one.scores for one in found] == [one.scores for one in again]
+        and len(found) == 2
+        and isinstance(found[0], monai_ddad.Result)
+    )
+    unreadable, read = named.find(["absent.png", images[0]])
+    assert isinstance(unreadable, monai_ddad.Unreadable) and unreadable.reason == "no such file"
+    assert isinstance(read, monai_ddad.Finding) and read.position == 1
     (tmp_path / "ddad_cxr").mkdir()  # no bundle
     monai_ddad.load("ddad_cxr", models)
     with pytest.raises(CheckpointError, match="train first"):

@@ -89,7 +89,7 @@ def score_archive(
         predictor = load_predictor(bundle, models_dir, device, precision, alpha, score, runtime)
         for note in cautions(predictor.network, predictor.network.calibration.images, predictor.alpha):
             logger.warning(note)
-        modalities = predictor.reading.read.modalities
+        modalities = predictor.modalities
         volumes = modalities is None or not set(VOLUMES).isdisjoint(modalities)
 
         def begin() -> tuple[Parts, Listing, list[int]]:
@@ -146,7 +146,7 @@ def _score(predictor: Predictor, parts: Parts, listing: Listing, pending: list[i
     def score(reads: Iterable[ReadChunk]) -> None:
         for read in reads:
             number = len(listing.chunks[read.number])
-            results = predictor.predict(read.dataset())
+            results = predictor.predict(torch.from_numpy(read.images), read.positions, read.slices)
             parts.write(read.number, make_part(starts[read.number], number, names, results, read.errors))
             left.remove(read.number)
             progress.update(number)

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from monai_ddad.archive.listing import Listing
 from monai_ddad.data.resident import DataError
-from monai_ddad.inference import Result
+from monai_ddad.finding import Result
 from monai_ddad.locks import LOCK, lock_folder
 from monai_ddad.writing import Staging, atomic_file, printable, remove_leftovers
 

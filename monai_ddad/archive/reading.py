@@ -12,13 +12,13 @@ from types import FrameType
 from typing import Any
 
 import numpy as np
-import torch
 from torch.utils.data import DataLoader, Dataset
 
 from monai_ddad.archive.listing import Listing
-from monai_ddad.data.resident import ResidentDataset
+from monai_ddad.data.items import prepare, slice_number
 from monai_ddad.processes import end_with_parent
 from monai_ddad.transforms import ImageReadError
+from monai_ddad.transforms.eight_bit import eight_bits
 
 __all__ = ["PREFETCH", "ReadChunk", "ReaderKilledError", "notice_kill", "read_carefully", "read_chunks", "root_cause"]
 
@@ -32,7 +32,10 @@ class ReadChunk:
 
     Attributes:
         number: of the chunk.
-        images, positions, slices, errors: see :class:`ResidentDataset`; positions count from the chunk's first item.
+        images: (N, C, h, w) uint8, prepared.
+        positions: of the item that each is of, counted from the chunk's first item.
+        slices: number of each among the slices of its volume; None for a picture.
+        errors: position of an item -> why it cannot be read.
     """
 
     number: int
@@ -40,14 +43,6 @@ class ReadChunk:
     positions: list[int]
     slices: list[int | None]
     errors: dict[int, str]
-
-    def dataset(self) -> ResidentDataset:
-        """Return the images as a data set."""
-        dataset = ResidentDataset([], _as_it_is, num_workers=1)
-        dataset.images = torch.from_numpy(self.images)
-        dataset.labels = [None] * len(self.images)
-        dataset.positions, dataset.slices = self.positions, self.slices
-        return dataset
 
 
 def read_chunks(
@@ -60,7 +55,8 @@ def read_chunks(
     Args:
         listing: the archive.
         numbers: of the chunks.
-        transform: see :class:`ResidentDataset`. Whatever error it ends in, the item is left out and the error noted.
+        transform: see :class:`~monai_ddad.data.ItemDataset`. Whatever error it ends in, the item is left out and the
+            error noted.
         num_workers: processes; 0 reads in this one.
     """
     workers = min(num_workers, len(numbers))
@@ -171,13 +167,26 @@ class _Chunks(Dataset):
 
     def __getitem__(self, work: tuple[int, list[list[str]]]) -> ReadChunk:
         number, items = work
-        data = [{"image": files if len(files) > 1 else files[0]} for files in items]
-        dataset = ResidentDataset(data, self._prepare, num_workers=1)
-        return ReadChunk(number, dataset.images.numpy(), dataset.positions, dataset.slices, dataset.errors)
+        images: list[np.ndarray] = []
+        positions: list[int] = []
+        slices: list[int | None] = []
+        errors: dict[int, str] = {}
+        for position, files in enumerate(items):
+            try:
+                parts = self._prepare({"image": files if len(files) > 1 else files[0]})
+            except ImageReadError as error:
+                errors[position] = str(error)
+                continue
+            images += [pixels for _, pixels in parts]
+            slices += [number_of_slice for number_of_slice, _ in parts]
+            positions += [position] * len(parts)
+        stacked = np.stack(images) if images else np.zeros((0, 0, 0, 0), np.uint8)
+        return ReadChunk(number, stacked, positions, slices, errors)
 
-    def _prepare(self, item: dict[str, Any]) -> Any:
+    def _prepare(self, item: dict[str, Any]) -> list[tuple[int | None, np.ndarray]]:
         try:
-            return self.transform(item)
+            parts = [part["image"] for part in prepare(self.transform, item)]
+            return [(slice_number(part), eight_bits(part.as_tensor()).numpy()) for part in parts]
         except Exception as error:  # of any kind: one odd image does not stop an archive
             reason = root_cause(error)
             if isinstance(reason, ImageReadError):

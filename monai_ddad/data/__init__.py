@@ -1,19 +1,22 @@
 """Data lists, checks and built-in data of DDAD."""
 
-from monai_ddad.data.audit import Audit, audit, require_all_read
+from monai_ddad.data.audit import Audit, audit
 from monai_ddad.data.datalist import dataset_or_phantom, list_images, load_datalist
 from monai_ddad.data.hold_out import hold_out
+from monai_ddad.data.items import BatchItem, ItemDataset, collate_items
 from monai_ddad.data.resident import DataError, ResidentDataset, normalise
 
 __all__ = [
     "Audit",
+    "BatchItem",
     "DataError",
+    "ItemDataset",
     "ResidentDataset",
     "audit",
+    "collate_items",
     "dataset_or_phantom",
     "hold_out",
     "list_images",
     "load_datalist",
     "normalise",
-    "require_all_read",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,7 +13,7 @@ import torch
 from monai_ddad.data.copies import NEAR_COPY, standardise
 from monai_ddad.data.resident import DataError, ResidentDataset
 
-__all__ = ["Audit", "audit", "require_all_read"]
+__all__ = ["Audit", "audit", "check_scored"]
 
 logger = logging.getLogger(__name__)
 
@@ -90,11 +91,9 @@ def audit(
 
     result = Audit()
     for name, data in sets.items():
-        if data.errors:
-            result.warnings.append(
-                f"{len(data.errors)} of {len(data.data)} {name} items cannot be read, and are left out."
-            )
-        result.warnings += _check_content(name, data)
+        constant = [data.positions[i] for i, image in enumerate(data.images) if int(image.max()) == int(image.min())]
+        result.warnings += _say_unreadable(name, data.errors, len(data.data))
+        result.warnings += _say_content(name, constant, [image.numpy().tobytes() for image in data.images])
     if training is not None and trained_on not in (None, training.sha256):
         result.warnings.append("These are not the training images of the model: copies of those go unnoticed.")
     if test is not None:
@@ -108,28 +107,29 @@ def audit(
     return result
 
 
-def require_all_read(dataset: ResidentDataset) -> None:
-    """End a run that is done with an error if some of its files could not be read.
+def check_scored(items: int, errors: Mapping[int, str], constant: Sequence[int], digests: Sequence[bytes]) -> list[str]:
+    """Check what was scored, where there is no training to compare it with.
 
     Args:
-        dataset: the images that were asked for.
+        items: how many were asked for.
+        errors: position of an item -> why it cannot be read.
+        constant: positions of images that have one value alone.
+        digests: hash of each image.
+
+    Returns:
+        warnings.
 
     Raises:
-        DataError: some are missing; the message counts them.
+        DataError: nothing could be read; the message lists the reasons.
     """
-    if failed := dataset.errors | dataset.lost:
-        raise DataError(
-            f"{len(failed)} of {len(dataset.data)} items could not be read: unreadable.csv lists them with the "
-            "reason. All others are done."
-        )
+    if errors and not digests:
+        problems = _listed("input", errors, items)
+        raise DataError("the data cannot be used:\n" + "\n".join(f"- {problem}" for problem in problems))
+    return [*_say_unreadable("input", errors, items), *_say_content("input", constant, digests)]
 
 
 def _check_files(name: str, data: ResidentDataset, skip_unreadable: bool) -> list[str]:
-    errors = [f"{name} item {position}: {reason}" for position, reason in sorted(data.errors.items())]
-    if len(errors) > LISTED:
-        errors[LISTED:] = [f"{len(errors) - LISTED} more of the {len(data.data)} {name} items cannot be read"]
-    if skip_unreadable:
-        errors = []
+    errors = [] if skip_unreadable else _listed(name, data.errors, len(data.data))
     lost = [i for i, item in enumerate(data.data) if "mask" in item and not os.path.isfile(item["mask"])]
     errors += [f"the masks of {len(lost)} {name} items are missing (positions {lost[:SHOWN]})"] if lost else []
     labels: dict[str, set[int | None]] = {}
@@ -159,13 +159,22 @@ def _check_names(training: ResidentDataset, test: ResidentDataset) -> list[str]:
     return [f"test item {i} is the same file as training item {j}" for i, j in dict(found).items()]
 
 
-def _check_content(name: str, data: ResidentDataset) -> list[str]:
+def _listed(name: str, errors: Mapping[int, str], number: int) -> list[str]:
+    found = [f"{name} item {position}: {reason}" for position, reason in sorted(errors.items())]
+    if len(found) > LISTED:
+        found[LISTED:] = [f"{len(found) - LISTED} more of the {number} {name} items cannot be read"]
+    return found
+
+
+def _say_unreadable(name: str, errors: Mapping[int, str], number: int) -> list[str]:
+    return [f"{len(errors)} of {number} {name} items cannot be read, and are left out."] if errors else []
+
+
+def _say_content(name: str, constant: Sequence[int], contents: Sequence[bytes]) -> list[str]:
     warnings = []
-    constant = [data.positions[i] for i, image in enumerate(data.images) if int(image.max()) == int(image.min())]
     if constant:
-        warnings.append(f"{len(constant)} {name} images are constant (positions {constant[:SHOWN]}).")
-    repeats = len(data) - len(_contents(data.images))
-    if repeats:
+        warnings.append(f"{len(constant)} {name} images are constant (positions {list(constant[:SHOWN])}).")
+    if repeats := len(contents) - len(set(contents)):
         warnings.append(f"{repeats} {name} images repeat the content of another {name} image.")
     return warnings
 

@@ -148,8 +148,7 @@ class DDADApplication(Application):
         self.add_flow(loader, selector, {("dicom_study_list", "dicom_study_list")})
         self.add_flow(loader, anomaly, {("pictures", "pictures")})
         self.add_flow(selector, anomaly, {("study_selected_series_list", "study_selected_series_list")})
-        self.add_flow(anomaly, dicom, {("scored", "scored")})
-        self.add_flow(anomaly, table, {("scored", "scored")})
+        self.add_flow(anomaly, dicom, {("findings", "findings")})
         self.add_flow(dicom, table, {("written", "written")})
 
     def run(self) -> None:

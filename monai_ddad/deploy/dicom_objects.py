@@ -17,7 +17,7 @@ from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
-from monai_ddad.deploy.findings import Finding, Model
+from monai_ddad.deploy.findings import ImageFinding, Model
 from monai_ddad.deploy.headers import PATIENT, finish, references
 from monai_ddad.deploy.identity import MAKER, NOTICE, equipment, object_uids
 from monai_ddad.deploy.report import report
@@ -32,7 +32,7 @@ ANATOMY = {  # body part -> code and laterality
 }
 
 
-def draw_overlay(finding: Finding, model: Model) -> Image.Image:
+def draw_overlay(finding: ImageFinding, model: Model) -> Image.Image:
     """Draw the map over the picture, or over the highest slice, with a colour bar and what is found below it."""
     result = finding.result
     picture = add_colour_bar(overlay_heat_map(finding.heat.image(), finding.picture_percentiles))
@@ -56,7 +56,7 @@ def draw_overlay(finding: Finding, model: Model) -> Image.Image:
     return canvas
 
 
-def _decision(finding: Finding, model: Model) -> str:
+def _decision(finding: ImageFinding, model: Model) -> str:
     result = finding.result
     if result.p_value is None:
         return "not calibrated"
@@ -64,7 +64,7 @@ def _decision(finding: Finding, model: Model) -> str:
     return f"percentile {result.percentile:.1f}   p {result.p_value:.3g}   alpha {model.alpha:g}   {decision}"
 
 
-def overlay(finding: Finding, model: Model) -> Dataset:
+def overlay(finding: ImageFinding, model: Model) -> Dataset:
     """Make a Secondary Capture of :func:`draw_overlay`."""
     sources = references(finding, model)
     made = hd.sc.SCImage.from_ref_dataset(
@@ -93,7 +93,7 @@ def _reference(source: Dataset) -> Dataset:
     return reference
 
 
-def segmentation(finding: Finding, model: Model) -> Dataset:
+def segmentation(finding: ImageFinding, model: Model) -> Dataset:
     """Make a Segmentation of the region above the chosen percentile, one segment."""
     sources = references(finding, model)
     algorithm = hd.AlgorithmIdentificationSequence(
@@ -130,7 +130,7 @@ def _level(model: Model) -> str:
     return f"{model.percentile:g} % of normal pixels"
 
 
-def parametric_map(finding: Finding, model: Model) -> Dataset:
+def parametric_map(finding: ImageFinding, model: Model) -> Dataset:
     """Make a Parametric Map of the anomaly map, float32."""
     sources = references(finding, model)
     values = _frames(finding, finding.heat.values.astype(np.float32))
@@ -164,14 +164,14 @@ def parametric_map(finding: Finding, model: Model) -> Dataset:
     return made
 
 
-def _say_gap(made: Dataset, finding: Finding) -> None:
+def _say_gap(made: Dataset, finding: ImageFinding) -> None:
     """Say how far the slices of a volume lie apart, whatever the images' headers claim: readers take it as it is."""
     if finding.heat.affine is not None:
         gap = np.linalg.norm(finding.heat.affine[:3, 2])
         made.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0].SpacingBetweenSlices = f"{gap:.10g}"
 
 
-def _sort_frames(made: Dataset, finding: Finding) -> None:
+def _sort_frames(made: Dataset, finding: ImageFinding) -> None:
     """Put the frames of a volume's map upwards along their normal: dcmqi does not look at the place of each."""
     if finding.heat.affine is not None:
         order = np.argsort(_slice_numbers(made, finding))
@@ -193,7 +193,7 @@ def _name_anatomy(made: Dataset, model: Model) -> None:
             del made.Laterality
 
 
-OBJECTS: dict[str, Callable[[Finding, Model], Dataset]] = {
+OBJECTS: dict[str, Callable[[ImageFinding, Model], Dataset]] = {
     "overlay": overlay,
     "report": report,
     "segmentation": segmentation,
@@ -201,7 +201,7 @@ OBJECTS: dict[str, Callable[[Finding, Model], Dataset]] = {
 }
 
 
-def _frames(finding: Finding, values: np.ndarray) -> np.ndarray:
+def _frames(finding: ImageFinding, values: np.ndarray) -> np.ndarray:
     """Return values of the map as (frames, rows, columns), in the order of the images."""
     if finding.heat.affine is None:
         return values[None]
@@ -209,7 +209,7 @@ def _frames(finding: Finding, values: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(np.stack([values[:, :, place].T for place in places]))
 
 
-def _slice_numbers(dataset: Dataset, finding: Finding) -> list[int]:
+def _slice_numbers(dataset: Dataset, finding: ImageFinding) -> list[int]:
     """Return the number of the slice in the map in which each frame of an image or object of a volume lies."""
     assert finding.heat.affine is not None
     to_voxel = np.linalg.inv(finding.heat.affine)

@@ -25,7 +25,7 @@ from pydicom.uid import (
 )
 from pydicom.valuerep import DA, TM
 
-from monai_ddad.deploy.findings import EYE, Finding, Model
+from monai_ddad.deploy.findings import EYE, ImageFinding, Model
 from monai_ddad.transforms import ImageReadError
 from monai_ddad.transforms.formats.dicom_file import Header, functional_groups
 from monai_ddad.transforms.formats.planes import Plane, pixel_size
@@ -119,7 +119,7 @@ LOSSY = {  # PS3.3 C.7.6.1.1.5.1, by transfer syntax
 METHODS = LOSSY | {JPEG2000: "ISO_15444_1", JPEG2000Lossless: "ISO_15444_1"}
 
 
-def references(finding: Finding, model: Model) -> list[Dataset]:
+def references(finding: ImageFinding, model: Model) -> list[Dataset]:
     """Return stand-ins of the images for highdicom, which copies what it finds: with nothing but what may be copied.
 
     All say where they lie. A picture that has no place in the patient gets a frame of reference of its own, with the
@@ -128,7 +128,7 @@ def references(finding: Finding, model: Model) -> list[Dataset]:
     return [_stand_in(dataset, finding, model) for dataset in finding.image.datasets]
 
 
-def _stand_in(dataset: Dataset, finding: Finding, model: Model) -> Dataset:
+def _stand_in(dataset: Dataset, finding: ImageFinding, model: Model) -> Dataset:
     made = Dataset()
     for keyword in KEPT:
         if keyword in dataset:
@@ -191,7 +191,7 @@ def _place_picture(made: Dataset, dataset: Dataset) -> None:
         made.SharedFunctionalGroupsSequence, made.PerFrameFunctionalGroupsSequence = [shared], [frame]
 
 
-def finish(made: Dataset, finding: Finding, model: Model, description: str) -> Dataset:
+def finish(made: Dataset, finding: ImageFinding, model: Model, description: str) -> Dataset:
     """Complete the header of an object: series, patient, study, request and the history of lossy compression."""
     source = finding.image.datasets[0]
     made.SeriesDescription = description

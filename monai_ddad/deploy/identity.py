@@ -6,7 +6,7 @@ from typing import Any
 
 from pydicom.uid import generate_uid
 
-from monai_ddad.deploy.findings import Finding, Model
+from monai_ddad.deploy.findings import ImageFinding, Model
 
 __all__ = ["MAKER", "NOTICE", "equipment", "object_uids"]
 
@@ -14,7 +14,7 @@ MAKER = "monai_ddad"
 NOTICE = "RESEARCH USE, NOT A DIAGNOSIS"
 
 
-def object_uids(finding: Finding, model: Model, series_number: int) -> dict[str, Any]:
+def object_uids(finding: ImageFinding, model: Model, series_number: int) -> dict[str, Any]:
     """Return UIDs that are the same whenever the same model finds the same of the same images, so nothing doubles."""
     known = [str(dataset.SOPInstanceUID) for dataset in finding.image.datasets]
     known += [model.name, model.version, finding.result.score, f"{model.percentile:g} {model.alpha:g} {series_number}"]

@@ -7,7 +7,8 @@ import io
 import json
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,11 @@ from monai.deploy.operators import DICOMDataLoaderOperator, DICOMSeriesSelectorO
 from pydicom.dataset import Dataset
 
 from monai_ddad.deploy.dicom_objects import OBJECTS, draw_overlay
-from monai_ddad.deploy.findings import Finding, Model, Scored
+from monai_ddad.deploy.findings import ImageFinding, Model
 from monai_ddad.deploy.kinds import DEFAULT_KINDS, KINDS
 from monai_ddad.deploy.studies import Instance, ScoredImage, Unusable, group_instances, list_pictures, read_folder
 from monai_ddad.files import LeftOut
-from monai_ddad.transforms import ImageReadError
+from monai_ddad.finding import Result
 from monai_ddad.transforms.formats.quiet import quiet
 from monai_ddad.writing import atomic_file
 
@@ -34,6 +35,7 @@ __all__ = [
     "PictureLoaderOperator",
     "SeriesSelectorOperator",
     "StudyLoaderOperator",
+    "Written",
 ]
 
 logger = logging.getLogger(__name__)
@@ -182,7 +184,7 @@ class SeriesSelectorOperator(DICOMSeriesSelectorOperator):
 
 
 class AnomalyOperator(Operator):
-    """Score films, photographs and series, in batches.
+    """Score films, photographs and series, a few at a time.
 
     Named input:
         study_selected_series_list: list of ``StudySelectedSeries``, of this module's loader or the SDK's; may be
@@ -190,7 +192,8 @@ class AnomalyOperator(Operator):
         pictures: list of :class:`monai_ddad.deploy.studies.ScoredImage`; may be missing.
 
     Named output:
-        scored: list of :class:`monai_ddad.deploy.findings.Scored`.
+        findings: iterator of :class:`monai_ddad.deploy.findings.ImageFinding`, which are computed as they are taken, so
+            that few maps are in memory at a time; for one receiver.
 
     The images are read from the DICOM data sets by the bundle's own transforms, so the score is that of the bundle.
 
@@ -198,7 +201,7 @@ class AnomalyOperator(Operator):
         fragment: the application.
         model: the bundle, loaded once.
         ports: the inputs that are connected.
-        unusable: list to which images are added that cannot be read.
+        unusable: list to which images are added that cannot be read, as they are come to.
     """
 
     def __init__(
@@ -219,7 +222,7 @@ class AnomalyOperator(Operator):
         """Name the ports."""
         for port in self.ports:
             spec.input(port)
-        spec.output("scored")
+        spec.output("findings")
 
     def compute(self, op_input: Any, op_output: Any, context: Any) -> None:
         """Score what arrived."""
@@ -227,9 +230,14 @@ class AnomalyOperator(Operator):
         for port in self.ports:
             arrived = op_input.receive(port)
             images += arrived if port == "pictures" else _selected_images(arrived)
-        scored, unusable = self.model.score(images)
-        self.unusable += unusable
-        op_output.emit(scored, "scored")
+        op_output.emit(self._find(images), "findings")
+
+    def _find(self, images: Sequence[ScoredImage]) -> Iterator[ImageFinding]:
+        for found in self.model.find(images):
+            if isinstance(found, Unusable):
+                self.unusable.append(found)
+            else:
+                yield found
 
 
 def _selected_images(studies: Sequence[StudySelectedSeries]) -> list[ScoredImage]:
@@ -245,22 +253,38 @@ def _position(dataset: Dataset, otherwise: int) -> int:
     return int(getattr(dataset, POSITION, otherwise))
 
 
+@dataclass(frozen=True)
+class Written:
+    """What was written of an image.
+
+    Attributes:
+        image: the film, photograph or volume.
+        result: what is found of it.
+        files: names of what was written.
+        failed: why an object could not be written, by its kind.
+    """
+
+    image: ScoredImage
+    result: Result
+    files: list[str]
+    failed: dict[str, str]
+
+
 class DicomWriterOperator(Operator):
     """Write what is found of DICOM images as DICOM objects, and overlays of pictures as PNG.
 
     Files are named after the position of the image's first file, such as ``000000_overlay.dcm``. Each appears when it
-    is complete. Maps are computed here, one after the other.
+    is complete.
 
     Named input:
-        scored: list of :class:`monai_ddad.deploy.findings.Scored`.
+        findings: iterable of :class:`monai_ddad.deploy.findings.ImageFinding`.
 
     Named output:
-        written: for each image ``{"written": names of the files, "not_written": reasons by kind}``; no receiver is
-            needed.
+        written: list of :class:`Written`, one for each; no receiver is needed.
 
     Args:
         fragment: the application.
-        model: the model that scored them.
+        model: the model that found it.
         output_folder: folder to write to.
         objects: what to write, names of :data:`monai_ddad.deploy.kinds.KINDS`.
     """
@@ -283,26 +307,19 @@ class DicomWriterOperator(Operator):
 
     def setup(self, spec: OperatorSpec) -> None:
         """Name the ports."""
-        spec.input("scored")
+        spec.input("findings")
         spec.output("written").condition(ConditionType.NONE)
 
     def compute(self, op_input: Any, op_output: Any, context: Any) -> None:
         """Write the files."""
-        op_output.emit([self._locate(one) for one in op_input.receive("scored")], "written")
+        op_output.emit([self._write(finding) for finding in op_input.receive("findings")], "written")
 
-    def _locate(self, scored: Scored) -> dict[str, Any]:
-        try:
-            return self._write(self.model.locate(scored))
-        except ImageReadError as error:
-            kinds = self.objects if scored.image.datasets else ("overlay",)
-            return {"written": [], "not_written": dict.fromkeys(kinds, str(error))}
-
-    def _write(self, finding: Finding) -> dict[str, Any]:
+    def _write(self, finding: ImageFinding) -> Written:
         stem = f"{finding.image.positions[0]:06d}"
         if not finding.image.datasets:
             with atomic_file(self.output_folder / f"{stem}_overlay.png") as file:
                 draw_overlay(finding, self.model).save(file, format="PNG")
-            return {"written": [f"{stem}_overlay.png"], "not_written": {}}
+            return Written(finding.image, finding.result, [f"{stem}_overlay.png"], {})
         names, failed = [], {}
         for kind in self.objects:
             try:
@@ -317,15 +334,14 @@ class DicomWriterOperator(Operator):
                 with atomic_file(self.output_folder / f"{stem}_{kind}.dcm") as file:
                     file.write(content.getbuffer())
                 names.append(f"{stem}_{kind}.dcm")
-        return {"written": names, "not_written": failed}
+        return Written(finding.image, finding.result, names, failed)
 
 
 class JsonWriterOperator(Operator):
     """Write ``results.json``: what was found of each image, by the positions of its files, and what cannot be used.
 
     Named input:
-        scored: list of :class:`monai_ddad.deploy.findings.Scored`.
-        written: what :class:`DicomWriterOperator` gives.
+        written: list of :class:`Written`.
 
     Args:
         fragment: the application.
@@ -358,14 +374,12 @@ class JsonWriterOperator(Operator):
         super().__init__(fragment, *args, **kwargs)
 
     def setup(self, spec: OperatorSpec) -> None:
-        """Name the ports."""
-        spec.input("scored")
+        """Name the port."""
         spec.input("written")
 
     def compute(self, op_input: Any, op_output: Any, context: Any) -> None:
         """Write the file."""
-        scored, written = op_input.receive("scored"), op_input.receive("written")
-        self.results += [self._row(one, files) for one, files in zip(scored, written, strict=True)]
+        self.results += [self._row(one) for one in op_input.receive("written")]
         unusable = [
             {"files": list(one.positions), "reason": one.reason}
             for one in sorted(self.unusable, key=lambda one: one.positions)
@@ -390,10 +404,11 @@ class JsonWriterOperator(Operator):
         unused = sum(len(one.positions) for one in self.unusable)
         logger.info(f"{len(self.results)} images are scored, {unused} files are not used")
 
-    def _row(self, scored: Scored, files: dict[str, Any]) -> dict[str, Any]:
-        row = {"files": list(scored.image.positions), **scored.result.summary(), **files}
-        if self.identifiers and scored.image.datasets:
-            first = scored.image.datasets[0]
+    def _row(self, one: Written) -> dict[str, Any]:
+        row = {"files": list(one.image.positions), **one.result.summary()}
+        row |= {"written": one.files, "not_written": one.failed}
+        if self.identifiers and one.image.datasets:
+            first = one.image.datasets[0]
             row["study"], row["series"] = str(first.StudyInstanceUID), str(first.SeriesInstanceUID)
-            row["instances"] = [str(dataset.SOPInstanceUID) for dataset in scored.image.datasets]
+            row["instances"] = [str(dataset.SOPInstanceUID) for dataset in one.image.datasets]
         return row

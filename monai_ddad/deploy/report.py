@@ -9,10 +9,10 @@ from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 from pydicom.uid import generate_uid
 
-from monai_ddad.deploy.findings import Finding, Model
+from monai_ddad.deploy.findings import ImageFinding, Model
 from monai_ddad.deploy.headers import finish, references, requests
 from monai_ddad.deploy.identity import MAKER, NOTICE, object_uids
-from monai_ddad.inference import Result
+from monai_ddad.finding import Result
 from monai_ddad.protocol import REASONS
 
 __all__ = ["DECISIONS", "PROTOCOL", "SCHEME", "report"]
@@ -38,7 +38,7 @@ PROCEDURES = {
 IMAGING = CodedConcept("363679005", "SCT", "Imaging")
 
 
-def report(finding: Finding, model: Model) -> Dataset:
+def report(finding: ImageFinding, model: Model) -> Dataset:
     """Make a structured report (TID 1500) with every score, the p-value, the percentile and the decision.
 
     Each answer has a code of its own in the scheme ``99DDAD``, see :data:`DECISIONS` and :data:`PROTOCOL`; the reason

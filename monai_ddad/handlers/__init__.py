@@ -1,7 +1,7 @@
 """Ignite handlers of DDAD."""
 
 from monai_ddad.handlers.checkpoint import ResumeCheckpoint
-from monai_ddad.handlers.image_scores import ImageScores
+from monai_ddad.handlers.image_scores import Evaluated, ImageScores, require_all_read
 from monai_ddad.handlers.load_weights import LoadWeights
 from monai_ddad.handlers.non_finite import StopOnNonFinite
 from monai_ddad.handlers.pixel_metrics import PixelMetrics
@@ -11,6 +11,7 @@ from monai_ddad.handlers.write_evaluation import WriteEvaluation
 
 __all__ = [
     "EpochProgress",
+    "Evaluated",
     "ImageScores",
     "LoadWeights",
     "PixelMetrics",
@@ -18,4 +19,5 @@ __all__ = [
     "SaveMaps",
     "StopOnNonFinite",
     "WriteEvaluation",
+    "require_all_read",
 ]

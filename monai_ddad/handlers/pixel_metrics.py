@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from ignite.engine import Events
 from monai.engines.utils import IterationEvents
-from monai.utils.enums import CommonKeys
 from PIL import Image
 from scipy import ndimage
 
-from monai_ddad.data.resident import ResidentDataset
+from monai_ddad.finding import Finding
 from monai_ddad.metrics import best_dice, per_region_overlap, pixel_auroc, pixel_average_precision
 from monai_ddad.networks import DDADNet
+from monai_ddad.outputs import restore_values
 from monai_ddad.transforms import ImageReadError, ReadImage
 
 __all__ = ["PixelMetrics"]
@@ -28,18 +29,18 @@ class PixelMetrics:
     brought to a square of ``side`` pixels, so that pictures of all sizes weigh the same; a lesion smaller than half of
     such a pixel keeps the one that it covers most. What is outside the field of a masked network is left out. At the
     end of the epoch ``state.pixel_metrics`` holds by score ``pixel_auroc``, ``pixel_average_precision``, ``best_dice``
-    with its ``best_dice_threshold``, and ``per_region_overlap``; it is empty where there are no masks. An item whose
-    picture or mask went or changed after it was first read is left out; the data set's ``lost`` says why.
+    with its ``best_dice_threshold``, and ``per_region_overlap``; it is empty where there are no masks. A
+    mask that cannot be read is an error before anything is scored.
 
     Args:
-        network: the network that is evaluated.
-        dataset: the images that are scored, with an invertible transform.
+        network: the network that is evaluated by an :class:`~monai_ddad.engines.ItemEvaluator`.
+        dataset: the items that are scored, whose ``data`` name the masks.
         side: of the square, pixels.
     """
 
-    def __init__(self, network: DDADNet, dataset: ResidentDataset, side: int = 128) -> None:
+    def __init__(self, network: DDADNet, dataset: Any, side: int = 128) -> None:
         self.network = network
-        self.dataset = dataset
+        self.data: Sequence[dict[str, Any]] = dataset.data
         self.side = side
         self.read = ReadImage(in_channels=1)
 
@@ -55,61 +56,41 @@ class PixelMetrics:
         Raises:
             ValueError: a mask cannot be read.
         """
-        self.dataset.lost.clear()
-        self._sizes = {
-            position: self._mask(position).shape for position, item in enumerate(self.dataset.data) if "mask" in item
-        }
+        masked = [position for position, item in enumerate(self.data) if "mask" in item]
+        self._known = {position: _shrink(self._mask(position), self.side) for position in masked}
         self._maps: list[np.ndarray] = []
         self._masks: list[np.ndarray] = []
         self._fields: list[np.ndarray] = []
 
-    def collect(self, engine: Any) -> None:
-        """Keep the maps and masks of a batch's pictures."""
-        if not any("mask" in item for item in self.dataset.data):
-            return
-        maps, image = engine.state.output[CommonKeys.PRED].float(), engine.state.output[CommonKeys.IMAGE]
-        field = self.network.field(image)
-        maps = torch.cat([maps, torch.ones_like(maps[:, :1]) if field is None else field], dim=1).cpu()
-        for index, values in zip(engine.state.batch["index"].tolist(), maps):
-            position = self.dataset.positions[index]
-            counts = "mask" in self.dataset.data[position] or self.dataset.labels[index] == 0
-            if counts and self.dataset.slices[index] is None:
-                try:
-                    self._keep(index, position, values)
-                except ImageReadError as error:
-                    self.dataset.lost[position] = f"scored, but not compared with masks: {error}"
-
     def _mask(self, position: int) -> np.ndarray:
         try:
-            return np.asarray(self.read(self.dataset.data[position]["mask"]))[0] > 0
+            return np.asarray(self.read(self.data[position]["mask"]))[0] > 0
         except ImageReadError as error:
             raise ValueError(f"the mask of test item {position} cannot be read: {error}") from None
 
-    def _mask_again(self, position: int) -> np.ndarray:
-        try:
-            mask = self._mask(position)
-        except ValueError:
-            raise ImageReadError("its mask cannot be read any more") from None
-        if mask.shape != self._sizes[position]:
-            raise ImageReadError("its mask has changed")
-        return mask
+    def collect(self, engine: Any) -> None:
+        """Keep the maps and masks of a batch's pictures."""
+        for found in engine.state.findings if self._known else []:
+            if isinstance(found, Finding) and not found.item.is_volume:
+                self._keep(found)
 
-    def _keep(self, index: int, position: int, values: torch.Tensor) -> None:
-        """Keep the maps of an image, the last of which is its field, and its mask."""
-        item = self.dataset.data[position]
-        prepared = self.dataset.prepare_again(item, self.dataset.images[[index]])[0]["image"]
-        restored = [self.dataset.restore(prepared, part) for part in values[:, None]]
-        mask = self._mask_again(position) if "mask" in item else np.zeros(restored[0].shape, dtype=bool)
-        if mask.shape != restored[0].shape:
+    def _keep(self, found: Finding) -> None:
+        """Keep the maps of a picture, its field and its mask, if it has one or is normal."""
+        if found.position not in self._known and found.item.data.get("label") != 0:
+            return
+        field = self.network.field(found.images)
+        layers = torch.cat([found.maps, torch.ones_like(found.maps[:, :1]) if field is None else field], dim=1)[0]
+        restored = [restore_values(layer, found.item.operations[0], found.judge.transform) for layer in layers]
+        shape, mask = self._known.get(found.position, (restored[0].shape, np.zeros((self.side, self.side), dtype=bool)))
+        if shape != restored[0].shape:
             raise ValueError(
-                f"the mask of test item {position} is {mask.shape} pixels and its picture {restored[0].shape}: they "
+                f"the mask of test item {found.position} is {shape} pixels and its picture {restored[0].shape}: they "
                 "must be equal."
             )
-        size = (self.side, self.side)
-        *maps, field = (np.asarray(Image.fromarray(part).resize(size)) for part in restored)
+        *maps, inside = (np.asarray(Image.fromarray(part).resize((self.side, self.side))) for part in restored)
         self._maps.append(np.stack(maps))
-        self._fields.append(field > 0.5)
-        self._masks.append(_shrink(mask, size))
+        self._fields.append(inside > 0.5)
+        self._masks.append(mask)
 
     def finish(self, engine: Any) -> None:
         """Compute the metrics."""
@@ -128,9 +109,9 @@ class PixelMetrics:
             }
 
 
-def _shrink(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Bring a mask to (columns, rows): pixels covered by half, and of each lesion at least the most covered one."""
-    share = np.asarray(Image.fromarray(mask.astype(np.float32)).resize(size, Image.Resampling.BOX))
+def _shrink(mask: np.ndarray, side: int) -> tuple[tuple[int, ...], np.ndarray]:
+    """Return a mask's shape, and it as a square: pixels covered by half, and of each lesion the most covered one."""
+    share = np.asarray(Image.fromarray(mask.astype(np.float32)).resize((side, side), Image.Resampling.BOX))
     lesions, number = ndimage.label(share > 0, structure=np.ones((3, 3)))
     most = ndimage.maximum(share, lesions, index=range(number + 1))
-    return (share > 0) & (share >= np.minimum(0.5, most)[lesions])
+    return mask.shape, (share > 0) & (share >= np.minimum(0.5, most)[lesions])

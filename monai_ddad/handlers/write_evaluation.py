@@ -12,19 +12,21 @@ from typing import Any
 import numpy as np
 import torch
 from ignite.engine import Events
+from monai.engines.utils import IterationEvents
 
 from monai_ddad.bundle import run_record
-from monai_ddad.calibration import LEVELS, NormalScores, smallest_alpha
+from monai_ddad.calibration import LEVELS, smallest_alpha
 from monai_ddad.checkpoints import CheckpointError
-from monai_ddad.data.audit import Audit
-from monai_ddad.data.resident import ResidentDataset, normalise
+from monai_ddad.data.audit import Audit, check_scored
+from monai_ddad.finding import Finding, Judge
+from monai_ddad.handlers.image_scores import Evaluated
 from monai_ddad.handlers.results import Results
 from monai_ddad.networks import DDADNet
 from monai_ddad.outputs import (
     GALLERY,
     Decisions,
+    Extremes,
     choose_rows,
-    decide,
     doubt_refinement,
     doubt_score,
     evaluate_scores,
@@ -36,6 +38,7 @@ from monai_ddad.outputs import (
     write_scores,
 )
 from monai_ddad.report import write_report
+from monai_ddad.transforms.eight_bit import eight_bits
 from monai_ddad.writing import write_table
 
 __all__ = ["WriteEvaluation"]
@@ -54,61 +57,74 @@ class WriteEvaluation:
     Goes behind an :class:`~monai_ddad.handlers.ImageScores` handler. Without both classes among the labels the metrics
     and ROC curves are left out. Volumes have a row for each slice in ``scores.csv`` and one of their own, with the
     mean and the highest score of their slices, in ``volumes.csv``; figures count a volume once. ``unreadable.csv``
-    lists the items that could not be read, with the reason, also those of which that is true after they were scored.
+    lists the items that could not be read, with the reason.
     All files take the place of earlier ones when all of them are complete.
 
     Args:
         network: the network that is evaluated.
-        dataset: the images that are scored.
         output_dir: folder of the files.
         run_file: ``run.json`` of the training, copied into ``metrics.json``.
-        audit: checks of the data; where it holds copies of training images, figures without them are added.
+        audit: checks of the data; where it holds copies of training images, figures without them are added. None
+            checks what is scored by itself.
+        dataset: the items that are scored, whose ``data`` name the files; None where no file is to be named.
         resamples: bootstrap samples of each interval.
         seed: seed of the bootstrap.
         gallery_size: most and least anomalous images to show, of each.
-        alpha: false-positive rate at which an image is flagged; None takes the model's own.
         file_names: add the images' paths to ``scores.csv``, ``unreadable.csv`` and ``report.html``; they may tell who a
             patient is.
 
     Raises:
-        ValueError: ``alpha`` is outside [0, 1].
+        ValueError: ``gallery_size`` is less than 1.
+        DataError: when the evaluation ends, nothing could be read.
     """
 
     def __init__(
         self,
         network: DDADNet,
-        dataset: ResidentDataset,
         output_dir: str,
         run_file: str,
-        audit: Audit,
+        audit: Audit | None = None,
+        dataset: Any = None,
         resamples: int = 1000,
         seed: int = 0,
         gallery_size: int = 6,
-        alpha: float | None = None,
         file_names: bool = False,
     ) -> None:
-        if alpha is not None and not 0 <= alpha <= 1:
-            raise ValueError(f"alpha must be in [0, 1], got {alpha}.")
+        if gallery_size < 1:
+            raise ValueError(f"gallery_size must be at least 1, got {gallery_size}.")
         self.network = network
-        self.dataset = dataset
         self.output_dir = Path(output_dir)
         self.run_file = Path(run_file)
         self.audit = audit
+        self.dataset = dataset
         self.resamples = resamples
         self.seed = seed
         self.gallery_size = gallery_size
-        self.alpha = alpha
         self.file_names = file_names
 
     def attach(self, engine: Any) -> None:
-        """Attach to an evaluator."""
+        """Attach to an :class:`~monai_ddad.engines.ItemEvaluator`, behind an :class:`ImageScores` handler."""
         engine.add_event_handler(Events.STARTED, self.start)
+        engine.add_event_handler(IterationEvents.FORWARD_COMPLETED, self.collect)
         engine.add_event_handler(Events.COMPLETED, self.write)
 
     def start(self, engine: Any) -> None:
         """Start the clock, and make room for files beside those of an earlier evaluation."""
         self._started = time.perf_counter()
         self._results = Results.join(engine, self, self.output_dir, FILES)
+        self._extremes = Extremes[tuple[torch.Tensor, torch.Tensor]](2 * self.gallery_size)
+        self._labels: list[int] = []
+
+    def collect(self, engine: Any) -> None:
+        """Keep images and maps that may be shown."""
+        column = self.network.score_names.index(self.network.score)
+        for found in engine.state.findings:
+            if isinstance(found, Finding):
+                label = found.item.data.get("label")
+                shown = -1 if label is None or (label == 1 and found.item.is_volume) else label  # not in every slice
+                for image, maps, scores in zip(found.images, found.maps, found.scores):
+                    self._extremes.add(len(self._labels), shown, float(scores[column]), (image, maps))
+                    self._labels.append(shown)
 
     def write(self, engine: Any) -> None:
         """Write all files and log the table."""
@@ -119,15 +135,16 @@ class WriteEvaluation:
 
     def _write(self, engine: Any, folder: Path) -> None:
         seconds = time.perf_counter() - self._started
-        scores, strange = engine.state.scores, engine.state.out_of_protocol
-        decisions = self._decide(scores, self.network.calibration.images)
-        flags = self._write_tables(folder, scores, decisions, strange)
-        figures = self._figures(scores, decisions, flags)
-        volumes, of_volumes = self._write_volumes(folder, scores)
+        scores, seen, judge = engine.state.scores, engine.state.evaluated, engine.judge
+        audit = self.audit or Audit(check_scored(seen.items, seen.errors, seen.constant, seen.digests))
+        decisions = judge.decide(seen.scores)
+        flags = self._write_tables(folder, scores, seen, decisions, audit)
+        figures = self._figures(scores, seen, decisions, flags)
+        volumes, of_volumes = self._write_volumes(folder, scores, seen, judge)
         figures |= of_volumes
         run, unknown = self._training()
-        warnings = [*self._warnings(scores), *filter(None, (unknown, self._lost()))]
-        for warning in warnings:
+        warnings = [*self._warnings(scores), *filter(None, [unknown])]
+        for warning in warnings if self.audit else [*audit.warnings, *warnings]:
             logger.warning(warning)
         content = {
             "splits": figures,
@@ -135,8 +152,8 @@ class WriteEvaluation:
             "intervals": f"95 %, bootstrap of {self.resamples} samples within each class",
             "images": {
                 "scored": len(scores["index"]),
-                "sha256": hashlib.sha256(self.dataset.images.numpy().tobytes()).hexdigest(),
-                "left_out": dict(self.dataset.left_out),
+                "sha256": hashlib.sha256(b"".join(seen.digests)).hexdigest(),
+                "left_out": dict(getattr(self.dataset, "left_out", {})),
             },
             "score": self.network.score,
             "left_out": self.network.left_out,
@@ -144,8 +161,8 @@ class WriteEvaluation:
             "decision": decisions.summary() if decisions else None,
             "volume_decision": volumes.summary() if volumes else None,
             "protocol_checked": self.network.protocol.fitted,
-            "out_of_protocol": dict(Counter(filter(None, strange))),
-            "warnings": [*self.audit.warnings, *warnings],
+            "out_of_protocol": dict(Counter(filter(None, seen.out_of_protocol))),
+            "warnings": [*audit.warnings, *warnings],
             "evaluation_seconds": round(seconds, 2),
             "training": run,
         }
@@ -153,14 +170,14 @@ class WriteEvaluation:
 
         if figures["all"]["scores"]:
             logger.info("Image-level figures with 95 % bootstrap intervals:\n" + format_table(figures))
-        self._plot_gallery(folder, scores)
+        self._plot_gallery(folder, scores, seen)
         self._write_gallery(folder, scores, decisions)
         write_report(folder)
         if decisions is None:
             logger.info("No known normals were set aside for calibration: there are no p-values and no flags.")
         self._log_decisions("images", decisions)
         self._log_decisions("volumes", volumes)
-        for why, number in Counter(filter(None, strange)).items():
+        for why, number in Counter(filter(None, seen.out_of_protocol)).items():
             logger.warning(f"{number} images are out of protocol: {why}.")
 
     def _training(self) -> tuple[dict[str, Any], str]:
@@ -171,15 +188,6 @@ class WriteEvaluation:
             reason = str(error) if isinstance(error, CheckpointError) else "run.json cannot be read any more."
             return {}, f"The report says nothing of the training: {reason}"
 
-    def _lost(self) -> str:
-        lost = len(self.dataset.lost)
-        if not lost:
-            return ""
-        return (
-            f"{lost} of {len(self.dataset.data)} items went or changed after they were scored: their scores are kept, "
-            "and unreadable.csv says what is missing."
-        )
-
     def _warnings(self, scores: dict[str, np.ndarray]) -> list[str]:
         """Say which scores could not be learnt, and what the scores themselves tell against them."""
         network, refined = self.network, self.network.map_names[0]
@@ -189,58 +197,68 @@ class WriteEvaluation:
         return [*network.notes, *filter(None, found)]
 
     def _write_tables(
-        self, folder: Path, scores: dict[str, np.ndarray], decisions: Decisions | None, strange: list[str]
+        self,
+        folder: Path,
+        scores: dict[str, np.ndarray],
+        seen: Evaluated,
+        decisions: Decisions | None,
+        audit: Audit,
     ) -> dict[str, np.ndarray]:
         """Write ``scores.csv`` and ``unreadable.csv``; return which images are copies, by the kind of copy."""
-        flags = {"duplicate": self.audit.duplicate, "near_copy": self.audit.near_copy}
+        flags = {"duplicate": audit.duplicate, "near_copy": audit.near_copy}
         copies = {name: np.array(values, dtype=int) for name, values in flags.items() if any(values)}
-        columns: dict[str, Any] = {"position": self.dataset.positions}
-        if any(part is not None for part in self.dataset.slices):
-            columns["slice"] = self.dataset.slices
+        columns: dict[str, Any] = {"position": seen.positions}
+        if any(part is not None for part in seen.slices):
+            columns["slice"] = seen.slices
         columns |= copies
         if self.file_names:
-            columns["image"] = [_first_file(self.dataset.data[position]) for position in self.dataset.positions]
-        further = _decision_columns(decisions) | {"out_of_protocol": strange}
+            columns["image"] = [_first_file(self.dataset.data[position]) for position in seen.positions]
+        further = _decision_columns(decisions) | {"out_of_protocol": seen.out_of_protocol}
         write_scores(scores, self.network.score_names, folder / "scores.csv", columns, further)
         write_table(
             ["position", "reason", *(["image"] if self.file_names else [])],
             [
                 [position, reason, *([_first_file(self.dataset.data[position])] if self.file_names else [])]
-                for position, reason in sorted((self.dataset.errors | self.dataset.lost).items())
+                for position, reason in sorted(seen.errors.items())
             ],
             folder / "unreadable.csv",
         )
         return copies
 
     def _figures(
-        self, scores: dict[str, np.ndarray], decisions: Decisions | None, copies: dict[str, np.ndarray]
+        self,
+        scores: dict[str, np.ndarray],
+        seen: Evaluated,
+        decisions: Decisions | None,
+        copies: dict[str, np.ndarray],
     ) -> dict[str, Any]:
         """Compute the figures of each split; slices count by volume."""
         names = self.network.score_names
-        pictures = np.array([self.dataset.slices[index] is None for index in scores["index"]])
+        pictures = np.array([part is None for part in seen.slices], dtype=bool)
         splits = {"all": pictures}
         for name, split in (("duplicate", "without_duplicates"), ("near_copy", "without_near_copies")):
             if name in copies:
-                splits[split] = pictures & (copies[name][scores["index"]] == 0)
+                splits[split] = pictures & (copies[name] == 0)
         found = decisions.p_values if decisions else None
         return {
             split: evaluate_scores(scores, names, keep, self.resamples, self.seed, found)
             for split, keep in splits.items()
         }
 
-    def _write_volumes(self, folder: Path, scores: dict[str, np.ndarray]) -> tuple[Decisions | None, dict[str, Any]]:
+    def _write_volumes(
+        self, folder: Path, scores: dict[str, np.ndarray], seen: Evaluated, judge: Judge
+    ) -> tuple[Decisions | None, dict[str, Any]]:
         """Write ``volumes.csv``, where there are any; return what is decided on them, and their figures."""
-        volumes = [None if part is None else i for i, part in zip(self.dataset.positions, self.dataset.slices)]
-        if all(volumes[index] is None for index in scores["index"]):
+        if all(part is None for part in seen.slices):
             return None, {}
         names = self.network.score_names
-        joined = volume_scores(scores, names, volumes)
-        decisions = self._decide(joined, self.network.calibration.volumes)
+        joined = volume_scores(scores, names, seen.volumes)
+        decisions = judge.decide(np.stack([joined[name] for name in names], axis=1), volumes=True)
         write_scores(
             joined,
             [*names, "slices", *(f"{name}_max" for name in names)],
             folder / "volumes.csv",
-            {"position": range(len(self.dataset.data))},
+            {"position": range(seen.items)},
             _decision_columns(decisions),
         )
         found = decisions.p_values if decisions else None
@@ -262,56 +280,31 @@ class WriteEvaluation:
                 f"{decisions.alpha:g}: the smallest alpha that can is {least:.4f}."
             )
 
-    def _decide(self, scores: dict[str, np.ndarray], normals: NormalScores) -> Decisions | None:
-        """Decide on images or volumes; None where none were set aside for calibration."""
-        if len(normals) == 0:
-            return None
-        alpha = self.network.calibration.rate if self.alpha is None else self.alpha
-        return decide(scores, self.network.score_names, normals, self.network.score, alpha)
-
     def _write_gallery(self, folder: Path, scores: dict[str, np.ndarray], decisions: Decisions | None) -> None:
         """Write pictures of right and wrong decisions for the report."""
-        score = self.network.score
+        score, kept = self.network.score, self._extremes.kept
         flagged = decisions.flagged if decisions else None
-        volumes = np.array([self.dataset.slices[index] is not None for index in scores["index"]])
-        labels = np.where(volumes & (scores["label"] == 1), -1, scores["label"])  # not every slice shows a lesion
-        rows = choose_rows(scores[score], labels, flagged, 2 * self.gallery_size)
-        images = self.dataset.images[torch.from_numpy(scores["index"][rows])]
+        rows = choose_rows(scores[score], np.array(self._labels), flagged, 2 * self.gallery_size)
         channel = self.network.map_names.index(self.network.shown_map)
-        maps = self._maps(images)[:, channel]
-        percentiles = self.network.calibration.map_percentiles(maps, channel)
-        write_gallery(images, percentiles, rows, folder / "gallery")
+        images = torch.stack([eight_bits(kept[row][0]) for row in rows])
+        maps = torch.stack([kept[row][1][channel] for row in rows]).numpy()
+        write_gallery(images, self.network.calibration.map_percentiles(maps, channel), rows, folder / "gallery")
 
-    def _maps(self, images: torch.Tensor) -> np.ndarray:
-        device = next(self.network.parameters()).device
-        with torch.inference_mode():
-            return self.network(normalise(images).to(device)).float().cpu().numpy()
-
-    def _plot_gallery(self, folder: Path, scores: dict[str, np.ndarray]) -> None:
-        score = self.network.score
-        ranked = scores["index"][np.argsort(-scores[score], kind="stable")]
+    def _plot_gallery(self, folder: Path, scores: dict[str, np.ndarray], seen: Evaluated) -> None:
+        score, kept = self.network.score, self._extremes.kept
+        ranked = np.argsort(-scores[score], kind="stable")
         size = min(self.gallery_size, len(ranked) // 2) or len(ranked)
         chosen = np.unique(np.r_[ranked[:size], ranked[-size:]], return_index=True)
-        shown = chosen[0][np.argsort(chosen[1])]
-        images = self.dataset.images[torch.from_numpy(shown)]
-        maps = self._maps(images)
-        rows = {index: row for row, index in enumerate(scores["index"])}
+        rows = chosen[0][np.argsort(chosen[1])].tolist()
+        images, maps = (torch.stack(parts).numpy() for parts in zip(*[kept[row] for row in rows]))
         kinds = {0: "normal", 1: "abnormal", -1: ""}
-        parts = zip(self.dataset.positions, self.dataset.slices)
+        parts = zip(seen.positions, seen.slices)
         places = [f"{position}" if part is None else f"{position}/{part}" for position, part in parts]
-        titles = [
-            f"{places[index]} {kinds[int(scores['label'][rows[index]])]}\n{score} {scores[score][rows[index]]:.4f}"
-            for index in shown
-        ]
+        titles = [f"{places[row]} {kinds[int(scores['label'][row])]}\n{score} {scores[score][row]:.4f}" for row in rows]
         limits = self.network.calibration.map_quantiles[:, LEVELS.index(99.9)].cpu().numpy()
         limits = np.where(limits > 0, limits, maps.max(axis=(0, 2, 3)))
         plot_gallery(
-            normalise(images).numpy(),
-            maps,
-            self.network.map_names,
-            titles,
-            np.maximum(limits, 1e-12).tolist(),
-            folder / "gallery.png",
+            images, maps, self.network.map_names, titles, np.maximum(limits, 1e-12).tolist(), folder / "gallery.png"
         )
 
 

@@ -21,7 +21,6 @@ from monai_ddad.label.labels import label_suffix, write_label
 from monai_ddad.label.schemas import BatchParams
 from monai_ddad.label.served import ServedModel
 from monai_ddad.outputs import HeatMap
-from monai_ddad.transforms import ImageReadError
 from monai_ddad.writing import write_table
 
 __all__ = ["AnomalyBatchInfer"]
@@ -58,21 +57,17 @@ class AnomalyBatchInfer(BatchInferTask):
         for number, image in enumerate(images, start=1):
             logger.info(f"{number} / {len(images)} images")
             try:
-                predictor, dataset, position, result = self.served.find(datastore.get_image_uri(image))
+                found, path = self.served.find(datastore.get_image_uri(image))
             except HTTPException as error:
                 if error.status_code not in MISSING:
                     raise
                 rows[image] = {"unreadable": error.detail}
                 continue
-            rows[image] = result.summary()
+            rows[image] = found.result.summary()
             if params.save_label:
-                try:
-                    heat = predictor.heat_map(dataset, position)
-                except ImageReadError as error:
-                    rows[image]["unreadable"] = f"scored, but without a label: {error}"
-                    continue
-                region = (predictor.percentiles(heat.values) > PERCENTILE).astype(np.uint8)
-                grid = grid_of(heat, dataset.data[position]["image"])
+                heat = found.heat_map()
+                region = (found.percentiles(heat.values) > PERCENTILE).astype(np.uint8)
+                grid = grid_of(heat, path)
                 try:
                     self._save(datastore, image, heat, region, grid, tag, rows[image])
                 except OSError as error:

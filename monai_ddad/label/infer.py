@@ -12,8 +12,7 @@ from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 
 from monai_ddad.label.geometry import grid_of
 from monai_ddad.label.labels import asked_percentile, label_suffix, write_label
-from monai_ddad.label.served import ServedModel, UnreadableImageError
-from monai_ddad.transforms import ImageReadError
+from monai_ddad.label.served import ServedModel
 
 __all__ = ["LABEL", "AnomalyInfer"]
 
@@ -64,19 +63,17 @@ class AnomalyInfer(InferTask):
         Raises:
             HTTPException: 409, no model; 422, there is no such map, or the image cannot be read.
         """
-        predictor, dataset, position, result = self.served.find(str(request["image"]))
+        found, path = self.served.find(str(request["image"]))
         name = request.get("map") or None
         try:
-            heat = predictor.heat_map(dataset, position, name)
-        except ImageReadError as error:
-            raise UnreadableImageError(str(error)) from None
+            heat = found.heat_map(name)
         except ValueError as error:
             raise HTTPException(status_code=422, detail=f"map: {error}") from None
         values = heat.values
-        grid = grid_of(heat, dataset.data[position]["image"])
+        grid = grid_of(heat, path)
         if self.result == "region":
             percentile = asked_percentile(request, PERCENTILE)
-            values = (predictor.percentiles(heat.values, name) > percentile).astype(np.uint8)
+            values = (found.percentiles(heat.values, name) > percentile).astype(np.uint8)
         suffix = label_suffix(heat, grid) if self.result == "region" else ".nii.gz"
         if self.result == "region" and request.get("result_extension") == ".nrrd":  # OHIF and 3D Slicer ask for it
             suffix = ".nrrd"
@@ -86,4 +83,5 @@ class AnomalyInfer(InferTask):
             except BaseException:
                 Path(file.name).unlink(missing_ok=True)
                 raise
-        return file.name, result.summary() | {"version": self.served.versions.current[0], "label_names": {LABEL: 1}}
+        version = self.served.versions.current[0]
+        return file.name, found.result.summary() | {"version": version, "label_names": {LABEL: 1}}

@@ -6,19 +6,21 @@ import os
 import stat
 import threading
 from collections.abc import Mapping
+from itertools import islice
 
 from fastapi import HTTPException
 
 from monai_ddad.checkpoints import CheckpointError
 from monai_ddad.data.datalist import list_images
-from monai_ddad.data.resident import DataError, ResidentDataset
-from monai_ddad.inference import Predictor, Result
+from monai_ddad.data.resident import DataError
+from monai_ddad.finding import Finding, Result, Unreadable
+from monai_ddad.inference import Predictor
 from monai_ddad.label.versions import ModelVersions
 
 __all__ = ["ServedModel", "UnreadableImageError"]
 
 Signature = tuple[int, int, int]  # version of the model, size and time of the file
-BATCH = 256  # items that are read and scored at a time
+BATCH = 256  # images whose files are listed at a time
 
 
 class UnreadableImageError(HTTPException):
@@ -60,8 +62,14 @@ class ServedModel:
                     raise HTTPException(status_code=409, detail=f"no model can be served: {error}") from None
             return self._loaded
 
-    def read(self, path: str) -> tuple[Predictor, ResidentDataset]:
-        """Read the image at a path: a file, or a folder with the files of a series.
+    def find(self, path: str) -> tuple[Finding, str | list[str]]:
+        """Read and score the image at a path, of a series of several films the most anomalous one.
+
+        Args:
+            path: a file, or a folder with the files of a series.
+
+        Returns:
+            what is found, and the file or files that it is found of.
 
         Raises:
             UnreadableImageError: it cannot be read, or there is nothing.
@@ -69,25 +77,18 @@ class ServedModel:
         """
         predictor = self.predictor()[1]
         try:
-            dataset = predictor.read([item["image"] for item in list_images(path)], num_workers=1)
+            images = [item["image"] for item in list_images(path)]
         except DataError as error:
             raise UnreadableImageError(str(error)) from None
-        if len(dataset) == 0:
-            raise UnreadableImageError(next(iter(dataset.errors.values()), "it holds no image"))
-        return predictor, dataset
-
-    def find(self, path: str) -> tuple[Predictor, ResidentDataset, int, Result]:
-        """Read and score the image at a path, of a series of several films the most anomalous one.
-
-        Returns:
-            the model, what was read, the position of the image in it, and what is found.
-
-        Raises:
-            HTTPException: see :meth:`read`.
-        """
-        predictor, dataset = self.read(path)
-        position, result = max(predictor.predict(dataset).items(), key=lambda item: item[1].scores[item[1].score])
-        return predictor, dataset, position, result
+        best, why = None, ""
+        for found in predictor.find(images, num_workers=1):
+            if isinstance(found, Unreadable):
+                why = why or found.reason
+            elif best is None or _deciding(found.result) > _deciding(best.result):
+                best = found
+        if best is None:
+            raise UnreadableImageError(why or "it holds no image")
+        return best, images[best.position]
 
     def score_all(self, paths: Mapping[str, str]) -> dict[str, Result | str]:
         """Score images, each once as long as neither it nor the model changes.
@@ -116,20 +117,20 @@ class ServedModel:
             except DataError as error:
                 listed.append(str(error))
         images = [image for items in listed if isinstance(items, list) for image in items]
-        dataset = predictor.read(images)
-        results = predictor.predict(dataset)
+        outcomes = (one.reason if isinstance(one, Unreadable) else one.result for one in predictor.find(images))
         found: list[Result | str] = []
-        start = 0
         for items in listed:
             if isinstance(items, str):
                 found.append(items)
                 continue
-            places = range(start, start + len(items))
-            start += len(items)
-            scored = [results[place] for place in places if place in results]
-            most = max(scored, key=lambda result: result.scores[result.score], default=None)
-            found.append(dataset.errors[places[0]] if most is None else most)
+            own = list(islice(outcomes, len(items)))
+            scored = [one for one in own if isinstance(one, Result)]
+            found.append(max(scored, key=_deciding) if scored else own[0])
         return found
+
+
+def _deciding(result: Result) -> float:
+    return result.scores[result.score]
 
 
 def _size_and_time(path: str) -> tuple[int, int]:

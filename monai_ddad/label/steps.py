@@ -6,7 +6,7 @@ The bundle's ``inference.json`` names these steps where that app looks for them:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Hashable, Mapping
 from typing import Any
 
 import numpy as np
@@ -14,18 +14,17 @@ from fastapi import HTTPException
 from monai.config import KeysCollection
 from monai.transforms import Compose, MapTransform
 
-from monai_ddad.calibration import flagged, map_percentiles
-from monai_ddad.data.resident import ResidentDataset, normalise
-from monai_ddad.inference import most_common_reason
+from monai_ddad.data.items import BatchItem, collate_items, prepare
+from monai_ddad.finding import Finding
 from monai_ddad.label.geometry import grid_of
 from monai_ddad.label.labels import asked_percentile, label_suffix
 from monai_ddad.label.served import UnreadableImageError
-from monai_ddad.networks import DDADNet
 from monai_ddad.outputs import HeatMap, restore_map
-from monai_ddad.transforms import ImageReadError
+from monai_ddad.transforms import ImageReadError, KeepSource
 
 __all__ = ["AnomalyResultd", "ReadItemd"]
 
+PATH = "path"  # key of the item's path in its data
 ITEM = "item"  # key of the item as it was read
 FORMATS = (".nii", ".nii.gz", ".nrrd")  # of maps; regions may be PNG too
 
@@ -35,13 +34,13 @@ class ReadItemd(MapTransform):
 
     Args:
         keys: key of the path of a file, or of a folder with the DICOM files of one series.
-        preparation: the bundle's ``preprocessing``.
+        preparation: the bundle's ``item_preparation``.
 
     The key becomes a float32 tensor in [-1, 1], (C, h, w) of a picture and (S, C, h, w) of a volume's slices, and
-    ``"item"`` the :class:`~monai_ddad.data.ResidentDataset` of the one item.
+    ``"item"`` the :class:`~monai_ddad.data.BatchItem`.
     """
 
-    def __init__(self, keys: KeysCollection, preparation: Compose) -> None:
+    def __init__(self, keys: KeysCollection, preparation: KeepSource) -> None:
         super().__init__(keys)
         self.preparation = preparation
 
@@ -53,18 +52,16 @@ class ReadItemd(MapTransform):
         """
         result = dict(data)
         for key in self.key_iterator(result):
-            result[ITEM] = item = self._read(result[key])
-            images = normalise(item.images)
-            result[key] = images if item.slices[0] is not None else images[0]
+            path = result[key]
+            if not path:  # what MONAI Label makes of an id that its datastore does not have
+                raise HTTPException(status_code=404, detail="there is no such image in the datastore.")
+            try:
+                batch = collate_items([prepare(self.preparation, {"image": path, PATH: path})])
+            except ImageReadError as error:
+                raise UnreadableImageError(str(error)) from None
+            result[ITEM] = item = batch["items"][0]
+            result[key] = batch["image"] if item.is_volume else batch["image"][0]
         return result
-
-    def _read(self, path: str) -> ResidentDataset:
-        if not path:  # what MONAI Label makes of an id that its datastore does not have
-            raise HTTPException(status_code=404, detail="there is no such image in the datastore.")
-        item = ResidentDataset([{"image": path}], self.preparation, num_workers=1)
-        if item.errors:
-            raise UnreadableImageError(item.errors[0])
-        return item
 
 
 class AnomalyResultd(MapTransform):
@@ -77,42 +74,35 @@ class AnomalyResultd(MapTransform):
 
     Args:
         keys: key of what was found.
-        reading: the transform that reads a file, the first step of the bundle's ``preprocessing``.
-        network: the bundle's network, which tells the names of maps.
+        preparation: the bundle's ``preprocessing``.
         percentile: of the pixels of normal images, in [0, 100).
     """
 
-    def __init__(self, keys: KeysCollection, reading: Callable[..., Any], network: DDADNet, percentile: float) -> None:
+    def __init__(self, keys: KeysCollection, preparation: Compose, percentile: float) -> None:
         super().__init__(keys)
-        self.reading = reading
-        self.network = network
+        self.preparation = preparation
         self.percentile = percentile
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Make the reply of one request."""
         result = dict(data)
         for key in self.key_iterator(result):
-            found, item = result[key], result.pop(ITEM)
-            if not found["loaded"]:
+            found: Finding | None = result[key]
+            item: BatchItem = result.pop(ITEM)
+            if found is None:
                 raise HTTPException(status_code=409, detail="the model has no weights: train it, or put model.pt back.")
-            result["result"] = self._decide(found, item.slices[0] is not None)
-            names = self.network.map_names
-            name = result.get("map") or found["shown_map"]
-            if name not in names:
-                raise HTTPException(status_code=400, detail=f"the map must be one of {', '.join(names)}.")
-            channel = names.index(name)
-            maps = found["maps"][:, channel : channel + 1]
-            try:
-                heat = restore_map(item, self.reading, 0, item.images, list(maps))
-            except ImageReadError as error:
-                raise UnreadableImageError(str(error)) from None
-            grid = grid_of(heat, item.data[0]["image"])
+            result["result"] = found.result.summary()
+            name = result.get("map") or found.result.map
+            if name not in found.judge.network.map_names:
+                names = ", ".join(found.judge.network.map_names)
+                raise HTTPException(status_code=400, detail=f"the map must be one of {names}.")
+            heat = restore_map(item, found.maps[:, found.judge.channel(name)], self.preparation)
+            grid = grid_of(heat, item.data[PATH])
             floating = self._choose_format(result, heat, grid)
             values = heat.values
             if not floating:
-                levels = found["quantiles"][channel].numpy()
                 asked = asked_percentile(result, self.percentile)
-                values = (map_percentiles(values, levels) > asked).astype(np.uint8)
+                values = (found.percentiles(values, name) > asked).astype(np.uint8)
             voxels = heat.voxels(values)
             result[key] = voxels[None]
             result["image"] = None  # its grid is the prepared one
@@ -131,21 +121,3 @@ class AnomalyResultd(MapTransform):
         if result["result_extension"] not in formats:
             raise HTTPException(status_code=400, detail=f"result_extension must be one of {', '.join(formats)}.")
         return bool(floating)
-
-    def _decide(self, found: dict[str, Any], volume: bool) -> dict[str, Any]:
-        names, score = found["score_names"].split(), found["score"]
-        chosen = names.index(score)
-        known = found["normals"] > 0
-        p_value = float(found["p_values"][chosen])
-        return {
-            "score": float(found["scores"][chosen]),
-            "score_name": score,
-            "map": found["shown_map"],
-            "p_value": p_value if known else None,
-            "percentile": float(found["percentiles"][chosen]) if known else None,
-            "flagged": bool(flagged(np.array(p_value), round(float(found["alpha"]), 6))) if known else None,
-            "out_of_protocol": most_common_reason(found["protocol"].tolist()),
-            "scores": {name: float(value) for name, value in zip(names, found["scores"])},
-            "slices": len(found["maps"]) if volume else 0,
-            "notes": found["notes"].splitlines(),
-        }

@@ -367,6 +367,7 @@ class DDADNet(nn.Module):
         other.map_names = self.discrepancy_names
         other._name_scores()
         other.score = other.shown_map = other.wanted_score = self.discrepancy_names[0]
+        other.calibration = Calibration(len(other.score_names), len(other.map_names))
         return other
 
     def scoring(self) -> "ScoringDDADNet":

@@ -9,8 +9,8 @@ from monai_ddad.outputs.decisions import (
     doubt_score,
     operating_points,
 )
-from monai_ddad.outputs.gallery import GALLERY, choose_rows, write_gallery
-from monai_ddad.outputs.heat import HeatMap, restore_map
+from monai_ddad.outputs.gallery import GALLERY, Extremes, choose_rows, write_gallery
+from monai_ddad.outputs.heat import HeatMap, restore_map, restore_values
 from monai_ddad.outputs.overlay import add_colour_bar, overlay_heat_map
 from monai_ddad.outputs.plots import plot_gallery
 from monai_ddad.outputs.tables import (
@@ -25,6 +25,7 @@ __all__ = [
     "ALPHAS",
     "GALLERY",
     "Decisions",
+    "Extremes",
     "HeatMap",
     "add_colour_bar",
     "cautions",
@@ -38,6 +39,7 @@ __all__ = [
     "overlay_heat_map",
     "plot_gallery",
     "restore_map",
+    "restore_values",
     "volume_scores",
     "write_gallery",
     "write_json",

@@ -63,13 +63,13 @@ class Decisions:
 
 
 def decide(
-    scores: dict[str, np.ndarray], names: Sequence[str], normals: NormalScores, score: str, alpha: float = 0.05
+    scores: np.ndarray, names: Sequence[str], normals: NormalScores, score: str, alpha: float = 0.05
 ) -> Decisions:
     """Compare scores with those of the calibration images.
 
     Args:
-        scores: (N,) scores by name.
-        names: the M scores of the model, in the order of ``normals``.
+        scores: (N, S) float.
+        names: of the S scores, in the order of ``normals``.
         normals: scores of the calibration images or volumes.
         score: name of the score that decides.
         alpha: an image is flagged when its p-value is at most this, in [0, 1].
@@ -80,13 +80,13 @@ def decide(
     Example:
         >>> normals = NormalScores(1)
         >>> normals.fit(torch.arange(4.0)[:, None], groups=range(4))
-        >>> found = decide({"rec": np.array([0.5, 9.0])}, ["rec"], normals, "rec", alpha=0.2)
+        >>> found = decide(np.array([[0.5], [9.0]]), ["rec"], normals, "rec", alpha=0.2)
         >>> found.p_values["rec"].tolist(), found.percentile.tolist(), found.flagged.tolist()
         ([0.800000011920929, 0.20000000298023224], [25.0, 100.0], [False, True])
     """
     if score not in names:
         raise ValueError(f"score must be one of {', '.join(names)}, got {score!r}.")
-    values = torch.from_numpy(np.stack([scores[name] for name in names], axis=-1)).to(normals.scores)
+    values = torch.from_numpy(scores).to(normals.scores)
     found = normals.p_values(values).cpu().numpy().T
     ranks = normals.percentiles(values).cpu().numpy().T
     chosen = list(names).index(score)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Generic, TypeVar
 
 import numpy as np
 import torch
@@ -12,7 +14,9 @@ from PIL import Image
 from monai_ddad.outputs.overlay import overlay_heat_map
 from monai_ddad.writing import atomic_file
 
-__all__ = ["GALLERY", "choose_rows", "write_gallery"]
+__all__ = ["GALLERY", "Extremes", "choose_rows", "write_gallery"]
+
+Kept = TypeVar("Kept")
 
 GALLERY = r"\d{6,}_(image|overlay)\.png"  # names of the files written here
 LEAST_SIDE = 192  # pixels; smaller images are enlarged to it
@@ -44,6 +48,39 @@ def choose_rows(scores: np.ndarray, labels: np.ndarray, flagged: np.ndarray | No
         high, low = members[flagged[members]], members[~flagged[members]]
         chosen += [*high[:number].tolist(), *low[::-1][:number].tolist()]
     return sorted(chosen)
+
+
+class Extremes(Generic[Kept]):
+    """Keep what belongs to the highest and lowest scores of each label, of images that come one after the other.
+
+    Args:
+        number: how many of the highest and of the lowest to keep of each label.
+
+    Example:
+        >>> extremes = Extremes[str](1)
+        >>> for row, (score, kept) in enumerate([(0.2, "a"), (0.1, "b"), (0.3, "c"), (0.25, "d")]):
+        ...     extremes.add(row, 0, score, kept)
+        >>> extremes.kept
+        {1: 'b', 2: 'c'}
+    """
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self._heaps: dict[tuple[int, int], list[tuple[float, int, Kept]]] = {}
+
+    def add(self, row: int, label: int, score: float, kept: Kept) -> None:
+        """Take an image; of equal scores the first rows count as the higher ones."""
+        for sign in (1, -1):
+            heap = self._heaps.setdefault((label, sign), [])
+            heapq.heappush(heap, (sign * score, -sign * row, kept))
+            if len(heap) > self.number:
+                heapq.heappop(heap)
+
+    @property
+    def kept(self) -> dict[int, Kept]:
+        """What was kept, by row."""
+        found = {abs(row): kept for heap in self._heaps.values() for _, row, kept in heap}
+        return dict(sorted(found.items()))
 
 
 def write_gallery(images: torch.Tensor, percentiles: np.ndarray, rows: Sequence[int], folder: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,10 +13,10 @@ import torch
 from monai.data import MetaTensor
 from PIL import Image
 
-from monai_ddad.data.resident import ResidentDataset
+from monai_ddad.data.items import BatchItem
 from monai_ddad.transforms import AxialSlices, picture_to_slice, slice_to_picture, slices_to_volume
 
-__all__ = ["HeatMap", "restore_map"]
+__all__ = ["HeatMap", "restore_map", "restore_values"]
 
 
 @dataclass(frozen=True)
@@ -77,37 +77,41 @@ class HeatMap:
         return image
 
 
-def restore_map(
-    dataset: ResidentDataset,
-    reading: Callable[[dict[str, Any]], dict[str, Any]],
-    position: int,
-    images: torch.Tensor,
-    maps: Sequence[torch.Tensor],
-) -> HeatMap:
+def restore_map(item: BatchItem, maps: torch.Tensor, transform: Any) -> HeatMap:
     """Put the map of a picture, or the maps of a volume's slices, back on the grid of the file.
 
     Args:
-        dataset: the images, with an invertible transform.
-        reading: the transform that reads an item, the first step of the data set's own.
-        position: of the item in the data set's list.
-        images: (n, C, h, w) uint8, the item's prepared images.
-        maps: (1, h, w) of each of them, in their order.
+        item: the picture or volume, with the image as it was read.
+        maps: (n, h, w) of its images, in their order.
+        transform: the invertible one that prepared it.
 
     Raises:
-        ImageReadError: the file, which is read again for its grid, cannot be read any more, or has changed.
+        ValueError: the image as it was read was not kept.
     """
-    item = reading(dataset.data[position])
-    prepared = dataset.prepare_again(item, images)
-    restored = [dataset.restore(part["image"], values) for part, values in zip(prepared, maps)]
-    image: MetaTensor = item["image"]
+    image = item.source
+    if image is None:
+        raise ValueError("the image as it was read is not in the batch: prepare it by KeepSource.")
+    restored = [restore_values(values, done, transform) for values, done in zip(maps, item.operations)]
     if image.ndim == 3:
         return HeatMap(restored[0], None, image, restored[0], None)
-    if "slice" not in prepared[0]["image"].meta:
-        values = picture_to_slice(restored[0], image.affine, image.shape[1:])
-        return HeatMap(values, image.affine.numpy(), slice_to_picture(image), restored[0], None)
-    slices = {int(part["image"].meta["slice"]): heat for part, heat in zip(prepared, restored)}
     affine = image.affine.numpy()
+    if not item.is_volume:
+        values = picture_to_slice(restored[0], image.affine, image.shape[1:])
+        return HeatMap(values, affine, slice_to_picture(image), restored[0], None)
+    slices = dict(zip(item.slices, restored))
     volume = slices_to_volume(slices, affine, image.shape[1:])
-    highest = list(slices)[int(np.argmax([values.mean().item() for values in maps]))]
+    highest = item.slices[int(maps.mean(dim=(1, 2)).argmax())]
     picture = AxialSlices(min_area=0, height=math.inf)(image)[highest]
     return HeatMap(volume, affine, picture, slices[highest], highest)
+
+
+def restore_values(values: torch.Tensor, operations: Sequence[Any], transform: Any) -> np.ndarray:
+    """Put an (h, w) map of a prepared image back on the (H, W) grid of the picture that it was made of.
+
+    Args:
+        values: the map.
+        operations: what the image went through, see :class:`monai_ddad.data.BatchItem`.
+        transform: the invertible one that prepared it.
+    """
+    maps = MetaTensor(values[None], applied_operations=list(operations))
+    return np.asarray(transform.inverse({"image": maps})["image"][0])

@@ -5,7 +5,7 @@ from monai_ddad.transforms.chest_xray import ChestFilm, ChestFilmd
 from monai_ddad.transforms.eight_bit import EightBit, EightBitd, normalise
 from monai_ddad.transforms.fundus import FundusField, FundusFieldd
 from monai_ddad.transforms.one_slice import picture_to_slice, slice_to_picture
-from monai_ddad.transforms.read import ImageReadError, ReadImage, ReadImaged
+from monai_ddad.transforms.read import ImageReadError, KeepSource, ReadImage, ReadImaged
 from monai_ddad.transforms.resample import PlainResize, PlainResized
 from monai_ddad.transforms.synthetic import BlendBox, BlendPatch, RandBlendPatch
 
@@ -49,6 +49,7 @@ __all__ = [
     "FundusFieldDict",
     "FundusFieldd",
     "ImageReadError",
+    "KeepSource",
     "PlainResize",
     "PlainResizeD",
     "PlainResizeDict",

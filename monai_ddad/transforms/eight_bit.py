@@ -8,7 +8,7 @@ import torch
 from monai.config import KeysCollection
 from monai.transforms import MapTransform, Transform
 
-__all__ = ["EightBit", "EightBitd", "normalise"]
+__all__ = ["EightBit", "EightBitd", "eight_bits", "normalise"]
 
 
 def normalise(image: torch.Tensor) -> torch.Tensor:
@@ -27,6 +27,22 @@ def normalise(image: torch.Tensor) -> torch.Tensor:
         tensor([-1.,  1.])
     """
     return image.float().div(255).sub(0.5).div(0.5)
+
+
+def eight_bits(image: torch.Tensor) -> torch.Tensor:
+    """Undo :func:`normalise`: float in [-1, 1] of any shape -> uint8.
+
+    Raises:
+        ValueError: there are values outside.
+
+    Example:
+        >>> eight_bits(torch.tensor([-1.0, 0.0, 1.0]))
+        tensor([  0, 128, 255], dtype=torch.uint8)
+    """
+    low, high = image.aminmax()
+    if low < -1.001 or high > 1.001:
+        raise ValueError(f"the transform must give images in [-1, 1], got values from {low:g} to {high:g}.")
+    return image.add(1).mul(127.5).round().to(torch.uint8)
 
 
 class EightBit(Transform):

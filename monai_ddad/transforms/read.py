@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import os
 import zlib
-from collections.abc import Collection, Hashable, Mapping
+from collections.abc import Callable, Collection, Hashable, Mapping
 from typing import Any, BinaryIO, cast
 
 import numpy as np
@@ -26,13 +26,14 @@ from monai_ddad.transforms.formats.opening import open_image
 from monai_ddad.transforms.formats.picture import read_picture
 from monai_ddad.transforms.formats.quiet import quiet
 
-__all__ = ["ImageReadError", "ReadImage", "ReadImaged", "Source"]
+__all__ = ["SOURCE", "ImageReadError", "KeepSource", "ReadImage", "ReadImaged", "Source"]
 
 File = str | os.PathLike[str] | Dataset
 Source = File | list[File] | tuple[File, ...] | MetaTensor
 
 GZIP = b"\x1f\x8b"
 ANY = "any"  # kind of image
+SOURCE = "source"  # key of the image as it was read, beside the prepared one
 
 
 class ReadImage(Transform):
@@ -179,6 +180,36 @@ class ReadImaged(MapTransform):
         for key in self.key_iterator(result):
             result[key] = self.read(result[key])
         return result
+
+
+class KeepSource(Transform):
+    """Read and prepare an item, and keep the image as it was read beside what was made of it.
+
+    Args:
+        reading: the transform that reads, such as :class:`ReadImaged` of ``"image"``.
+        preparation: begins with it, and leaves an image that was read already as it is.
+
+    Example:
+        >>> reading = ReadImaged("image")
+        >>> kept = KeepSource(reading, lambda item: {"image": reading(item)["image"] * 2})
+        >>> image = MetaTensor(torch.ones(1, 4, 4), meta={"photometry": {}})
+        >>> item = kept({"image": image})
+        >>> item["source"] is image, item["image"].max().item()
+        (True, 2.0)
+    """
+
+    def __init__(
+        self, reading: Callable[[dict[str, Any]], dict[str, Any]], preparation: Callable[[dict[str, Any]], Any]
+    ) -> None:
+        self.reading = reading
+        self.preparation = preparation
+
+    def __call__(self, data: dict[str, Any]) -> dict[str, Any] | list[dict[str, Any]]:
+        """Return the prepared item, or items of a volume's slices, with the image as it was read as ``"source"``."""
+        read = self.reading(data)
+        parts = self.preparation(read)
+        kept = {SOURCE: read["image"]}
+        return parts | kept if isinstance(parts, dict) else [part | kept for part in parts]
 
 
 def _in_folder(source: File) -> list[File]:

@@ -19,6 +19,7 @@ from monai.bundle import ConfigParser, ConfigWorkflow, verify_metadata, verify_n
 from PIL import Image
 
 from monai_ddad.data.phantom import write_phantom_dataset
+from monai_ddad.finding import Unreadable
 from monai_ddad.inference import Predictor
 from monai_ddad.networks import DDADNet
 from tests.transforms.encodings import dataset
@@ -187,21 +188,19 @@ def test_the_predictor_finds_what_inference_writes(trained):
     paths = sorted(str(path) for path in (data / "images").iterdir())[:5]
     run(bundle, ["inference"], output_dir=str(output), dataset_dir=paths, map_format="npz")
     predictor = Predictor(BUNDLES / bundle, output / "models")
-    read = predictor.read([*paths, str(data / "data.json")])
-    assert list(read.errors) == [5]
-    found = predictor.predict(read)
-    assert list(found) == [0, 1, 2, 3, 4]
-    for position, row in enumerate(table(output / "eval/inference/scores.csv")):
-        result = found[position]
+    *findings, unreadable = predictor.find([*paths, str(data / "data.json")])
+    assert isinstance(unreadable, Unreadable) and unreadable.position == 5
+    for found, row in zip(findings, table(output / "eval/inference/scores.csv"), strict=True):
+        result, position = found.result, found.position
         for name, score in result.scores.items():
             assert math.isclose(score, float(row[name]), rel_tol=1e-5, abs_tol=1e-5)
         assert result.out_of_protocol == row["out_of_protocol"]
         assert result.p_value is result.flagged is None and result.slices == 0  # nothing was set aside
-        heat = predictor.heat_map(read, position)
+        heat = found.heat_map()
         with np.load(output / f"eval/inference/maps/{position:06d}_{result.map}.npz") as saved:
             np.testing.assert_allclose(heat.values, saved["map"], rtol=1e-4, atol=1e-6)
     with pytest.raises(ValueError, match="the map must be one of"):
-        predictor.heat_map(read, 0, "other")
+        findings[0].heat_map("other")
 
 
 def test_a_trained_models_settings_can_be_trained_on_with(trained):

@@ -85,8 +85,8 @@ def test_training_evaluation_and_inference_say_in_every_output_what_decides_inst
         report = (folder / "report.html").read_text()
         assert "14 are left for it" in report and "rec decides instead of ddad_plus" in report
     predictor = Predictor(BUNDLE, few / "models")
-    found = predictor.predict(predictor.read([str(path) for path in sorted((data / "images").iterdir())[:3]]))
-    assert {result.score for result in found.values()} == {"rec"} and found[0].flagged is None
+    found = [one.result for one in predictor.find(sorted((data / "images").iterdir())[:3])]
+    assert [result.score for result in found] == ["rec"] * 3 and found[0].flagged is None
     assert found[0].summary()["notes"][-1] == "rec decides instead of ddad_plus."
 
 

@@ -15,7 +15,7 @@ from monai.data import CacheDataset, DataLoader, Dataset
 from scipy.stats import spearmanr
 
 from monai_ddad.checkpoints import CheckpointError
-from monai_ddad.data import ResidentDataset
+from monai_ddad.data import ResidentDataset, collate_items, normalise
 from monai_ddad.inference import Predictor
 from monai_ddad.inferer import DecidingInferer
 from monai_ddad.networks import DDADNet
@@ -47,12 +47,11 @@ def test_preprocessing_gives_what_the_metadata_says(bundle, preprocess, trained)
 @pytest.mark.parametrize("kind", [Dataset, CacheDataset])
 def test_monais_data_sets_give_the_scores_of_ours(bundle, kind, trained):
     predictor, items = Predictor(BUNDLES / bundle, trained(bundle) / "models"), pictures(trained(bundle))
-    ours = ResidentDataset(items, predictor.transform)
-    theirs = torch.cat([batch["image"] for batch in DataLoader(kind(items, predictor.transform), batch_size=4)])
-    theirs = theirs.as_tensor()
-    assert torch.equal(torch.stack([item["image"] for item in ours]), theirs)
+    loader = DataLoader(kind(items, predictor.transform), batch_size=4, collate_fn=collate_items)
+    theirs = torch.cat([batch["image"] for batch in loader])
+    assert torch.equal(normalise(ResidentDataset(items, predictor.transform).images), theirs)
     found = predictor.runtime.scored(theirs)[1].numpy()
-    results = predictor.predict(ours)
+    results = [one.result for one in predictor.find([item["image"] for item in items])]
     for channel, name in enumerate(predictor.network.score_names):
         expected = [results[place].scores[name] for place in range(len(items))]
         assert abs(found[:, channel] - expected).max() < 1e-4

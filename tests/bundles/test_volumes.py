@@ -65,14 +65,14 @@ def test_volumes_are_calibrated_and_decided_on_as_wholes(volumes, small, tmp_pat
     with (tmp_path / "out/eval/inference/volumes.csv").open() as file:
         rows = list(csv.DictReader(file))
     predictor = Predictor(CONFIGS.parent, tmp_path / "out/models", alpha=0.3)
-    read = predictor.read(paths)
-    for (position, result), row in zip(predictor.predict(read).items(), rows, strict=True):
+    for found, row in zip(predictor.find(paths), rows, strict=True):
+        result, position = found.result, found.position
         assert result.score == "rec" and position == int(row["position"]) and result.slices == int(row["slices"])
         assert result.scores["rec"] == pytest.approx(float(row["rec"]), rel=1e-5)
         assert result.p_value == pytest.approx(float(row["p_value"]), rel=1e-5)
         assert result.percentile == pytest.approx(float(row["percentile"]), abs=1e-3)
         assert result.flagged == (result.p_value <= 0.3)
-        heat = predictor.heat_map(read, position)
+        heat = found.heat_map()
         saved = nib.load(tmp_path / f"out/eval/inference/maps/{position:06d}_rec.nii.gz")
         np.testing.assert_allclose(heat.values, saved.get_fdata(), rtol=1e-4, atol=1e-6)
         np.testing.assert_allclose(heat.affine, saved.affine)

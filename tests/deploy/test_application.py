@@ -77,12 +77,10 @@ def test_a_film_has_one_score_in_the_bundle_in_python_and_in_deploy(films, train
     rows = inference("ddad_cxr", trained, films, tmp_path / "inference")
     done = run("ddad_cxr", films)
     model = Model(BUNDLES / "ddad_cxr", trained("ddad_cxr") / "models")
-    found, _ = model.score(group_instances(read_folder(films)[0]))
+    found = list(model.find(group_instances(read_folder(films)[0])))
     assert len(rows) == len(found) == len(done.results["images"]) == 3
-    again = model.predictor.read([str(path) for path in sorted(films.iterdir())])
-    for place, finding in enumerate(found):
-        heat = model.locate(finding).heat
-        np.testing.assert_allclose(heat.values, model.predictor.heat_map(again, place).values, atol=1e-6)
+    for finding, again in zip(found, model.predictor.find(sorted(films.iterdir())), strict=True):
+        np.testing.assert_allclose(finding.heat.values, again.heat_map().values, atol=1e-6)
     for row, finding, result in zip(rows, found, done.results["images"]):
         for name, score in result["scores"].items():
             assert score == pytest.approx(float(row[name]), rel=1e-5)
@@ -97,7 +95,7 @@ from monai_ddad.label.served import ServedModel
 from monai_ddad.label.versions import ModelVersions
 bundle, models, folder, versions = sys.argv[1:]
 served = ServedModel(ModelVersions(Path(bundle), Path(models), Path(versions)))
-print(json.dumps([served.find(str(path))[3].scores for path in sorted(Path(folder).iterdir())]))
+print(json.dumps([served.find(str(path))[0].result.scores for path in sorted(Path(folder).iterdir())]))
 """
 
 
@@ -121,7 +119,8 @@ def test_a_torchscript_model_scores_the_same(films, trained, run, tmp_path):
     models = trained("ddad_cxr") / "models"
     _export(models, tmp_path / "script")
     images = group_instances(read_folder(films)[0])
-    first, second = (Model(BUNDLES / "ddad_cxr", folder).score(images)[0] for folder in (models, tmp_path / "script"))
+    folders = (models, tmp_path / "script")
+    first, second = (list(Model(BUNDLES / "ddad_cxr", folder).find(images)) for folder in folders)
     assert [one.result.scores for one in first] == [one.result.scores for one in second]
 
 

@@ -16,7 +16,7 @@ pytest.importorskip("monai.deploy", reason="needs the MONAI Deploy App SDK: make
 from pydicom.dataset import Dataset
 
 from monai_ddad.deploy.dicom_objects import PATIENT, report
-from monai_ddad.deploy.findings import Finding, Model
+from monai_ddad.deploy.findings import ImageFinding, Model
 from monai_ddad.deploy.studies import Instance, group_instances, read_folder
 from monai_ddad.protocol import REASONS
 from tests.deploy.conftest import ALL, film, photograph, picture, save, slices, validate
@@ -50,7 +50,7 @@ def test_what_is_written_is_valid_and_says_what_was_found(bundle, folder, run, t
         len(list(folder.iterdir())) - sum(len(row["files"]) for row in rows)
     )
     model = Model(BUNDLES / bundle, trained(bundle) / "models")
-    found = [model.locate(one) for one in model.score(group_instances(read_folder(folder)[0]))[0]]
+    found = list(model.find(group_instances(read_folder(folder)[0])))
     uids: list[str] = []
     for row, finding in zip(rows, found, strict=True):
         assert row["files"] == list(finding.image.positions)
@@ -139,7 +139,7 @@ def test_frames_lie_where_the_map_says_in_every_orientation(orientation, missing
     done = run("ddad_brain", folder, "--objects", "segmentation", "parametric_map", "--percentile", "50")
     assert done.code == 0 and done.results["images"][0]["not_written"] == {}
     model = Model(BUNDLES / "ddad_brain", trained("ddad_brain") / "models", percentile=50)
-    (finding,) = (model.locate(one) for one in model.score(group_instances(read_folder(folder)[0]))[0])
+    (finding,) = model.find(group_instances(read_folder(folder)[0]))
     maps, segments = done.read(0, "parametric_map"), done.read(0, "segmentation")
     expected = np.stack([finding.heat.values[:, :, k].T for k in _slice_numbers(maps, finding.heat)])
     np.testing.assert_allclose(maps.pixel_array, expected, rtol=1e-4, atol=1e-6)
@@ -159,10 +159,10 @@ def test_films_with_half_a_geometry_or_impossible_dates_get_every_object(header,
         assert validate(done.output / f"000000_{kind}.dcm") == []
 
 
-def _finding(model: Model, image: Dataset, **result) -> Finding:
+def _finding(model: Model, image: Dataset, **result) -> ImageFinding:
     """A finding of an image with another result."""
-    (scored,), _ = model.score(group_instances([Instance(0, image)]))
-    return dataclasses.replace(model.locate(scored), result=dataclasses.replace(scored.result, **result))
+    (found,) = model.find(group_instances([Instance(0, image)]))
+    return dataclasses.replace(found, result=dataclasses.replace(found.result, **result))
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,7 @@ pytest.importorskip("monai.deploy", reason="needs the MONAI Deploy App SDK: make
 
 import SimpleITK as sitk
 
-from monai_ddad.deploy.findings import Finding, Model
+from monai_ddad.deploy.findings import ImageFinding, Model
 from monai_ddad.deploy.studies import group_instances, read_folder
 from tests.deploy.conftest import ALL, film, photograph, picture, save, slices, validate
 from tests.small_models import BUNDLES
@@ -71,7 +71,7 @@ REAL = [
 ]
 
 
-def by_itk(finding: Finding, folder: Path) -> sitk.Image:
+def by_itk(finding: ImageFinding, folder: Path) -> sitk.Image:
     """Read the images of a finding as ITK does."""
     paths = sorted(folder.iterdir())
     if len(finding.image.positions) == 1:
@@ -129,7 +129,7 @@ def test_every_reader_finds_the_region_and_the_map_where_the_images_are(kind, im
     bundle, folder = images
     done = run(bundle, folder, "--objects", *ALL, "--percentile", str(PERCENTILE))
     model = Model(BUNDLES / bundle, trained(bundle) / "models", percentile=PERCENTILE)
-    found = [model.locate(one) for one in model.score(group_instances(read_folder(folder)[0]))[0]]
+    found = list(model.find(group_instances(read_folder(folder)[0])))
     assert done.code == 0 and found
     for row, finding in zip(done.results["images"], found, strict=True):
         assert row["not_written"] == {}

@@ -7,52 +7,73 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from monai.data import DataLoader
-from monai.engines import SupervisedEvaluator
+from monai.data import DataLoader, Dataset, MetaTensor
 from monai.transforms import Lambdad
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from monai_ddad.checkpoints import CheckpointError
-from monai_ddad.engines import score_batch
-from monai_ddad.handlers import ImageScores
+from monai_ddad.data import BatchItem, DataError, collate_items
+from monai_ddad.engines import ItemEvaluator
+from monai_ddad.finding import Judge
+from monai_ddad.handlers import ImageScores, require_all_read
 
 LABELS = [0, 1, 0, 1, -1]
 
 
-def evaluate(network: Any, images: torch.Tensor, order: list[int], **options: Any) -> SupervisedEvaluator:
-    items = [{"image": images[index], "label": LABELS[index], "index": index} for index in order]
+def evaluate(network: Any, images: torch.Tensor, order: list[int], **options: Any) -> ItemEvaluator:
+    items = [{"image": images[index], "label": LABELS[index]} for index in order]
     options = {"decollate": False, "val_handlers": [ImageScores(network)]} | options
-    loader = DataLoader(items, batch_size=2)
-    evaluator = SupervisedEvaluator("cpu", loader, network, iteration_update=score_batch, **options)
+    loader = DataLoader(Dataset(items), batch_size=2, collate_fn=collate_items)
+    evaluator = ItemEvaluator("cpu", loader, network, judge=Judge(network), **options)
     evaluator.run()
     return evaluator
 
 
-def test_scores_are_in_the_order_of_the_index_with_their_figures(make_net, images):
-    network = make_net()
-    state = evaluate(network, images, [3, 0, 4, 2, 1]).state
+def test_scores_are_in_the_order_of_the_list_with_their_figures(make_net, images):
+    network, order = make_net(), [3, 0, 4, 2, 1]
+    state = evaluate(network, images, order).state
     with torch.no_grad():
         expected = network.image_scores(images).numpy()
-    assert state.scores["index"].tolist() == [0, 1, 2, 3, 4] and state.scores["label"].tolist() == LABELS
-    assert len(state.out_of_protocol) == 5
+    assert state.scores["index"].tolist() == [0, 1, 2, 3, 4] and state.evaluated.positions == [0, 1, 2, 3, 4]
+    assert state.scores["label"].tolist() == [LABELS[place] for place in order]
+    assert len(state.evaluated.out_of_protocol) == len(set(state.evaluated.digests)) == 5
     for column, name in enumerate(network.score_names):
-        np.testing.assert_allclose(state.scores[name], expected[:, column], rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(state.scores[name], expected[order, column], rtol=1e-5, atol=1e-6)
         known = expected[:4, column]
         assert state.metrics[f"auroc_{name}"] == pytest.approx(roc_auc_score(LABELS[:4], known))
         precision = average_precision_score(LABELS[:4], known)
         assert state.metrics[f"average_precision_{name}"] == pytest.approx(precision)
 
 
+def test_items_that_cannot_be_read_have_a_reason_and_those_of_several_images_a_row_for_each(make_net, images):
+    network = make_net()
+    volume = [{"image": MetaTensor(image, meta={"slice": number})} for number, image in enumerate(images[:3])]
+    batches = [
+        collate_items([BatchItem({}, error="the file is empty"), volume]),
+        collate_items([BatchItem({}, error="no such file")]),
+        collate_items([{"image": images[3], "label": 1}]),
+    ]
+    handlers = [ImageScores(network)]
+    evaluator = ItemEvaluator("cpu", batches, network, len(batches), judge=Judge(network), val_handlers=handlers)
+    evaluator.run()
+    seen = evaluator.state.evaluated
+    assert seen.errors == {0: "the file is empty", 2: "no such file"} and seen.items == 4
+    assert seen.positions == [1, 1, 1, 3] and seen.slices == [0, 1, 2, None] and seen.volumes == [1, 1, 1, None]
+    assert seen.labels == [-1, -1, -1, 1]
+    with pytest.raises(DataError, match="2 of 4 items could not be read"):
+        require_all_read(evaluator)
+
+
 def test_without_both_classes_there_are_scores_and_no_figures(make_net, images):
     state = evaluate(make_net(), images, [0, 2, 4]).state
-    assert state.scores["index"].tolist() == [0, 2, 4] and not state.metrics
+    assert state.scores["index"].tolist() == [0, 1, 2] and not state.metrics
 
 
 def test_scores_that_are_not_finite_are_named(make_net, images):
     network = make_net()
     images = images.clone()
     images[3] = float("nan")
-    with pytest.raises(FloatingPointError, match=r"number \[3\] \(from 0\) are not finite"):
+    with pytest.raises(FloatingPointError, match=r"items number \[3\] \(from 0\) are not finite"):
         evaluate(network, images, [0, 1, 2, 3])
 
 

@@ -7,15 +7,19 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from monai.data import DataLoader
 from monai.transforms import Compose
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
-from monai_ddad.data import ResidentDataset
+from monai_ddad.data import ResidentDataset, collate_items
+from monai_ddad.finding import Judge
 from monai_ddad.handlers import PixelMetrics
+from monai_ddad.networks import DDADNet
 from monai_ddad.transforms import ChestFilmd, EightBitd, PlainResized, ReadImaged
 
-NETWORK = SimpleNamespace(map_names=["found", "missed"], field=lambda image: None)
+NAMES = ["found", "missed"]
+NETWORK = SimpleNamespace(map_names=NAMES, field=lambda image: None)
 
 
 @pytest.fixture
@@ -39,13 +43,16 @@ def items(tmp_path):
 
 def evaluate(items, square, network=NETWORK) -> dict:
     """Run the handler with a network whose first map is the image and whose second is its negative."""
-    dataset = ResidentDataset(items, Compose([ReadImaged("image"), square, EightBitd("image")]))
+    transform = Compose([ReadImaged("image"), square, EightBitd("image")])
+    dataset = ResidentDataset(items, transform)
+    judge = Judge(DDADNet(members=1, refine="none", width=2, hidden_size=8), transform=transform)
     handler, engine = PixelMetrics(network, dataset), SimpleNamespace(state=SimpleNamespace())
     handler.start(engine)
-    for index in torch.arange(len(dataset)).split(2):
-        images = dataset.images[index].float() / 255
-        engine.state.output = {"pred": torch.cat([images, 1 - images], dim=1), "image": images}
-        engine.state.batch = {"index": index}
+    for number, batch in enumerate(DataLoader(dataset.items(), batch_size=2, collate_fn=collate_items)):
+        images = (batch["image"] + 1) / 2
+        maps = torch.cat([images, 1 - images], dim=1)
+        scored = (maps, maps.mean(dim=(2, 3)), torch.zeros(len(maps), 4))
+        engine.state.findings = judge.find(batch, scored, 2 * number)
         handler.collect(engine)
     handler.finish(engine)
     return engine.state.pixel_metrics
@@ -114,5 +121,5 @@ def test_what_is_outside_the_field_of_view_does_not_count(items):
         return field
 
     whole = evaluate(items, PlainResized("image"))
-    inside = evaluate(items, PlainResized("image"), SimpleNamespace(map_names=NETWORK.map_names, field=left_part))
+    inside = evaluate(items, PlainResized("image"), SimpleNamespace(map_names=NAMES, field=left_part))
     assert inside["missed"]["pixel_average_precision"] > 1.2 * whole["missed"]["pixel_average_precision"]

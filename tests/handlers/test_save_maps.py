@@ -8,33 +8,38 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from monai.data import DataLoader
 from monai.transforms import Compose
 from PIL import Image
 
-from monai_ddad.calibration import LEVELS, Calibration
-from monai_ddad.data import ResidentDataset
+from monai_ddad.calibration import LEVELS
+from monai_ddad.data import ItemDataset, collate_items
+from monai_ddad.finding import Finding, Judge, Unreadable
 from monai_ddad.handlers import SaveMaps
-from monai_ddad.transforms import AxialSlicesd, BrainSliced, EightBitd, PlainResized, ReadImaged
+from monai_ddad.networks import DDADNet
+from monai_ddad.transforms import AxialSlicesd, BrainSliced, EightBitd, KeepSource, PlainResized, ReadImaged
 
 READING = ReadImaged("image")
-NETWORK = SimpleNamespace(map_names=["inter", "rec"], calibration=Calibration(2, 2))
+NETWORK = DDADNet(members=1, refine="none", width=2, hidden_size=8)
 NETWORK.calibration.map_quantiles[1] = torch.linspace(0, 0.2, len(LEVELS))
 
 
-def save(paths, square, folder, batch_size=64, **options) -> ResidentDataset:
+def save(paths, square, folder, batch_size=64, **options) -> list[Finding | Unreadable]:
     """Run the handler with a network whose second map is what is brighter than .6 in the image."""
     transform = Compose([READING, AxialSlicesd("image"), square, EightBitd("image")])
-    dataset = ResidentDataset([{"image": str(path)} for path in paths], transform)
-    handler = SaveMaps(NETWORK, dataset, READING, str(folder), "rec", **options)
-    engine = SimpleNamespace(state=SimpleNamespace())
+    dataset = ItemDataset([{"image": str(path)} for path in paths], KeepSource(READING, transform))
+    handler = SaveMaps(NETWORK, str(folder), "rec", **options)
+    engine, found = SimpleNamespace(state=SimpleNamespace()), []
     handler.start(engine)
-    for index in torch.arange(len(dataset)).split(batch_size):
-        images = dataset.images[index].float() / 255
+    for batch in DataLoader(dataset, batch_size=batch_size, collate_fn=collate_items):
+        images = (batch["image"] + 1) / 2
         maps = torch.cat([torch.zeros_like(images), (images - 0.6).clamp(min=0)], dim=1)
-        engine.state.output, engine.state.batch = {"pred": maps}, {"index": index}
-        handler.collect(engine)
+        scored = (maps, maps.mean(dim=(2, 3)), torch.zeros(len(maps), 4))
+        engine.state.findings = Judge(NETWORK, transform=transform).find(batch, scored, len(found))
+        handler.save(engine)
+        found += engine.state.findings
     handler.finish(engine)
-    return dataset
+    return found
 
 
 def head_with_lesion(orientation: str) -> tuple[nib.Nifti1Image, np.ndarray]:
@@ -49,13 +54,12 @@ def head_with_lesion(orientation: str) -> tuple[nib.Nifti1Image, np.ndarray]:
     return image.as_reoriented(there), affine[:3, :3] @ [34, 44, 7.5] + affine[:3, 3]
 
 
-@pytest.mark.parametrize("batch_size", [2, 64])
 @pytest.mark.parametrize("square", [PlainResized("image"), BrainSliced("image")], ids=["plain", "modality"])
 @pytest.mark.parametrize("orientation", ["RAS", "LPS", "PIR", "SAL"])
-def test_a_volumes_map_is_on_its_own_grid_and_shows_the_lesion_where_it_is(tmp_path, orientation, square, batch_size):
+def test_a_volumes_map_is_on_its_own_grid_and_shows_the_lesion_where_it_is(tmp_path, orientation, square):
     image, spot = head_with_lesion(orientation)
     nib.save(image, tmp_path / "head.nii.gz")
-    dataset = save([tmp_path / "head.nii.gz"], square, tmp_path / "out", batch_size)
+    (found,) = save([tmp_path / "head.nii.gz"], square, tmp_path / "out")
     result = nib.load(tmp_path / "out/maps/000000_rec.nii.gz")
     assert result.shape == image.shape and np.allclose(result.affine, image.affine)
     assert nib.aff2axcodes(result.affine) == tuple(orientation)
@@ -69,7 +73,7 @@ def test_a_volumes_map_is_on_its_own_grid_and_shows_the_lesion_where_it_is(tmp_p
     red = shown[..., 0] - shown[..., 2]
     row, column = np.argwhere(red > 40).mean(axis=0)
     assert row < 24 and column < 20  # anterior is up, the patient's right is on the left
-    assert len(dataset) < 12 and dataset.slices == sorted(dataset.slices)
+    assert len(found.maps) < 12 and found.item.slices == sorted(found.item.slices)
 
 
 def test_pictures_and_volumes_in_one_list_keep_their_positions(tmp_path):
@@ -98,11 +102,20 @@ def test_maps_of_an_earlier_run_are_removed_and_other_files_are_not(tmp_path, wr
     assert left == ["maps/mine.nii.gz", "overlays/000000.png"]
 
 
-def test_an_unknown_map_is_refused(make_dataset):
+def test_an_unknown_map_is_refused():
     with pytest.raises(ValueError, match="map_name must be one of"):
-        SaveMaps(NETWORK, make_dataset(), READING, "out", "r_dual")
+        SaveMaps(NETWORK, "out", "r_dual")
     with pytest.raises(ValueError, match="map_format must be none, npz or nifti"):
-        SaveMaps(NETWORK, make_dataset(), READING, "out", map_format="png")
+        SaveMaps(NETWORK, "out", map_format="png")
+
+
+def test_a_preparation_that_does_not_keep_what_was_read_is_named(tmp_path, write_image):
+    transform = Compose([ReadImaged("image"), PlainResized("image"), EightBitd("image")])
+    batch = collate_items([transform({"image": str(write_image("a.png"))})])
+    scored = (torch.zeros(1, 2, 64, 64), torch.zeros(1, 2), torch.zeros(1, 4))
+    (found,) = Judge(NETWORK, transform=transform).find(batch, scored)
+    with pytest.raises(ValueError, match="prepare it by KeepSource"):
+        found.heat_map()
 
 
 @pytest.mark.parametrize("map_format", ["npz", "nifti"])

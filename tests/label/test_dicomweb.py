@@ -21,6 +21,7 @@ if shutil.which("Orthanc") is None:
 from PIL import Image
 
 from monai_ddad.data import list_images
+from monai_ddad.finding import Finding
 from monai_ddad.inference import Predictor
 from tests.label.conftest import Server
 from tests.small_models import BUNDLES
@@ -79,9 +80,9 @@ def expected_scores(bundle: str, models: Path, series: dict[str, list[Path]]) ->
     predictor = Predictor(BUNDLES / bundle, models)
     scores: dict[str, float | None] = {}
     for uid, paths in series.items():
-        dataset = predictor.read([item["image"] for item in list_images([str(path) for path in paths])])
-        found = predictor.predict(dataset).values()
-        scores[uid] = max((result.scores[result.score] for result in found), default=None)
+        found = predictor.find([item["image"] for item in list_images([str(path) for path in paths])])
+        results = [one.result for one in found if isinstance(one, Finding)]
+        scores[uid] = max((result.scores[result.score] for result in results), default=None)
     return scores
 
 

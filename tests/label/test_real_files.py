@@ -131,9 +131,9 @@ def test_a_folder_of_several_films_is_as_abnormal_as_the_worst_of_them(files, tr
     sizes, scores = {}, {}
     for number, path in enumerate(films):
         shutil.copytree(path.parent, tmp_path / "studies/films", dirs_exist_ok=True)
-        read = predictor.read([str(path)])
-        scores[number] = predictor.predict(read)[0].summary()["score"]
-        sizes[number] = predictor.heat_map(read, 0).values.shape
+        (found,) = predictor.find([str(path)])
+        scores[number] = found.result.summary()["score"]
+        sizes[number] = found.heat_map().values.shape
     assert len(set(scores.values())) > 1
     worst = max(scores, key=scores.__getitem__)
     server = start("ddad_cxr", tmp_path / "studies", models=str(run / "models"), versions=str(tmp_path / "versions"))

@@ -89,10 +89,9 @@ def expected(trained, images) -> Callable[[str], tuple[float, np.ndarray]]:
     def find(name: str) -> tuple[float, np.ndarray]:
         bundle, path = images[name]
         predictor = Predictor(BUNDLES / bundle, trained(bundle) / "models")
-        read = predictor.read([[str(file) for file in path.iterdir()] if path.is_dir() else str(path)])
-        heat = predictor.heat_map(read, 0)
-        region = predictor.percentiles(heat.values) > ASKED["percentile"]
-        (result,) = predictor.predict(read).values()
+        (found,) = predictor.find([[str(file) for file in path.iterdir()] if path.is_dir() else str(path)])
+        region = found.percentiles(found.heat_map().values) > ASKED["percentile"]
+        result = found.result
         return result.scores[result.score], region[None] if region.ndim == 2 else np.moveaxis(region, (0, 2), (2, 0))
 
     return find
@@ -201,11 +200,10 @@ def test_real_films_and_a_real_series_that_slicer_sends(app, bundle, apps, train
         sitk.WriteImage(image, os.fspath(tmp_path / "sent.nii.gz"))
         session = client.create_session(os.fspath(tmp_path / "sent.nii.gz"))["session_id"]
         label, found = client.infer(model, "", params, session_id=session)
-        read = predictor.read([[str(file) for file in path.iterdir()] if path.is_dir() else str(path)])
-        (result,) = predictor.predict(read).values()
+        (own,) = predictor.find([[str(file) for file in path.iterdir()] if path.is_dir() else str(path)])
+        result = own.result
         assert found["score"] == pytest.approx(result.scores[result.score], rel=1e-2)
-        heat = predictor.heat_map(read, 0)
-        region = predictor.percentiles(heat.values) > ASKED["percentile"]
+        region = own.percentiles(own.heat_map().values) > ASKED["percentile"]
         region = region[None] if region.ndim == 2 else np.moveaxis(region, (0, 2), (2, 0))
         assert np.mean(on_grid(Path(label), image) == region) > 0.99
 

@@ -71,20 +71,19 @@ def files(bundle: str) -> list[Path]:
 def found_of_files(bundle: str, models: Path, images: Sequence[Path]) -> dict[str, np.ndarray]:
     """Return what a program that uses the model finds."""
     predictor = Predictor(BUNDLES / bundle, models, torch.device("cpu"))
-    dataset = predictor.read(images)
-    results = predictor.predict(dataset)
-    with torch.inference_mode():
-        maps = predictor.network(torch.stack([item["image"] for item in dataset]))
-    shown = [predictor.heat_map(dataset, place).values[::37, ::41].ravel()[:50] for place in (0, 30)]
+    findings = list(predictor.find(images))
+    results = [found.result for found in findings]
+    maps = torch.cat([found.maps for found in findings])
+    shown = [findings[place].heat_map().values[::37, ::41].ravel()[:50] for place in (0, 30)]
     return {
-        "scores": np.array([list(result.scores.values()) for result in results.values()]),
+        "scores": np.array([list(result.scores.values()) for result in results]),
         "score_names": np.array(list(results[0].scores)),
         "map_names": np.array(predictor.network.map_names),
         "decides": np.array([results[0].score, results[0].map]),
-        "p_value": np.array([result.p_value for result in results.values()]),
-        "percentile": np.array([result.percentile for result in results.values()]),
-        "flagged": np.array([result.flagged for result in results.values()]),
-        "out_of_protocol": np.array([result.out_of_protocol for result in results.values()]),
+        "p_value": np.array([result.p_value for result in results]),
+        "percentile": np.array([result.percentile for result in results]),
+        "flagged": np.array([result.flagged for result in results]),
+        "out_of_protocol": np.array([result.out_of_protocol for result in results]),
         "maps": maps.numpy()[:, :, PIXELS, PIXELS],
         "shown": np.concatenate(shown),
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from monai.bundle import ConfigWorkflow
 
@@ -15,6 +16,15 @@ SMALL = {"preset": "phantom", "members": 2, "image_size": 32, "width": 2, "hidde
 SMALL |= {"refine_epochs": 1, "batch_size": 8, "calibration_minimum": 10, "unlabeled_size": 10}
 
 
+def run(bundle: str, *configs: str, **settings: Any) -> None:
+    """Run configs of a bundle, named without their ending, as ``python -m monai.bundle run`` does."""
+    files = [str(BUNDLES / bundle / "configs" / f"{name}.json") for name in configs]
+    workflow = ConfigWorkflow(files, logging_file=False, **settings)
+    workflow.initialize()
+    workflow.run()
+    workflow.finalize()
+
+
 def small_models(make_folder: Callable[[str], Path]) -> Callable[[str], Path]:
     """Return a function that gives the output folder of a small run of a bundle, with 10 calibration images."""
     folders: dict[str, Path] = {}
@@ -23,15 +33,7 @@ def small_models(make_folder: Callable[[str], Path]) -> Callable[[str], Path]:
         if bundle not in folders:
             folder = make_folder(bundle)
             write_phantom_dataset(folder / "phantom", kind=KINDS[bundle], normal=30, unlabeled=10, test=6, side=64)
-            workflow = ConfigWorkflow(
-                str(BUNDLES / bundle / "configs/train.json"),
-                logging_file=False,
-                dataset_dir=str(folder / "phantom"),
-                output_dir=str(folder),
-                **SMALL,
-            )
-            workflow.initialize()
-            workflow.run()
+            run(bundle, "train", dataset_dir=str(folder / "phantom"), output_dir=str(folder), **SMALL)
             folders[bundle] = folder
         return folders[bundle]
 

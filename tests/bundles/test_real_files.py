@@ -9,21 +9,13 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
-from monai.bundle import ConfigWorkflow
 from PIL import Image
 
 from monai_ddad.data.phantom import PhantomKind, write_phantom_dataset
 from monai_ddad.transforms import ReadImage
+from tests.small_models import run
 
 pytestmark = pytest.mark.real_data
-BUNDLES = Path(__file__).resolve().parents[2] / "bundles"
-
-
-def run(bundle: str, config: str, **settings: Any) -> None:
-    workflow = ConfigWorkflow(str(BUNDLES / bundle / f"configs/{config}.json"), logging_file=False, **settings)
-    workflow.initialize()
-    workflow.run()
-    workflow.finalize()
 
 
 def train(bundle: str, kind: PhantomKind, folder: Path, small: dict[str, Any]) -> Path:

@@ -11,17 +11,15 @@ import json
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from monai.bundle import ConfigWorkflow
 
 from monai_ddad.checkpoints import RECORD_KEY, load_file, save_file
 from monai_ddad.inference import Predictor
 from tests.conftest import REAL_DATA
+from tests.small_models import BUNDLES, run
 
-BUNDLES = Path(__file__).resolve().parents[2] / "bundles"
 SETS = {"ddad_brain": "brain_mri", "ddad_cxr": "chest_xray", "ddad_fundus": "fundus"}
 BESIDE = {
     "ddad_brain": ["dicom/mr_brain_series"],
@@ -39,13 +37,6 @@ SMALL |= {
 SMALL |= {"calibration_share": 0.3, "precision": "float32", "device": torch.device("cpu"), "num_workers": 1}
 TRAINED_ON, FOUND_OF = 90, 25  # known normals; test images of each class
 PIXELS = slice(1, None, 4)  # of each row and column of a map, those that are kept
-
-
-def run(bundle: str, config: str, **settings: Any) -> None:
-    """Run a config of a bundle in this process."""
-    workflow = ConfigWorkflow(str(BUNDLES / bundle / f"configs/{config}.json"), logging_file=False, **settings)
-    workflow.initialize()
-    workflow.run()
 
 
 def train(bundle: str, folder: Path) -> Path:

@@ -36,6 +36,7 @@ BEAT = 10.0  # seconds between two signs of life
 SILENT = 300.0  # seconds without one after which a process of another machine counts as gone
 SETTLE = 1.0  # seconds in which another machine would overwrite the same stale lock
 STEP, BRIEF = 0.02, 50  # seconds between looks at what another process does next, and how many
+MISSES = 250  # times that a folder may be gone or there again before it is another error, such as a link to nothing
 
 
 class FolderInUseError(DataError):
@@ -103,6 +104,7 @@ class _Lock:
         self.thread = threading.get_ident()
         self.token = secrets.token_hex(8)
         self.made_folder = not folder.exists()
+        self.misses = 0
         while not self._try():
             time.sleep(STEP)
         self._released = threading.Event()
@@ -117,12 +119,11 @@ class _Lock:
         try:
             private_folder(self.path.parent)
             self.file, made = self._open()
-        except FileNotFoundError:  # the folder, or the file, has just been removed
-            return False
-        except FileExistsError:
-            if self.path.parent.exists() and not self.path.parent.is_dir():
+        except (FileExistsError, FileNotFoundError):  # another process has just made it, or removed it
+            self.misses += 1
+            if self.misses > MISSES or any(folder.exists() and not folder.is_dir() for folder in self.path.parents):
                 raise
-            return False  # another process has just made and removed the folder
+            return False
         try:
             alone = _lock(self.file)
             for _ in range(BRIEF if made else 0):  # another process that looks at it has it for a moment

@@ -128,6 +128,17 @@ def test_what_is_no_file_is_refused(tmp_path, kind):
     assert (tmp_path / "precious").read_bytes() == b"precious"
 
 
+@pytest.mark.parametrize("kind", ["a file", "in a file", "in one deeper", "a link to nothing"])
+def test_what_can_be_no_folder_is_an_error_and_not_waited_for(tmp_path, monkeypatch, kind):
+    monkeypatch.setattr(locks, "MISSES", 5)
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to("nothing")
+    folders = {"a file": "file", "in a file": "file/out", "in one deeper": "file/a/out", "a link to nothing": "link"}
+    with pytest.raises(OSError, match="exists|directory"), lock_folder(tmp_path / folders[kind], "--out"):
+        pass
+    assert sorted(os.listdir(tmp_path)) == ["file", "link"]
+
+
 @pytest.mark.parametrize("silence, free", [(0, False), (SILENT - 20, False), (SILENT + 5, True)])
 @pytest.mark.parametrize("locked", [False, True])
 def test_another_machine_counts_as_gone_after_some_minutes_of_silence(holder, tmp_path, silence, free, locked):

@@ -31,11 +31,11 @@ from PIL import Image
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import ComputedRadiographyImageStorage, ExplicitVRLittleEndian, generate_uid
 
-from monai_ddad.archive.listing import list_archive
-from monai_ddad.archive.parts import make_part
 from monai_ddad.data.phantom import write_phantom_dataset
-from monai_ddad.finding import Finding, Unreadable
-from monai_ddad.inference import Predictor
+from monai_ddad.decision.finding import Finding, Unreadable
+from monai_ddad.serving.archive.listing import list_archive
+from monai_ddad.serving.archive.parts import make_part
+from monai_ddad.serving.predictor import Predictor
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SMALL = {"preset": "phantom", "members": 2, "refine": "none", "width": 4, "hidden_size": 64, "epochs": 2}

@@ -30,9 +30,9 @@ from prepared import Prepared, read_data, read_trained
 from reconstruction import NETWORKS
 from trained import trained
 
-from monai_ddad.checkpoints import CheckpointError, save_file
-from monai_ddad.data import DataError
-from monai_ddad.outputs import write_json
+from monai_ddad.evaluation.tables import write_json
+from monai_ddad.io.checkpoints import CheckpointError, save_file
+from monai_ddad.io.errors import DataError
 
 OWN = CONTROLS | NETWORKS
 METHODS = OWN | OUTLIERS | PATCHES

@@ -23,10 +23,10 @@ import numpy as np
 from pages import format_table, publish
 
 from monai_ddad.bundle import run_record
-from monai_ddad.checkpoints import CheckpointError
-from monai_ddad.data import DataError
-from monai_ddad.metrics import auroc, bootstrap_interval, paired_bootstrap
-from monai_ddad.report.read import read_run
+from monai_ddad.evaluation.metrics import auroc, bootstrap_interval, paired_bootstrap
+from monai_ddad.evaluation.report.read import read_run
+from monai_ddad.io.checkpoints import CheckpointError
+from monai_ddad.io.errors import DataError
 
 OURS = "ddad_plus"
 MODEL = "DDAD"  # the trained model among the methods

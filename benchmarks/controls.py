@@ -14,7 +14,7 @@ from sklearn.neighbors import NearestNeighbors
 from torch.nn import functional as F
 
 from monai_ddad.data import normalise
-from monai_ddad.distributions import Discriminant, Reference
+from monai_ddad.networks.distributions import Discriminant, Reference
 
 __all__ = ["CONTROLS"]
 

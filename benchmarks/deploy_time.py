@@ -26,7 +26,7 @@ from monai_ddad.deploy.dicom_objects import OBJECTS
 from monai_ddad.deploy.findings import ImageFinding, Model
 from monai_ddad.deploy.kinds import DEFAULT_KINDS
 from monai_ddad.deploy.studies import group_instances, read_folder
-from monai_ddad.writing import atomic_file
+from monai_ddad.io.writing import atomic_file
 
 
 def copies(film: Path, folder: Path, number: int) -> Path:

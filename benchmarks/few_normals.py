@@ -21,11 +21,11 @@ import torch
 from monai.bundle import ConfigWorkflow
 from pages import format_table, machine, publish
 
-from monai_ddad.calibration import flagged
 from monai_ddad.data import ResidentDataset, load_datalist, normalise
-from monai_ddad.metrics import auroc, bootstrap_interval
+from monai_ddad.evaluation.metrics import auroc, bootstrap_interval
+from monai_ddad.evaluation.tables import write_json
 from monai_ddad.networks import DDADNet
-from monai_ddad.outputs import write_json
+from monai_ddad.networks.calibration import flagged
 
 COUNTS = (2, 5, 10, 20, 30, 40, 60)
 POOL = 100  # unlabelled images, three in five of them abnormal

@@ -18,10 +18,10 @@ import torch
 from pages import format_table, machine, publish
 
 from monai_ddad.data import ResidentDataset, normalise
-from monai_ddad.engines import EnsembleTrainer, RefineTrainer
 from monai_ddad.networks import DDADNet
-from monai_ddad.runtimes import Runtime
-from monai_ddad.scores import image_scores
+from monai_ddad.networks.scores import image_scores
+from monai_ddad.serving.runtimes import Runtime
+from monai_ddad.training import EnsembleTrainer, RefineTrainer
 
 NORMAL, UNLABELED = 3851, 4000
 EPOCHS, REFINE_EPOCHS = 250, 100

@@ -27,8 +27,8 @@ import requests
 from PIL import Image
 
 from monai_ddad.data.datalist import read_split
+from monai_ddad.evaluation.metrics import binomial_interval
 from monai_ddad.label import APP
-from monai_ddad.metrics import binomial_interval
 
 
 class Client:

@@ -16,12 +16,12 @@ import numpy as np
 import torch
 from threadpoolctl import threadpool_limits
 
-from monai_ddad.checkpoints import load_file
+from monai_ddad.io.checkpoints import load_file
 
 __all__ = ["Fit", "Method", "Score", "Settings", "measure", "measure_apart", "peak_memory"]
 
 BATCH = 64  # images at a time
-PRELOADED = ("monai_ddad.engines", "monai_ddad.inference", "sklearn.decomposition", "sklearn.neighbors")
+PRELOADED = ("monai_ddad.training", "monai_ddad.serving.predictor", "sklearn.decomposition", "sklearn.neighbors")
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ def measure_apart(method: Method, images: Path, settings: Settings) -> dict[str,
 
     Args:
         method: the method.
-        images: file of ``known``, ``pool`` and ``test``, by :func:`monai_ddad.checkpoints.save_file`.
+        images: file of ``known``, ``pool`` and ``test``, by :func:`monai_ddad.io.checkpoints.save_file`.
         settings: how to train.
     """
     context = multiprocessing.get_context("forkserver")

@@ -20,8 +20,8 @@ from ignite.engine import Events
 from pages import format_table, machine, publish
 
 from monai_ddad.data import ResidentDataset
-from monai_ddad.engines import EnsembleTrainer, RefineTrainer, calibrate
 from monai_ddad.networks import DDADNet
+from monai_ddad.training import EnsembleTrainer, RefineTrainer, calibrate
 
 STEPS = 40  # of ASR-Net
 SIZES = ((2000, 64), (8000, 64), (2000, 256))  # images, side

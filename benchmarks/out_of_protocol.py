@@ -21,9 +21,10 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from scipy.ndimage import gaussian_filter
 
-from monai_ddad.data import DataError, load_datalist
-from monai_ddad.metrics import binomial_interval
-from monai_ddad.protocol import ProtocolCheck
+from monai_ddad.data import load_datalist
+from monai_ddad.evaluation.metrics import binomial_interval
+from monai_ddad.io.errors import DataError
+from monai_ddad.networks.protocol import ProtocolCheck
 from monai_ddad.transforms import BrainSlice, ChestFilm, FundusField, ImageReadError, PlainResize, ReadImage
 from monai_ddad.transforms.resample import SquareTransform
 

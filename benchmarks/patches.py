@@ -10,7 +10,7 @@ import torch
 from measured import Method, Score, Settings
 from torch import nn
 
-from monai_ddad.checkpoints import load_file
+from monai_ddad.io.checkpoints import load_file
 from monai_ddad.seeding import derive_seed
 
 __all__ = ["PATCHES", "set_weights"]

@@ -20,10 +20,10 @@ import torch
 from pages import format_table, machine, publish
 
 from monai_ddad.data import normalise
-from monai_ddad.engines.members import Member
 from monai_ddad.networks import AE, DDADNet
 from monai_ddad.placement import autocast, choose_precision
-from monai_ddad.runtimes import Runtime
+from monai_ddad.serving.runtimes import Runtime
+from monai_ddad.training.members import Member
 
 BATCH = 64  # images at a time
 ADAM = partial(torch.optim.Adam, lr=5e-4, betas=(0.5, 0.999), fused=True)

@@ -12,9 +12,10 @@ from measured import Settings
 from monai.bundle import ConfigParser
 
 from monai_ddad.bundle import choose_preset, run_record
-from monai_ddad.data import DataError, ResidentDataset, audit, load_datalist
+from monai_ddad.data import ResidentDataset, audit, load_datalist
+from monai_ddad.evaluation.report.read import read_run
+from monai_ddad.io.errors import DataError
 from monai_ddad.placement import choose_precision
-from monai_ddad.report.read import read_run
 
 __all__ = ["Prepared", "read_data", "read_trained"]
 

@@ -19,13 +19,13 @@ import torch
 from tqdm import tqdm
 
 from monai_ddad.bundle import network_settings, run_record
-from monai_ddad.calibration import TIE, NormalScores
-from monai_ddad.checkpoints import load_weights
 from monai_ddad.data import normalise
 from monai_ddad.data.phantom import PhantomKind, draw_phantom
-from monai_ddad.metrics import flag_rate
+from monai_ddad.evaluation.metrics import flag_rate
+from monai_ddad.evaluation.tables import ALPHAS
+from monai_ddad.io.checkpoints import load_weights
 from monai_ddad.networks import DDADNet
-from monai_ddad.outputs import ALPHAS
+from monai_ddad.networks.calibration import TIE, NormalScores
 from monai_ddad.seeding import derive_seed
 from monai_ddad.transforms import PlainResize
 

@@ -11,11 +11,11 @@ import argparse
 import sys
 from typing import Any
 
-from monai_ddad.data import DataError
-from monai_ddad.metrics import expected_rates
-from monai_ddad.outputs import ALPHAS
-from monai_ddad.report.read import read_run
-from monai_ddad.report.units import Unit, find_units
+from monai_ddad.evaluation.metrics import expected_rates
+from monai_ddad.evaluation.report.read import read_run
+from monai_ddad.evaluation.report.units import Unit, find_units
+from monai_ddad.evaluation.tables import ALPHAS
+from monai_ddad.io.errors import DataError
 
 
 def rows(start: str, unit: Unit, figures: dict[str, Any]) -> list[str]:

@@ -11,13 +11,13 @@ from measured import Method, Score, Settings
 from torch.nn import functional as F
 
 from monai_ddad.data import normalise
-from monai_ddad.engines.members import Member
-from monai_ddad.losses import mean_squared_error
 from monai_ddad.machine import keep_freed_memory
 from monai_ddad.networks import AE, AEU, MemAE
+from monai_ddad.networks.losses import mean_squared_error
+from monai_ddad.networks.scores import image_scores, mean_variance, rec_map, ssim_map
 from monai_ddad.placement import autocast, place
-from monai_ddad.scores import image_scores, mean_variance, rec_map, ssim_map
 from monai_ddad.seeding import derive_seed, epoch_order
+from monai_ddad.training.members import Member
 
 __all__ = ["NETWORKS", "DenoisingAE", "SSIMAE", "coarse_noise", "train"]
 

@@ -24,10 +24,10 @@ from torch import nn
 
 from monai_ddad.bundle import run_record
 from monai_ddad.data import ResidentDataset, normalise
-from monai_ddad.engines import RefineTrainer
-from monai_ddad.inference import Predictor
-from monai_ddad.metrics import auroc
+from monai_ddad.evaluation.metrics import auroc
 from monai_ddad.networks import ASRNet, DDADNet
+from monai_ddad.serving.predictor import Predictor
+from monai_ddad.training import RefineTrainer
 
 BATCH = 64
 

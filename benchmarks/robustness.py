@@ -29,10 +29,10 @@ from pages import DOCS, format_table, machine, publish
 from PIL import Image
 
 from monai_ddad.data import load_datalist
-from monai_ddad.metrics import auroc, bootstrap_interval
-from monai_ddad.outputs import write_json
-from monai_ddad.report.read import read_run
-from monai_ddad.writing import atomic_file
+from monai_ddad.evaluation.metrics import auroc, bootstrap_interval
+from monai_ddad.evaluation.report.read import read_run
+from monai_ddad.evaluation.tables import write_json
+from monai_ddad.io.writing import atomic_file
 
 RATES = (0.0, 0.05, 0.1, 0.25, 0.5, 0.75, 1.0)
 SIZES = (20, 60, 200)

@@ -14,12 +14,13 @@ import numpy as np
 import torch
 from pages import add_runs, format_table, machine, publish
 
-from monai_ddad.checkpoints import CheckpointError
-from monai_ddad.data import DataError, ResidentDataset, load_datalist, normalise
-from monai_ddad.inference import Predictor
-from monai_ddad.metrics import auroc
+from monai_ddad.data import ResidentDataset, load_datalist, normalise
+from monai_ddad.evaluation.metrics import auroc
+from monai_ddad.io.checkpoints import CheckpointError
+from monai_ddad.io.errors import DataError
 from monai_ddad.networks import DDADNet
-from monai_ddad.runtimes import Runtime
+from monai_ddad.serving.predictor import Predictor
+from monai_ddad.serving.runtimes import Runtime
 
 BATCH = 64  # images at a time
 EAGER = "eager"

@@ -17,9 +17,9 @@ from typing import Any
 
 from pages import format_table, publish
 
-from monai_ddad.data import DataError
-from monai_ddad.report.differences import differing_settings
-from monai_ddad.report.read import Run, read_run
+from monai_ddad.evaluation.report.differences import differing_settings
+from monai_ddad.evaluation.report.read import Run, read_run
+from monai_ddad.io.errors import DataError
 
 SCORES = ("r_dual", "inter", "rec", "ratio", "maha_rec", "pu_latent", "ddad_plus")
 PARTS = ("network", "preparation", "settings")

@@ -25,10 +25,10 @@ from ignite.engine import Events
 from pages import format_table, machine, publish
 
 from monai_ddad.data import ResidentDataset, load_datalist, normalise
-from monai_ddad.engines import EnsembleTrainer, RefineTrainer
 from monai_ddad.networks import DDADNet
-from monai_ddad.runtimes import Runtime
-from monai_ddad.scores import image_scores
+from monai_ddad.networks.scores import image_scores
+from monai_ddad.serving.runtimes import Runtime
+from monai_ddad.training import EnsembleTrainer, RefineTrainer
 from monai_ddad.transforms import EightBitd, PlainResized, ReadImaged
 
 BATCH, REFINE_BATCH = 64, 8

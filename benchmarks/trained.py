@@ -9,7 +9,7 @@ import torch
 from measured import Method, Score, Settings
 
 from monai_ddad.data import normalise
-from monai_ddad.inference import Predictor
+from monai_ddad.serving.predictor import Predictor
 
 __all__ = ["trained"]
 

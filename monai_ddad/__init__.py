@@ -16,8 +16,8 @@ __version__ = "0.1.0"
 # read when PyTorch is loaded: threads that spin while they wait make a busy machine several times slower
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-PLACES = {"DDADNet": "networks", "Finding": "finding", "Predictor": "inference", "Result": "finding"}
-PLACES |= {"Unreadable": "finding", "load": "inference"}
+PLACES = {"DDADNet": "networks", "Finding": "decision", "Predictor": "serving", "Result": "decision"}
+PLACES |= {"Unreadable": "decision", "load": "serving"}
 PLACES |= {
     transform + form: "transforms"  # the dictionary form has three names in MONAI
     for transform in (
@@ -35,12 +35,12 @@ __all__ = [*PLACES]
 
 TYPE_CHECKING = False  # typing's own takes longer to import than all of this
 if TYPE_CHECKING:
-    from monai_ddad.finding import Finding as Finding
-    from monai_ddad.finding import Result as Result
-    from monai_ddad.finding import Unreadable as Unreadable
-    from monai_ddad.inference import Predictor as Predictor
-    from monai_ddad.inference import load as load
+    from monai_ddad.decision import Finding as Finding
+    from monai_ddad.decision import Result as Result
+    from monai_ddad.decision import Unreadable as Unreadable
     from monai_ddad.networks import DDADNet as DDADNet
+    from monai_ddad.serving import Predictor as Predictor
+    from monai_ddad.serving import load as load
     from monai_ddad.transforms import *  # noqa: F403
 else:  # a type checker would take any name
 

@@ -120,7 +120,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _fail("stopped.", 130)
     except ValueError as error:
-        from monai_ddad.data.resident import DataError  # quick where it is one: the command has imported it
+        from monai_ddad.io.errors import DataError  # quick where it is one: the command has imported it
 
         if not isinstance(error, DataError):
             raise
@@ -251,8 +251,8 @@ def _datalist(options: argparse.Namespace) -> int:
 
 
 def _audit(options: argparse.Namespace) -> int:
-    from monai_ddad.data.report import write_report
-    from monai_ddad.locks import lock_folder
+    from monai_ddad.evaluation.survey import write_report
+    from monai_ddad.io.locks import lock_folder
 
     with lock_folder(options.output, "--output"):
         report = write_report(
@@ -290,8 +290,8 @@ def _prepare(options: argparse.Namespace) -> int:
 
 
 def _score(options: argparse.Namespace) -> int:
-    from monai_ddad.archive import score_archive
-    from monai_ddad.checkpoints import CheckpointError
+    from monai_ddad.io.checkpoints import CheckpointError
+    from monai_ddad.serving.archive import score_archive
 
     try:
         counts = score_archive(
@@ -316,7 +316,7 @@ def _score(options: argparse.Namespace) -> int:
 
 
 def _report(options: argparse.Namespace) -> int:
-    from monai_ddad.report import write_comparison, write_report
+    from monai_ddad.evaluation.report import write_comparison, write_report
 
     if (options.folder is None) == (options.compare is None):
         _parser().error("report needs the folder of a run, or --compare and two of them")

@@ -19,15 +19,15 @@ import ignite.distributed as idist
 import monai.bundle
 import torch
 
-from monai_ddad.checkpoints import CheckpointError, load_file
-from monai_ddad.data.resident import DataError
-from monai_ddad.locks import require_free
+from monai_ddad.io.checkpoints import CheckpointError, load_file
+from monai_ddad.io.errors import DataError
+from monai_ddad.io.locks import require_free
+from monai_ddad.io.record import ModelRecord, check_form, parse_json
+from monai_ddad.io.writing import private_folder
 from monai_ddad.machine import PATIENCE
 from monai_ddad.networks import DDADNet
 from monai_ddad.packaged import is_installed
 from monai_ddad.processes import end_with_process
-from monai_ddad.record import ModelRecord, check_form, parse_json
-from monai_ddad.writing import private_folder
 
 logger = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ import cloudpickle
 import torch
 
 SERVER = multiprocessing.get_context("forkserver")
-SERVER.set_forkserver_preload(["tests.processes", "monai_ddad.archive", "monai_ddad.engines"])
+SERVER.set_forkserver_preload(["tests.processes", "monai_ddad.serving.archive", "monai_ddad.training"])
 
 
 def start(function: Callable[[], object], **environment: str) -> BaseProcess:

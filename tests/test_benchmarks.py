@@ -24,9 +24,9 @@ from sklearn.decomposition import PCA
 from sklearn.metrics import roc_auc_score
 from sklearn.neighbors import NearestNeighbors
 
-from monai_ddad.checkpoints import save_file
 from monai_ddad.data import load_datalist, normalise
 from monai_ddad.data.phantom import PhantomKind, write_phantom_dataset
+from monai_ddad.io.checkpoints import save_file
 from monai_ddad.networks import DDADNet
 
 REPOSITORY = Path(__file__).resolve().parents[1]

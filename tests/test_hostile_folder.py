@@ -12,16 +12,16 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from monai_ddad.writing.tables import printable
+from monai_ddad.io.writing.tables import printable
 from tests.hostile_folder import as_user, hostile_folder
 from tests.small_models import BUNDLES
 
 LIST = """
 import json, sys
-from monai_ddad.archive.listing import list_archive
+from monai_ddad.serving.archive.listing import list_archive
 from monai_ddad.data import list_images, load_datalist
 from monai_ddad.data.build import build_datalist
-from monai_ddad.data.report.survey import survey_dataset
+from monai_ddad.evaluation.survey.survey import survey_dataset
 
 folder, dataset = sys.argv[1:]
 archive = list_archive([folder], volumes=True)

@@ -15,8 +15,9 @@ import pytest
 
 from monai_ddad import __main__ as cli
 from monai_ddad import packaged
-from monai_ddad.data import load_datalist, prepare, report
+from monai_ddad.data import load_datalist, prepare
 from monai_ddad.data.prepare.benchmarks import BENCHMARKS
+from monai_ddad.evaluation import survey
 from tests.small_models import BUNDLES, KINDS
 
 every_bundle = pytest.mark.parametrize("bundle", KINDS)
@@ -143,7 +144,7 @@ def test_files_that_cannot_be_written_are_one_line(folders, tmp_path, capsys):
 def test_audit_is_strict_about_copies_if_asked(monkeypatch, capsys, copies, strict, code):
     calls = []
     monkeypatch.setattr(
-        report, "write_report", lambda *a, **k: calls.append((a, k)) or {"copies_across_splits": copies}
+        survey, "write_report", lambda *a, **k: calls.append((a, k)) or {"copies_across_splits": copies}
     )
     assert cli.main(["audit", "in", "--output", "out", "--near_copy", "0.9", *["--strict"] * strict]) == code
     settings = {"image_size": 64, "near_copy": 0.9, "file_names": False, "num_workers": None}

@@ -14,14 +14,14 @@ import pytest
 import torch
 from monai.bundle import ConfigParser, ConfigWorkflow, ckpt_export
 
-from monai_ddad.archive import score_archive
 from monai_ddad.bundle import model_record, network_settings, refuse_expressions, run_record
-from monai_ddad.checkpoints import RECORD_KEY, CheckpointError, load_file, load_weights, save_file
-from monai_ddad.data import DataError
-from monai_ddad.handlers import ResumeCheckpoint
-from monai_ddad.inference import Predictor
+from monai_ddad.io.checkpoints import RECORD_KEY, CheckpointError, load_file, load_weights, save_file
+from monai_ddad.io.errors import DataError
+from monai_ddad.io.record import SIZE, ModelRecord
 from monai_ddad.networks import DDADNet
-from monai_ddad.record import SIZE, ModelRecord
+from monai_ddad.serving.archive import score_archive
+from monai_ddad.serving.predictor import Predictor
+from monai_ddad.training import ResumeCheckpoint
 from tests.small_models import BUNDLES
 
 BUNDLE = BUNDLES / "ddad_cxr"
@@ -125,7 +125,7 @@ def test_exports_carry_the_record(tmp_path):
 def test_an_onnx_file_carries_the_record(make_net, tmp_path):
     onnxruntime = pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
-    from monai_ddad.onnx_models import export_onnx
+    from monai_ddad.serving.onnx_models import export_onnx
 
     network = make_net(refine="none")
     export_onnx(network, tmp_path / "model.onnx")

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from monai_ddad.archive import score_archive
 from monai_ddad.data import load_datalist
-from monai_ddad.inference import Predictor
+from monai_ddad.serving.archive import score_archive
+from monai_ddad.serving.predictor import Predictor
 from tests.counting import counted
 from tests.small_models import BUNDLES, run
 from tests.transforms.encodings import dataset

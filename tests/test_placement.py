@@ -7,8 +7,8 @@ from functools import partial
 import pytest
 import torch
 
-from monai_ddad.engines import EnsembleTrainer, resumable
 from monai_ddad.placement import choose_precision, set_tf32
+from monai_ddad.training import EnsembleTrainer, resumable
 
 
 @pytest.mark.parametrize("ability", ["avx512_bf16", "amx_bf16", "bf16", "avx512_f", None])

@@ -15,11 +15,11 @@ import pytest
 import torch
 from PIL import Image
 
-from monai_ddad.archive import listing as listing_module
-from monai_ddad.archive import score_archive
-from monai_ddad.archive.listing import Listing
-from monai_ddad.archive.reading import read_chunks
 from monai_ddad.data.prepare import _mapping
+from monai_ddad.serving.archive import listing as listing_module
+from monai_ddad.serving.archive import score_archive
+from monai_ddad.serving.archive.listing import Listing
+from monai_ddad.serving.archive.reading import read_chunks
 from tests.kills import KILLS, alive, left, moments, temporary_files
 from tests.processes import start
 from tests.small_models import BUNDLES

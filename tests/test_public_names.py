@@ -15,7 +15,7 @@ from monai.transforms import MapTransform
 
 import monai_ddad
 from monai_ddad import transforms
-from monai_ddad.checkpoints import CheckpointError
+from monai_ddad.io.checkpoints import CheckpointError
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 

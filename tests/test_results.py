@@ -17,10 +17,10 @@ from ignite.engine import Events
 from monai.bundle import ConfigWorkflow
 from PIL import Image
 
-from monai_ddad.data import DataError
-from monai_ddad.data.report import write_report as write_audit
-from monai_ddad.inference import Predictor
-from monai_ddad.report.read import read_run
+from monai_ddad.evaluation.report.read import read_run
+from monai_ddad.evaluation.survey import write_report as write_audit
+from monai_ddad.io.errors import DataError
+from monai_ddad.serving.predictor import Predictor
 from monai_ddad.transforms import ReadImage
 from tests.small_models import BUNDLES
 
@@ -252,6 +252,6 @@ def test_a_run_that_fails_at_its_end_leaves_the_earlier_results(trained, films, 
     earlier = {path: path.read_bytes() for path in results.rglob("*") if path.is_file()}
     (films / "0.png").unlink()
     workflow = prepare("inference.json", **given)
-    monkeypatch.setattr("monai_ddad.handlers.write_evaluation.write_report", lambda folder: 1 / 0)
+    monkeypatch.setattr("monai_ddad.evaluation.write_evaluation.write_report", lambda folder: 1 / 0)
     assert isinstance(failure(workflow), ZeroDivisionError)
     assert {path: path.read_bytes() for path in results.rglob("*") if path.is_file()} == earlier

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 
 from monai_ddad.data.copies import NEAR_COPY, standardise
-from monai_ddad.data.resident import DataError, ResidentDataset
+from monai_ddad.data.resident import ResidentDataset
+from monai_ddad.io.errors import DataError
 
 __all__ = ["Audit", "audit", "check_scored"]
 
@@ -70,7 +71,7 @@ def audit(
         >>> audit(ResidentDataset([], dict))
         Traceback (most recent call last):
             ...
-        monai_ddad.data.resident.DataError: the data cannot be used:
+        monai_ddad.io.errors.DataError: the data cannot be used:
         - training has 0 known normal images, at least 2 are needed
         - training has 0 unlabelled images, at least 2 are needed
     """

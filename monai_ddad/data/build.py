@@ -15,13 +15,13 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from monai_ddad.data.datalist import Item, list_images, load_datalist
-from monai_ddad.data.resident import DataError
-from monai_ddad.data.series import read_headers
-from monai_ddad.files import can_be_path, open_regular
+from monai_ddad.io.errors import DataError
+from monai_ddad.io.files import can_be_path, open_regular
+from monai_ddad.io.formats.quiet import quiet
+from monai_ddad.io.series import read_headers
+from monai_ddad.io.writing import atomic_file
 from monai_ddad.machine import available_cores
 from monai_ddad.transforms import ImageReadError, ReadImage
-from monai_ddad.transforms.formats.quiet import quiet
-from monai_ddad.writing import atomic_file
 
 __all__ = ["build_datalist", "check_datalist", "find_unreadable", "write_datalist"]
 
@@ -93,7 +93,7 @@ def check_datalist(lists: Datalist) -> None:
         >>> check_datalist({"training": [{"image": "absent.png", "label": 0}], "test": []})
         Traceback (most recent call last):
             ...
-        monai_ddad.data.resident.DataError: the data list cannot be used:
+        monai_ddad.io.errors.DataError: the data list cannot be used:
         - training item 0: no such file
     """
     errors = [] if any(lists.values()) else ["it holds no image"]

@@ -14,9 +14,8 @@ from typing import Any
 import ignite.distributed as idist
 
 from monai_ddad.data.phantom import PhantomKind, write_phantom_dataset
-from monai_ddad.data.resident import DataError
-from monai_ddad.data.series import group_series
-from monai_ddad.files import (
+from monai_ddad.io.errors import DataError
+from monai_ddad.io.files import (
     IMAGE_SUFFIXES,
     LeftOut,
     can_be_path,
@@ -25,6 +24,7 @@ from monai_ddad.files import (
     log_left_out,
     open_regular,
 )
+from monai_ddad.io.series import group_series
 
 __all__ = [
     "GROUPS",
@@ -146,8 +146,8 @@ def list_images(source: str | os.PathLike[str] | list[str]) -> Images:
     """List the images to score: a folder (with its subfolders, sorted), one file, or a list of files.
 
     Of a folder in the authors' structure, the images are listed and not the masks beside them. The DICOM files of one
-    MR, CT or PET series are one item, whose path is the list of them; see :func:`monai_ddad.data.series.group_series`.
-    What else a folder holds is counted by reason, see :func:`monai_ddad.files.walk`, and logged without a name.
+    MR, CT or PET series are one item, whose path is the list of them; see :func:`monai_ddad.io.series.group_series`.
+    What else a folder holds is counted by reason, see :func:`monai_ddad.io.files.walk`, and logged without a name.
 
     Args:
         source: folder, image file, ``.txt`` file with a path a line, or list of paths.

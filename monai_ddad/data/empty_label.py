@@ -14,10 +14,10 @@ import nibabel as nib
 import numpy as np
 from PIL import Image
 
-from monai_ddad.transforms.formats.decoded import MAX_PIXELS, ImageReadError
-from monai_ddad.transforms.formats.nifti import MAGIC_2, MAX_OFFSET, NIFTI_HEAD, looks_like_nifti
-from monai_ddad.transforms.formats.opening import open_image
-from monai_ddad.transforms.formats.picture import FORMATS, check_picture
+from monai_ddad.io.formats.decoded import MAX_PIXELS, ImageReadError
+from monai_ddad.io.formats.nifti import MAGIC_2, MAX_OFFSET, NIFTI_HEAD, looks_like_nifti
+from monai_ddad.io.formats.opening import open_image
+from monai_ddad.io.formats.picture import FORMATS, check_picture
 
 __all__ = ["is_empty_label"]
 

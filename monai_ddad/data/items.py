@@ -12,9 +12,9 @@ from monai.data import Dataset, MetaTensor
 from monai.utils import convert_to_tensor
 
 from monai_ddad.data.empty_label import is_empty_label
-from monai_ddad.files import LeftOut
+from monai_ddad.io.files import LeftOut
+from monai_ddad.io.formats.quiet import quiet
 from monai_ddad.machine import available_cores
-from monai_ddad.transforms.formats.quiet import quiet
 from monai_ddad.transforms.read import SOURCE, ImageReadError
 
 __all__ = [

@@ -14,20 +14,16 @@ from monai.utils import convert_to_tensor
 from torch.utils.data import Dataset
 
 from monai_ddad.data.items import BatchItem, ItemTransform, prepare, settle_label, slice_number
-from monai_ddad.files import LeftOut
+from monai_ddad.io.files import LeftOut
+from monai_ddad.io.formats.quiet import quiet
 from monai_ddad.machine import available_cores
 from monai_ddad.transforms.eight_bit import eight_bits, normalise
-from monai_ddad.transforms.formats.quiet import quiet
 from monai_ddad.transforms.read import ImageReadError
 
-__all__ = ["DataError", "ResidentDataset", "normalise"]
+__all__ = ["ResidentDataset"]
 
 
 NO_IMAGES = torch.zeros((0, 0, 0, 0), dtype=torch.uint8)
-
-
-class DataError(ValueError):
-    """A data list that cannot be used; the message names positions in the list, never paths."""
 
 
 class ResidentDataset(Dataset):

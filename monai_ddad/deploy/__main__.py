@@ -9,9 +9,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from monai_ddad.checkpoints import CheckpointError
 from monai_ddad.deploy.kinds import DEFAULT_KINDS, KINDS
-from monai_ddad.writing import private_folder
+from monai_ddad.io.checkpoints import CheckpointError
+from monai_ddad.io.writing import private_folder
 
 DESCRIPTION = """\
 DDAD (dual-distribution discrepancy for anomaly detection): scores the DICOM studies and pictures of a folder, and

@@ -14,7 +14,6 @@ from holoscan.logger import LogLevel, set_log_level
 from monai.deploy.conditions import CountCondition
 from monai.deploy.core import Application
 
-from monai_ddad.data.resident import DataError
 from monai_ddad.deploy.findings import Model
 from monai_ddad.deploy.kinds import DEFAULT_KINDS
 from monai_ddad.deploy.operators import (
@@ -25,9 +24,10 @@ from monai_ddad.deploy.operators import (
     StudyLoaderOperator,
 )
 from monai_ddad.deploy.studies import Unusable
-from monai_ddad.files import LeftOut
-from monai_ddad.locks import LOCK, lock_folder
-from monai_ddad.writing import Staging
+from monai_ddad.io.errors import DataError
+from monai_ddad.io.files import LeftOut
+from monai_ddad.io.locks import LOCK, lock_folder
+from monai_ddad.io.writing import Staging
 
 __all__ = ["DDADApplication", "check_rules", "default_rules", "whole_output"]
 

@@ -17,11 +17,11 @@ from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
+from monai_ddad.decision.overlay import add_colour_bar, overlay_heat_map
 from monai_ddad.deploy.findings import ImageFinding, Model
 from monai_ddad.deploy.headers import PATIENT, finish, references
 from monai_ddad.deploy.identity import MAKER, NOTICE, equipment, object_uids
 from monai_ddad.deploy.report import report
-from monai_ddad.outputs import add_colour_bar, overlay_heat_map
 
 __all__ = ["OBJECTS", "PATIENT", "draw_overlay", "overlay", "parametric_map", "report", "segmentation"]
 

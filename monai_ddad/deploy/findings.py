@@ -12,12 +12,12 @@ import numpy as np
 
 import monai_ddad
 from monai_ddad.bundle import weights_file
+from monai_ddad.decision.finding import Result, Unreadable
+from monai_ddad.decision.heat import HeatMap
 from monai_ddad.deploy.studies import ScoredImage, Unusable
-from monai_ddad.files import file_hash
-from monai_ddad.finding import Result, Unreadable
-from monai_ddad.inference import Predictor
+from monai_ddad.io.files import file_hash
 from monai_ddad.machine import keep_freed_memory
-from monai_ddad.outputs import HeatMap
+from monai_ddad.serving.predictor import Predictor
 
 __all__ = ["EYE", "ImageFinding", "Model", "find_bundle"]
 

@@ -26,10 +26,10 @@ from pydicom.uid import (
 from pydicom.valuerep import DA, TM
 
 from monai_ddad.deploy.findings import EYE, ImageFinding, Model
+from monai_ddad.io.formats.dicom_file import Header, functional_groups
+from monai_ddad.io.formats.planes import Plane, pixel_size
+from monai_ddad.io.formats.quiet import quiet
 from monai_ddad.transforms import ImageReadError
-from monai_ddad.transforms.formats.dicom_file import Header, functional_groups
-from monai_ddad.transforms.formats.planes import Plane, pixel_size
-from monai_ddad.transforms.formats.quiet import quiet
 
 __all__ = ["PATIENT", "REQUEST", "STUDY", "finish", "references", "requests"]
 

@@ -19,14 +19,14 @@ from monai.deploy.core.domain.dicom_study import DICOMStudy
 from monai.deploy.operators import DICOMDataLoaderOperator, DICOMSeriesSelectorOperator
 from pydicom.dataset import Dataset
 
+from monai_ddad.decision.finding import Result
 from monai_ddad.deploy.dicom_objects import OBJECTS, draw_overlay
 from monai_ddad.deploy.findings import ImageFinding, Model
 from monai_ddad.deploy.kinds import DEFAULT_KINDS, KINDS
 from monai_ddad.deploy.studies import Instance, ScoredImage, Unusable, group_instances, list_pictures, read_folder
-from monai_ddad.files import LeftOut
-from monai_ddad.finding import Result
-from monai_ddad.transforms.formats.quiet import quiet
-from monai_ddad.writing import atomic_file
+from monai_ddad.io.files import LeftOut
+from monai_ddad.io.formats.quiet import quiet
+from monai_ddad.io.writing import atomic_file
 
 __all__ = [
     "AnomalyOperator",

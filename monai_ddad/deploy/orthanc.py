@@ -17,10 +17,10 @@ from pathlib import Path
 
 import requests
 
-from monai_ddad.checkpoints import CheckpointError
 from monai_ddad.deploy.application import DDADApplication
 from monai_ddad.deploy.findings import Model
 from monai_ddad.deploy.kinds import DEFAULT_KINDS
+from monai_ddad.io.checkpoints import CheckpointError
 
 __all__ = ["OrthancWatcher"]
 

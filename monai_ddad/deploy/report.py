@@ -9,11 +9,11 @@ from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 from pydicom.uid import generate_uid
 
+from monai_ddad.decision.finding import Result
 from monai_ddad.deploy.findings import ImageFinding, Model
 from monai_ddad.deploy.headers import finish, references, requests
 from monai_ddad.deploy.identity import MAKER, NOTICE, object_uids
-from monai_ddad.finding import Result
-from monai_ddad.protocol import REASONS
+from monai_ddad.networks.protocol import REASONS
 
 __all__ = ["DECISIONS", "PROTOCOL", "SCHEME", "report"]
 

@@ -8,12 +8,12 @@ from pathlib import Path
 
 from pydicom.dataset import Dataset
 
-from monai_ddad.data.series import series_key
-from monai_ddad.files import HEAD, PICTURE_SUFFIXES, LeftOut, find_files, log_left_out, looks_like_dicom
+from monai_ddad.io.files import HEAD, PICTURE_SUFFIXES, LeftOut, find_files, log_left_out, looks_like_dicom
+from monai_ddad.io.formats.dicom_parse import parse_dicom
+from monai_ddad.io.formats.opening import open_image
+from monai_ddad.io.formats.quiet import quiet
+from monai_ddad.io.series import series_key
 from monai_ddad.transforms import ImageReadError
-from monai_ddad.transforms.formats.dicom_parse import parse_dicom
-from monai_ddad.transforms.formats.opening import open_image
-from monai_ddad.transforms.formats.quiet import quiet
 
 __all__ = [
     "Instance",
@@ -89,7 +89,7 @@ class ScoredImage:
 
 
 def read_instance(path: Path) -> Dataset:
-    """Read a DICOM file whole, with the limits of :func:`monai_ddad.transforms.formats.dicom_parse.parse_dicom`.
+    """Read a DICOM file whole, with the limits of :func:`monai_ddad.io.formats.dicom_parse.parse_dicom`.
 
     Raises:
         ImageReadError: it cannot be read, or lacks what a result needs to refer to it.
@@ -124,7 +124,7 @@ def read_folder(
     """Read the DICOM files of a folder and list its pictures, in the order of their paths.
 
     Args:
-        folder: see :func:`monai_ddad.files.walk`.
+        folder: see :func:`monai_ddad.io.files.walk`.
         left_out: is added to: how many entries are no images, by reason, which is also logged.
 
     Returns:
@@ -167,7 +167,7 @@ def _is_picture(path: Path) -> bool:
 def group_instances(instances: Iterable[Instance]) -> list[ScoredImage]:
     """Put the slices of one volume together; films and photographs stay single.
 
-    See :func:`monai_ddad.data.series.series_key` for what makes a volume.
+    See :func:`monai_ddad.io.series.series_key` for what makes a volume.
     """
     groups: dict[Hashable, list[Instance]] = {}
     with quiet:

@@ -15,13 +15,13 @@ from fastapi import HTTPException
 from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
 from monailabel.interfaces.tasks.batch_infer import BatchInferTask
 
+from monai_ddad.decision.heat import HeatMap
+from monai_ddad.io.writing import write_table
 from monai_ddad.label.geometry import grid_of
 from monai_ddad.label.infer import PERCENTILE
 from monai_ddad.label.labels import label_suffix, write_label
 from monai_ddad.label.schemas import BatchParams
 from monai_ddad.label.served import ServedModel
-from monai_ddad.outputs import HeatMap
-from monai_ddad.writing import write_table
 
 __all__ = ["AnomalyBatchInfer"]
 

@@ -23,10 +23,10 @@ from monailabel.datastore.local import DataModel, ImageLabelModel, LocalDatastor
 from monailabel.interfaces.datastore import DefaultLabelTag
 
 from monai_ddad.data.empty_label import is_empty_label
-from monai_ddad.files import LeftOut, file_hash, find_files, image_suffix, log_left_out, walk
+from monai_ddad.io.files import LeftOut, file_hash, find_files, image_suffix, log_left_out, walk
+from monai_ddad.io.writing import atomic_file, printable, remove_leftovers
 from monai_ddad.label.schemas import PLAIN, plain_name
 from monai_ddad.transforms import ImageReadError
-from monai_ddad.writing import atomic_file, printable, remove_leftovers
 
 __all__ = ["DOWNLOAD", "FILES", "FolderStore", "GuardedStore", "normal_images"]
 
@@ -306,7 +306,7 @@ class FolderStore(GuardedStore):
             self.refresh()
 
     def _list_files(self, path: str, patterns: Sequence[str]) -> dict[str, str]:
-        """List labels as MONAI Label does, and images as :func:`monai_ddad.files.walk` does: folder by folder."""
+        """List labels as MONAI Label does, and images as :func:`monai_ddad.io.files.walk` does: folder by folder."""
         if os.path.realpath(path) != os.path.realpath(self._datastore.image_path()):
             return super()._list_files(path, patterns)
         left_out = LeftOut()

@@ -15,11 +15,11 @@ from pydicom import dcmwrite
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import UID, ExplicitVRLittleEndian, SecondaryCaptureImageStorage, generate_uid
 
-from monai_ddad.files import LeftOut, find_files, image_suffix, open_regular
-from monai_ddad.outputs import HeatMap
-from monai_ddad.transforms.formats.dicom_file import Header, functional_groups
-from monai_ddad.transforms.formats.dicom_parse import read_header
-from monai_ddad.transforms.formats.quiet import quiet
+from monai_ddad.decision.heat import HeatMap
+from monai_ddad.io.files import LeftOut, find_files, image_suffix, open_regular
+from monai_ddad.io.formats.dicom_file import Header, functional_groups
+from monai_ddad.io.formats.dicom_parse import read_header
+from monai_ddad.io.formats.quiet import quiet
 
 __all__ = ["grid_of"]
 

@@ -23,7 +23,7 @@ PERCENTILE = 99.0  # of normal pixels, from which a pixel belongs to the region
 class AnomalyInfer(InferTask):
     """Score an image; the result file is its map, or the region above a percentile of normal pixels.
 
-    The reply's ``params`` hold what :meth:`monai_ddad.inference.Result.summary` gives, and ``"version"``, the number
+    The reply's ``params`` hold what :meth:`monai_ddad.decision.Result.summary` gives, and ``"version"``, the number
     of the model's version. A request may ask for another ``"map"`` and ``"percentile"``.
 
     Args:

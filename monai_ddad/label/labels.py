@@ -15,8 +15,8 @@ import numpy as np
 from fastapi import HTTPException
 from PIL import Image
 
-from monai_ddad.outputs import HeatMap
-from monai_ddad.writing import atomic_file
+from monai_ddad.decision.heat import HeatMap
+from monai_ddad.io.writing import atomic_file
 
 __all__ = ["asked_percentile", "label_suffix", "write_label"]
 

@@ -9,8 +9,8 @@ from typing import Any
 from ignite.engine import Events
 from monai.bundle import ConfigParser
 
+from monai_ddad.io.writing import atomic_file
 from monai_ddad.label.versions import unfinished
-from monai_ddad.writing import atomic_file
 
 __all__ = ["FILE", "ProgressFile", "read_progress", "write_progress"]
 

@@ -10,12 +10,12 @@ from itertools import islice
 
 from fastapi import HTTPException
 
-from monai_ddad.checkpoints import CheckpointError
 from monai_ddad.data.datalist import list_images
-from monai_ddad.data.resident import DataError
-from monai_ddad.finding import Finding, Result, Unreadable
-from monai_ddad.inference import Predictor
+from monai_ddad.decision.finding import Finding, Result, Unreadable
+from monai_ddad.io.checkpoints import CheckpointError
+from monai_ddad.io.errors import DataError
 from monai_ddad.label.versions import ModelVersions
+from monai_ddad.serving.predictor import Predictor
 
 __all__ = ["ServedModel", "UnreadableImageError"]
 

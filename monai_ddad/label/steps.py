@@ -15,11 +15,11 @@ from monai.config import KeysCollection
 from monai.transforms import Compose, MapTransform
 
 from monai_ddad.data.items import BatchItem, collate_items, prepare
-from monai_ddad.finding import Finding
+from monai_ddad.decision.finding import Finding
+from monai_ddad.decision.heat import HeatMap, restore_map
 from monai_ddad.label.geometry import grid_of
 from monai_ddad.label.labels import asked_percentile, label_suffix
 from monai_ddad.label.served import UnreadableImageError
-from monai_ddad.outputs import HeatMap, restore_map
 from monai_ddad.transforms import ImageReadError, KeepSource
 
 __all__ = ["AnomalyResultd", "ReadItemd"]
@@ -65,7 +65,7 @@ class ReadItemd(MapTransform):
 
 
 class AnomalyResultd(MapTransform):
-    """Turn what :class:`~monai_ddad.inferer.DecidingInferer` found into MONAI Label's reply.
+    """Turn what :class:`~monai_ddad.serving.inferer.DecidingInferer` found into MONAI Label's reply.
 
     The key becomes an array on the grid on which ITK reads the file, its first axis along the columns: of a request
     with a floating ``result_dtype`` the map itself, else the region in which it lies above a percentile of normal

@@ -11,7 +11,7 @@ from fastapi import HTTPException
 from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.tasks.strategy import Strategy
 
-from monai_ddad.finding import Result
+from monai_ddad.decision.finding import Result
 from monai_ddad.label.served import ServedModel
 
 __all__ = ["Arbitrary", "Ranking", "most_suspicious", "most_uncertain"]

@@ -14,18 +14,18 @@ from monailabel.datastore.local import LocalDatastore
 from monailabel.interfaces.tasks.train import TrainTask
 
 from monai_ddad.bundle import network_settings
-from monai_ddad.calibration import groups_to_flag
-from monai_ddad.checkpoints import CheckpointError
 from monai_ddad.data.datalist import list_images
-from monai_ddad.data.resident import DataError
-from monai_ddad.files import file_hash
+from monai_ddad.io.checkpoints import CheckpointError
+from monai_ddad.io.errors import DataError
+from monai_ddad.io.files import file_hash
+from monai_ddad.io.locks import FolderInUseError, require_free
+from monai_ddad.io.writing import atomic_file
 from monai_ddad.label.datastores import normal_images
 from monai_ddad.label.progress import FILE, read_progress, write_progress
 from monai_ddad.label.schemas import TrainParams
 from monai_ddad.label.versions import ModelVersions
-from monai_ddad.locks import FolderInUseError, require_free
 from monai_ddad.networks import MIN_GROUPS, unlearnable
-from monai_ddad.writing import atomic_file
+from monai_ddad.networks.calibration import groups_to_flag
 
 __all__ = ["AnomalyTrain"]
 

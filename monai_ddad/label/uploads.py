@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 
 from fastapi import HTTPException, UploadFile
 
-from monai_ddad.files import DICOM_SUFFIXES, looks_like_dicom
+from monai_ddad.io.files import DICOM_SUFFIXES, looks_like_dicom
 
 __all__ = ["IMAGES", "LABELS", "receive", "suffix_of"]
 

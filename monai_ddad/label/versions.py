@@ -12,9 +12,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from monai_ddad.bundle import bundle_name, model_record
-from monai_ddad.checkpoints import CheckpointError
-from monai_ddad.inference import Predictor
-from monai_ddad.locks import lock_folder
+from monai_ddad.io.checkpoints import CheckpointError
+from monai_ddad.io.locks import lock_folder
+from monai_ddad.serving.predictor import Predictor
 
 __all__ = ["ModelVersions", "unfinished"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from monai_ddad.losses import gaussian_nll, mean_squared_error
+from monai_ddad.networks.losses import gaussian_nll, mean_squared_error
 
 __all__ = ["AE", "AEU"]
 

@@ -7,16 +7,16 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from monai_ddad.calibration import Calibration
-from monai_ddad.checkpoints import RECORD_KEY, CheckpointError
+from monai_ddad.io.checkpoints import RECORD_KEY, CheckpointError
+from monai_ddad.io.record import ModelRecord
 from monai_ddad.networks.autoencoder import AE, AEU
+from monai_ddad.networks.calibration import Calibration
 from monai_ddad.networks.ensemble import Ensemble
 from monai_ddad.networks.memory import MemAE
 from monai_ddad.networks.plus import PLUS_NAMES, PlusScores
+from monai_ddad.networks.protocol import ProtocolCheck
 from monai_ddad.networks.refine import ASRNet
-from monai_ddad.protocol import ProtocolCheck
-from monai_ddad.record import ModelRecord
-from monai_ddad.scores import image_scores, inter_map, intra_map, mean_variance, rec_map, ssim_map, z_map
+from monai_ddad.networks.scores import image_scores, inter_map, intra_map, mean_variance, rec_map, ssim_map, z_map
 from monai_ddad.seeding import derive_seed
 
 __all__ = ["BACKBONES", "REFINE_INPUTS", "DDADNet", "Decision", "ScoringDDADNet"]
@@ -71,7 +71,7 @@ class DDADNet(nn.Module):
         settings: what the ensembles were built with.
         loaded: () bool, whether weights were loaded or trained: a network without refuses to score, see
             :meth:`require_weights`.
-        record_text: the :class:`~monai_ddad.record.ModelRecord` of the weights that were loaded
+        record_text: the :class:`~monai_ddad.io.record.ModelRecord` of the weights that were loaded
             or trained, which TorchScript keeps.
 
     Raises:
@@ -499,7 +499,7 @@ class DDADNet(nn.Module):
 
     @torch.jit.export
     def p_values(self, scores: torch.Tensor) -> torch.Tensor:
-        """Compute p-values of (B, S) image scores: (B, S) in (0, 1]; see :func:`monai_ddad.calibration.p_values`."""
+        """Compute p-values of (B, S) image scores: (B, S) in (0, 1]; see :func:`.calibration.p_values`."""
         return self.calibration.images.p_values(scores)
 
     @torch.jit.export
@@ -548,7 +548,7 @@ class Decision(nn.Module):
             maps: (B, M, H, W).
             scores: (B, S).
             p_values: (B, S).
-            protocol: (B, 4), see :class:`monai_ddad.protocol.ProtocolCheck`.
+            protocol: (B, 4), see :class:`monai_ddad.networks.protocol.ProtocolCheck`.
         """
         maps, scores = self.network.scored(image)
         return maps, scores, self.network.p_values(scores), self.network.protocol(image)

@@ -6,8 +6,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from monai_ddad.losses import attention_entropy, mean_squared_error
 from monai_ddad.networks.autoencoder import AE
+from monai_ddad.networks.losses import attention_entropy, mean_squared_error
 
 __all__ = ["Memory", "MemAE"]
 

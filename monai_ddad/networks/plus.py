@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from monai_ddad.distributions import Discriminant, Reference
-from monai_ddad.scores import cell_logs, f_score, image_scores, ratio_score
+from monai_ddad.networks.distributions import Discriminant, Reference
+from monai_ddad.networks.scores import cell_logs, f_score, image_scores, ratio_score
 
 __all__ = ["MIN_GROUPS", "PLUS_NAMES", "PlusScores", "unlearnable"]
 
@@ -48,12 +48,12 @@ class PlusScores(nn.Module):
 
     By name, in the order of :data:`PLUS_NAMES`:
 
-    - ``ratio``, ``f``, ``ssim``: see :func:`~monai_ddad.scores.ratio_score`, :func:`~monai_ddad.scores.f_score` and
-      :func:`~monai_ddad.scores.ssim_map`, of which it is the mean;
-    - ``maha_rec``, ``maha_inter``: Mahalanobis distance of the map's :func:`~monai_ddad.scores.cell_logs` to those of
-      the known normals, see :class:`~monai_ddad.distributions.Reference`; the former needs no unlabelled image;
+    - ``ratio``, ``f``, ``ssim``: see :func:`~.scores.ratio_score`, :func:`~.scores.f_score` and
+      :func:`~.scores.ssim_map`, of which it is the mean;
+    - ``maha_rec``, ``maha_inter``: Mahalanobis distance of the map's :func:`~.scores.cell_logs` to those of
+      the known normals, see :class:`~.distributions.Reference`; the former needs no unlabelled image;
     - ``pu_latent``, ``pu_map``: Fisher's discriminant between known normals and unlabelled images, on the latent codes
-      of the UDM's members and on the cells of inter, see :class:`~monai_ddad.distributions.Discriminant`;
+      of the UDM's members and on the cells of inter, see :class:`~.distributions.Discriminant`;
     - ``ddad_plus``: one score of each kind, log ``maha_rec`` (one-class) + w (``ratio`` (dual-distribution) +
       ``pu_latent`` (positive-unlabelled)), each in standard deviations from its mean over the known normals. The
       weight w is by how many of them the unlabelled images exceed the known normals in ``pu_latent``, from 0 to 1: a
@@ -107,7 +107,7 @@ class PlusScores(nn.Module):
             udm: (K, B, C, H, W) reconstructions of the UDM's members, K at least 2.
             ndm: (K', B, C, H, W) reconstructions of the NDM's members, K' at least 2.
             latent: (B, L) codes of the UDM's members, one behind the other.
-            maps: (B, 3, H, W), rec, inter and :func:`~monai_ddad.scores.ssim_map`.
+            maps: (B, 3, H, W), rec, inter and :func:`~.scores.ssim_map`.
             field: (B, 1, H, W), 1 where a pixel counts and 0 where not.
 
         Returns:

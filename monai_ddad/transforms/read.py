@@ -16,15 +16,15 @@ from monai.transforms import MapTransform, Transform
 from monai.utils import MetaKeys, SpaceKeys
 from pydicom.dataset import Dataset
 
-from monai_ddad.files import HIDDEN, LeftOut, describe, find_files, looks_like_dicom
-from monai_ddad.transforms.formats.decoded import DecodedImage, ImageReadError, in_channels_of
-from monai_ddad.transforms.formats.dicom import check_kind, read_dicom, read_series
-from monai_ddad.transforms.formats.dicom_file import DicomFile, Header
-from monai_ddad.transforms.formats.dicom_parse import parse_dicom
-from monai_ddad.transforms.formats.nifti import NIFTI_HEAD, looks_like_nifti, read_nifti
-from monai_ddad.transforms.formats.opening import open_image
-from monai_ddad.transforms.formats.picture import read_picture
-from monai_ddad.transforms.formats.quiet import quiet
+from monai_ddad.io.files import HIDDEN, LeftOut, describe, find_files, looks_like_dicom
+from monai_ddad.io.formats.decoded import DecodedImage, ImageReadError, in_channels_of
+from monai_ddad.io.formats.dicom import check_kind, read_dicom, read_series
+from monai_ddad.io.formats.dicom_file import DicomFile, Header
+from monai_ddad.io.formats.dicom_parse import parse_dicom
+from monai_ddad.io.formats.nifti import NIFTI_HEAD, looks_like_nifti, read_nifti
+from monai_ddad.io.formats.opening import open_image
+from monai_ddad.io.formats.picture import read_picture
+from monai_ddad.io.formats.quiet import quiet
 
 __all__ = ["SOURCE", "ImageReadError", "KeepSource", "ReadImage", "ReadImaged", "Source"]
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from monai.bundle import ConfigWorkflow
 
-import monai_ddad.engines  # noqa: F401  (imported once, before the forks)
+import monai_ddad.training  # noqa: F401  (imported once, before the forks)
 
 
 def start(config: str, settings: dict) -> int:

@@ -19,11 +19,11 @@ from PIL import Image
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from monai_ddad.bundle import network_settings
-from monai_ddad.calibration import map_percentiles
-from monai_ddad.checkpoints import CheckpointError, load_file, load_weights
 from monai_ddad.data import normalise
+from monai_ddad.decision.overlay import overlay_heat_map
+from monai_ddad.io.checkpoints import CheckpointError, load_file, load_weights
 from monai_ddad.networks import DDADNet
-from monai_ddad.outputs import overlay_heat_map
+from monai_ddad.networks.calibration import map_percentiles
 from monai_ddad.transforms import PlainResize, ReadImage
 
 BUNDLE = Path(__file__).resolve().parents[2] / "bundles" / "ddad_brain"
@@ -287,8 +287,8 @@ def test_finished_run_trains_nothing_again(trained, dataset_dir, small, tmp_path
     def refuse(*args):
         raise AssertionError("a step of training was made")
 
-    monkeypatch.setattr("monai_ddad.engines.members.Member.step", refuse)
-    monkeypatch.setattr("monai_ddad.engines.RefineTrainer._part_of_step", refuse)
+    monkeypatch.setattr("monai_ddad.training.members.Member.step", refuse)
+    monkeypatch.setattr("monai_ddad.training.RefineTrainer._part_of_step", refuse)
     run("train", output_dir=str(tmp_path / "again"), dataset_dir=str(dataset_dir), **small)
     after = load_file(tmp_path / "again" / "models" / "model.pt")
     assert all(torch.equal(before[name], after[name]) for name in before)

@@ -19,9 +19,9 @@ from monai.bundle import ConfigParser, ConfigWorkflow, verify_metadata, verify_n
 from PIL import Image
 
 from monai_ddad.data.phantom import write_phantom_dataset
-from monai_ddad.finding import Unreadable
-from monai_ddad.inference import Predictor
+from monai_ddad.decision.finding import Unreadable
 from monai_ddad.networks import DDADNet
+from monai_ddad.serving.predictor import Predictor
 from tests.transforms.encodings import dataset
 
 BUNDLES = Path(__file__).resolve().parents[2] / "bundles"

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from monai.bundle import ConfigWorkflow
 
-from monai_ddad.archive import score_archive
-from monai_ddad.data import DataError
 from monai_ddad.data.phantom import write_phantom_dataset
-from monai_ddad.inference import Predictor
+from monai_ddad.io.errors import DataError
+from monai_ddad.serving.archive import score_archive
+from monai_ddad.serving.predictor import Predictor
 
 BUNDLE = Path(__file__).resolve().parents[2] / "bundles" / "ddad_brain"
 SMALL = {

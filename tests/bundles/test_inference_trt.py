@@ -16,7 +16,7 @@ import torch
 from monai.bundle import ConfigParser, ConfigWorkflow, trt_export
 
 from monai_ddad.bundle import network_settings
-from monai_ddad.checkpoints import load_weights
+from monai_ddad.io.checkpoints import load_weights
 from monai_ddad.networks import DDADNet
 from tests.small_models import KINDS
 

@@ -13,9 +13,9 @@ import pytest
 import torch
 from monai.bundle import ConfigWorkflow
 
-from monai_ddad.archive import score_archive
-from monai_ddad.checkpoints import CheckpointError
-from monai_ddad.locks import FolderInUseError, lock_folder
+from monai_ddad.io.checkpoints import CheckpointError
+from monai_ddad.io.locks import FolderInUseError, lock_folder
+from monai_ddad.serving.archive import score_archive
 from tests.processes import start
 
 REFUSED = r"process (\d+) on this host has been writing here for \d+ s: wait for it, stop it, or give another --output"

@@ -14,12 +14,12 @@ from monai.bundle import ConfigParser, ConfigWorkflow
 from monai.data import CacheDataset, DataLoader, Dataset
 from scipy.stats import spearmanr
 
-from monai_ddad.checkpoints import CheckpointError
 from monai_ddad.data import ResidentDataset, collate_items, normalise
-from monai_ddad.inference import Predictor
-from monai_ddad.inferer import DecidingInferer
+from monai_ddad.io.checkpoints import CheckpointError
 from monai_ddad.networks import DDADNet
-from monai_ddad.runtimes import RUNTIMES, Runtime
+from monai_ddad.serving.inferer import DecidingInferer
+from monai_ddad.serving.predictor import Predictor
+from monai_ddad.serving.runtimes import RUNTIMES, Runtime
 from tests.small_models import BUNDLES, KINDS
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from monai.bundle import ConfigWorkflow
 
-from monai_ddad.inference import Predictor
+from monai_ddad.serving.predictor import Predictor
 
 CONFIGS = Path(__file__).resolve().parents[2] / "bundles" / "ddad_brain" / "configs"
 SLICES = 5

@@ -7,7 +7,8 @@ import logging
 import numpy as np
 import pytest
 
-from monai_ddad.data import DataError, ResidentDataset, audit
+from monai_ddad.data import ResidentDataset, audit
+from monai_ddad.io.errors import DataError
 
 SIDE = 16
 

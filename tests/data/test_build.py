@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from monai_ddad.data import DataError, load_datalist
+from monai_ddad.data import load_datalist
 from monai_ddad.data.build import build_datalist, check_datalist, find_unreadable, write_datalist
+from monai_ddad.io.errors import DataError
 
 HEADER = "image,split,label,group\n"
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from monai_ddad.data import DataError, list_images, load_datalist
+from monai_ddad.data import list_images, load_datalist
+from monai_ddad.io.errors import DataError
 
 
 def names(items: list[dict], label: int | None) -> list[str]:

@@ -7,9 +7,10 @@ import os
 
 import pytest
 
-from monai_ddad.archive.listing import list_archive
-from monai_ddad.data import DataError, list_images, load_datalist
+from monai_ddad.data import list_images, load_datalist
 from monai_ddad.data.build import build_datalist, write_datalist
+from monai_ddad.io.errors import DataError
+from monai_ddad.serving.archive.listing import list_archive
 
 BOM = b"\xef\xbb\xbf"
 ODD = [  # characters at which str.splitlines ends a line, and others

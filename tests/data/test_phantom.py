@@ -11,8 +11,9 @@ from PIL import Image
 from scipy import ndimage
 from sklearn.metrics import roc_auc_score
 
-from monai_ddad.data import DataError, datalist, dataset_or_phantom, load_datalist, phantom
+from monai_ddad.data import datalist, dataset_or_phantom, load_datalist, phantom
 from monai_ddad.data.phantom import draw_phantom, write_phantom_dataset
+from monai_ddad.io.errors import DataError
 from monai_ddad.seeding import derive_seed
 
 KINDS = ("brain", "chest", "fundus")

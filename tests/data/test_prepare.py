@@ -14,11 +14,12 @@ from PIL import Image
 from pydicom.encaps import encapsulate
 from pydicom.uid import JPEGBaseline8Bit
 
-from monai_ddad.data import DataError, load_datalist
+from monai_ddad.data import load_datalist
 from monai_ddad.data.datalist import GROUPS
 from monai_ddad.data.prepare import prepare
 from monai_ddad.data.prepare.benchmarks import BENCHMARKS, plan_jobs
 from monai_ddad.data.prepare.convert import authors_pixels
+from monai_ddad.io.errors import DataError
 from monai_ddad.transforms import ImageReadError
 
 

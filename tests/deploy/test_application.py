@@ -152,7 +152,7 @@ def test_another_runtime_scores_the_same(films, run):
 
 
 def test_a_runtime_that_is_not_installed_ends_with_the_extra_to_install(films, run, monkeypatch):
-    monkeypatch.setattr("monai_ddad.onnx_models.importlib.util.find_spec", lambda package: None)
+    monkeypatch.setattr("monai_ddad.serving.onnx_models.importlib.util.find_spec", lambda package: None)
     ended = run("ddad_cxr", films, "--runtime", "onnx")
     assert ended.code == 1 and "monai-ddad[onnx]" in ended.errors
 

@@ -19,9 +19,9 @@ from tests.small_models import BUNDLES
 
 pytest.importorskip("monai.deploy", reason="needs the MONAI Deploy App SDK: make test-deploy builds its environment")
 
-from monai_ddad.data import DataError
 from monai_ddad.deploy.application import whole_output
-from monai_ddad.locks import LOCK
+from monai_ddad.io.errors import DataError
+from monai_ddad.io.locks import LOCK
 
 Call = Callable[[Path], subprocess.Popen[str]]
 

@@ -18,7 +18,7 @@ from pydicom.dataset import Dataset
 from monai_ddad.deploy.dicom_objects import PATIENT, report
 from monai_ddad.deploy.findings import ImageFinding, Model
 from monai_ddad.deploy.studies import Instance, group_instances, read_folder
-from monai_ddad.protocol import REASONS
+from monai_ddad.networks.protocol import REASONS
 from tests.deploy.conftest import ALL, film, photograph, picture, save, slices, validate
 from tests.small_models import BUNDLES
 from tests.transforms.encodings import JPEG, compressed, saved

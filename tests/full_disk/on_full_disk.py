@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from monai_ddad.writing.staging import LEFTOVER
+from monai_ddad.io.writing.staging import LEFTOVER
 
 FULL = "No space left on device"
 

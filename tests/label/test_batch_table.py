@@ -12,7 +12,7 @@ import pytest
 
 pytest.importorskip("monailabel", reason="needs MONAI Label: make test-label builds its environment")
 
-from monai_ddad.finding import Result
+from monai_ddad.decision.finding import Result
 from monai_ddad.label.batch import AnomalyBatchInfer
 from monai_ddad.label.served import UnreadableImageError
 

@@ -21,8 +21,8 @@ if shutil.which("Orthanc") is None:
 from PIL import Image
 
 from monai_ddad.data import list_images
-from monai_ddad.finding import Finding
-from monai_ddad.inference import Predictor
+from monai_ddad.decision.finding import Finding
+from monai_ddad.serving.predictor import Predictor
 from tests.label.conftest import Server
 from tests.small_models import BUNDLES
 

@@ -18,7 +18,7 @@ from PIL import Image
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, OphthalmicPhotography8BitImageStorage, generate_uid
 
-from monai_ddad.inference import Predictor
+from monai_ddad.serving.predictor import Predictor
 from tests.label.conftest import Server
 from tests.small_models import BUNDLES, KINDS
 

@@ -21,8 +21,8 @@ from PIL import Image
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ComputedRadiographyImageStorage, ExplicitVRLittleEndian, MRImageStorage, generate_uid
 
-from monai_ddad.inference import Predictor
 from monai_ddad.label.train import ENOUGH
+from monai_ddad.serving.predictor import Predictor
 from tests.label.conftest import Server
 from tests.small_models import BUNDLES
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from monai_ddad.checkpoints import CheckpointError
-from monai_ddad.inference import Predictor
+from monai_ddad.io.checkpoints import CheckpointError
 from monai_ddad.label import APP
 from monai_ddad.label.versions import ModelVersions
+from monai_ddad.serving.predictor import Predictor
 from tests.small_models import BUNDLES
 from tests.test_model_file import CANARIES, save_model
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from monai_ddad.checkpoints import RECORD_KEY
+from monai_ddad.io.checkpoints import RECORD_KEY
 from monai_ddad.networks import DDADNet
 
 BACKBONES = ["AE", "AE-U", "MemAE"]

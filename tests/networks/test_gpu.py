@@ -9,11 +9,10 @@ import torch
 from ignite.engine import Events
 
 from monai_ddad.data import ResidentDataset, normalise
-from monai_ddad.engines import EnsembleTrainer, RefineTrainer
-from monai_ddad.handlers import ResumeCheckpoint
 from monai_ddad.networks import DDADNet
 from monai_ddad.placement import place
-from monai_ddad.runtimes import Runtime
+from monai_ddad.serving.runtimes import Runtime
+from monai_ddad.training import EnsembleTrainer, RefineTrainer, ResumeCheckpoint
 
 pytestmark = pytest.mark.gpu
 
@@ -32,7 +31,7 @@ def test_maps_equal_those_of_the_cpu(make_net, images, backbone):
 @pytest.fixture
 def float64(monkeypatch):
     """Let networks in float64 be trained."""
-    monkeypatch.setattr("monai_ddad.engines.members.normalise", lambda image: normalise(image).double())
+    monkeypatch.setattr("monai_ddad.training.members.normalise", lambda image: normalise(image).double())
 
 
 def assert_trained_alike(first: DDADNet, second: DDADNet, untrained: DDADNet) -> None:

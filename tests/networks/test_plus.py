@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from monai_ddad.data import normalise
-from monai_ddad.engines import calibrate
 from monai_ddad.networks import PLUS_NAMES, DDADNet, PlusScores, fold, unlearnable
-from monai_ddad.runtimes import RUNTIMES, Runtime
-from monai_ddad.scores import f_score, image_scores, ratio_score, ssim_map
+from monai_ddad.networks.scores import f_score, image_scores, ratio_score, ssim_map
+from monai_ddad.serving.runtimes import RUNTIMES, Runtime
+from monai_ddad.training import calibrate
 
 BACKBONES = ["AE", "AE-U", "MemAE"]
 

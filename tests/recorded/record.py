@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from monai_ddad.checkpoints import RECORD_KEY, load_file, save_file
-from monai_ddad.inference import Predictor
+from monai_ddad.io.checkpoints import RECORD_KEY, load_file, save_file
+from monai_ddad.serving.predictor import Predictor
 from tests.conftest import REAL_DATA
 from tests.small_models import BUNDLES, run
 

@@ -16,8 +16,8 @@ from monai.data import MetaTensor, list_data_collate
 from PIL import Image
 from pydicom.dataset import Dataset
 
+from monai_ddad.io.formats.photometry import Lookup, Window
 from monai_ddad.transforms import ImageReadError, ReadImage
-from monai_ddad.transforms.formats.photometry import Lookup, Window
 from tests.transforms.encodings import JPEG, compressed, datasets, depth, equivalent_encodings, picture
 
 

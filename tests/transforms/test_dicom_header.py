@@ -11,10 +11,10 @@ from io import BytesIO
 import pydicom
 import pytest
 
-from monai_ddad.data.series import TAGS, group_series, read_headers
+from monai_ddad.io.formats.dicom_parse import parse_dicom, read_header
+from monai_ddad.io.formats.quiet import quiet
+from monai_ddad.io.series import TAGS, group_series, read_headers
 from monai_ddad.transforms import ImageReadError, ReadImage
-from monai_ddad.transforms.formats.dicom_parse import parse_dicom, read_header
-from monai_ddad.transforms.formats.quiet import quiet
 from tests.hostile_folder import HUGE, film
 
 START = bytes(128) + b"DICM"

@@ -21,9 +21,9 @@ from monai_ddad.data.phantom.brain import draw_brain
 from monai_ddad.data.phantom.chest import draw_chest
 from monai_ddad.data.phantom.drawing import Picture, Streams
 from monai_ddad.data.phantom.fundus import draw_fundus
-from monai_ddad.data.resident import DataError
+from monai_ddad.io.errors import DataError
+from monai_ddad.io.writing import private_folder
 from monai_ddad.seeding import derive_seed
-from monai_ddad.writing import private_folder
 
 __all__ = ["PhantomKind", "draw_phantom", "write_phantom_dataset"]
 

@@ -20,11 +20,11 @@ from tqdm.auto import tqdm
 from monai_ddad.data.datalist import GROUPS
 from monai_ddad.data.prepare.benchmarks import BENCHMARKS, Job, plan_jobs
 from monai_ddad.data.prepare.convert import make_image
-from monai_ddad.data.resident import DataError
-from monai_ddad.locks import lock_folder
+from monai_ddad.io.errors import DataError
+from monai_ddad.io.locks import lock_folder
+from monai_ddad.io.writing import Staging, atomic_file, remove_leftovers, write_table
 from monai_ddad.machine import available_cores
 from monai_ddad.processes import end_with_parent
-from monai_ddad.writing import Staging, atomic_file, remove_leftovers, write_table
 
 __all__ = ["prepare"]
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 
 from monai_ddad.data.datalist import GROUPS, read_split
-from monai_ddad.data.resident import DataError
-from monai_ddad.files import IMAGE_SUFFIXES, LeftOut, find_files, log_left_out
+from monai_ddad.io.errors import DataError
+from monai_ddad.io.files import IMAGE_SUFFIXES, LeftOut, find_files, log_left_out
 
 __all__ = ["BENCHMARKS", "Benchmark", "Job", "plan_jobs"]
 

@@ -9,14 +9,14 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
+from monai_ddad.io.formats.dicom_file import Header
+from monai_ddad.io.formats.dicom_layout import Layout
+from monai_ddad.io.formats.dicom_parse import parse_dicom
+from monai_ddad.io.formats.dicom_pixels import decode_pixels
+from monai_ddad.io.formats.opening import open_image
+from monai_ddad.io.formats.quiet import quiet
+from monai_ddad.io.writing import atomic_file
 from monai_ddad.transforms import ImageReadError, ReadImage
-from monai_ddad.transforms.formats.dicom_file import Header
-from monai_ddad.transforms.formats.dicom_layout import Layout
-from monai_ddad.transforms.formats.dicom_parse import parse_dicom
-from monai_ddad.transforms.formats.dicom_pixels import decode_pixels
-from monai_ddad.transforms.formats.opening import open_image
-from monai_ddad.transforms.formats.quiet import quiet
-from monai_ddad.writing import atomic_file
 
 __all__ = ["Conversion", "authors_pixels", "make_image"]
 

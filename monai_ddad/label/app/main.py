@@ -19,6 +19,7 @@ from monailabel.interfaces.tasks.strategy import Strategy
 from monailabel.utils.async_tasks.utils import tasks
 
 from monai_ddad.bundle import refuse_expressions
+from monai_ddad.io.writing import Staging
 from monai_ddad.label.batch import AnomalyBatchInfer
 from monai_ddad.label.datastores import FolderStore
 from monai_ddad.label.dicomweb import DicomWebStore
@@ -31,7 +32,6 @@ from monai_ddad.label.served import ServedModel
 from monai_ddad.label.strategies import Arbitrary, Ranking, most_suspicious, most_uncertain
 from monai_ddad.label.train import AnomalyTrain
 from monai_ddad.label.versions import ModelVersions
-from monai_ddad.writing import Staging
 
 CONF = {"bundle", "models", "versions", "alpha", "hosts", "origins", "server_mode"}  # the last is MONAI Label's own
 

@@ -11,10 +11,10 @@ from fastapi.responses import FileResponse
 from monailabel.utils.others.generic import file_checksum, get_mime_type, remove_file
 from pydantic import Json, StringConstraints
 
+from monai_ddad.io.writing import printable
 from monai_ddad.label.routes.access import Admin, Annotator, App, Reader
 from monai_ddad.label.schemas import Name, Note, Text
 from monai_ddad.label.uploads import IMAGES, LABELS, receive, suffix_of
-from monai_ddad.writing import printable
 
 __all__ = ["router"]
 

@@ -18,11 +18,11 @@ from monailabel.utils.others.generic import get_mime_type, remove_file
 from pydantic import Json
 from requests_toolbelt import MultipartEncoder
 
+from monai_ddad.io.writing import printable
 from monai_ddad.label.routes.access import Admin, App, InPath, Reader
 from monai_ddad.label.routes.sessions import find_session
 from monai_ddad.label.schemas import BatchParams, InferParams, SampleParams, Text, TrainAllParams, TrainParams
 from monai_ddad.label.uploads import IMAGES, receive
-from monai_ddad.writing import printable
 
 __all__ = ["router"]
 

@@ -1,0 +1,7 @@
+"""A trained bundle as a function of files, and the forms in which its model runs."""
+
+from monai_ddad.serving.inferer import DecidingInferer
+from monai_ddad.serving.predictor import Predictor, load
+from monai_ddad.serving.runtimes import Runtime
+
+__all__ = ["DecidingInferer", "Predictor", "Runtime", "load"]

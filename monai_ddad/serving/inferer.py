@@ -1,0 +1,48 @@
+"""What is found of one picture or volume in one call."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from monai.inferers import Inferer
+
+from monai_ddad.bundle import is_served
+from monai_ddad.data.items import BatchItem
+from monai_ddad.decision.finding import Finding, Judge
+from monai_ddad.networks import DDADNet
+
+__all__ = ["DecidingInferer"]
+
+BATCH = 64  # slices at a time
+
+
+class DecidingInferer(Inferer):
+    """Say what is found of one picture or volume.
+
+    Only here the network is the one whose weights are loaded: MONAI Label keeps a copy of the bundle's.
+    """
+
+    def __call__(self, inputs: torch.Tensor, network: DDADNet, *args: Any, **kwargs: Any) -> list[Finding | None]:
+        """Infer.
+
+        Args:
+            inputs: (1, C, h, w) picture or (1, S, C, h, w) slices, float32 in [-1, 1].
+            network: the model.
+
+        Returns:
+            a batch of one; None of a network without weights in MONAI Label, which would reply with status 500.
+
+        Raises:
+            CheckpointError: the network has no trained weights.
+        """
+        if is_served() and not network.loaded:
+            return [None]
+        network.require_weights()
+        images = inputs.as_subclass(torch.Tensor).flatten(0, -4)
+        maps, scores = (torch.cat(parts) for parts in zip(*[network.scored(part) for part in images.split(BATCH)]))
+        rows = list(range(len(images)))
+        item = BatchItem({}, rows, rows if inputs.ndim == 5 else [])
+        (found,) = Judge(network).find({"image": images, "items": [item]}, (maps, scores, network.protocol(images)))
+        assert isinstance(found, Finding)
+        return [found]

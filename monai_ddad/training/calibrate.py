@@ -1,0 +1,114 @@
+"""Calibration of a trained model."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+
+from monai_ddad.data.resident import ResidentDataset
+from monai_ddad.networks import DDADNet, unlearnable
+from monai_ddad.networks.calibration import TIE
+from monai_ddad.placement import set_tf32
+from monai_ddad.training.hold_out import find_groups
+from monai_ddad.transforms.eight_bit import normalise
+
+__all__ = ["calibrate", "leave_out_unlearnable"]
+
+FLOOR = 0.05  # least standard deviation of a pixel of a z-map, of the map's average one
+
+
+@torch.no_grad()
+def calibrate(
+    network: DDADNet, training: ResidentDataset, held_out: ResidentDataset, alpha: float = 0.05, images: int = 500
+) -> None:
+    """Fill the buffers by which a model compares an image with those of the training and with new normal ones.
+
+    Scores beyond the paper learn from the images of the training, so that the calibration images are as new to them as
+    any other.
+
+    A score that so few images cannot teach, or that is the same for all of them or not finite, is left out of the
+    model, see :meth:`monai_ddad.networks.DDADNet.leave_out`.
+
+    Scores are calibrated on the images that no network has seen; where there are none, p-values stay 1. Means and
+    deviations of a z-map come from the known normals that were trained on, so that the calibration images are as new to
+    it as any other. Quantiles of the maps, which only colour them, come from the former, or the latter where there are
+    none.
+
+    Args:
+        network: the trained model.
+        training: the images that it was trained on.
+        held_out: known normals that it was not trained on; may be empty.
+        alpha: false-positive rate at which an image is flagged, in [0, 1].
+        images: known normals at most that z-maps and quantiles are taken from, evenly from the list, and images of
+            the training that scores are tried on.
+
+    Raises:
+        ValueError: no score tells the images of the training apart.
+
+    Source: Bates et al., Annals of Statistics 51, 2023, section 2 (split conformal p-values).
+    """
+    network.eval()
+    device = next(network.parameters()).device
+    set_tf32(device, "float32")  # as the images to come are scored
+    known = _thinned(training.subset([i for i, label in enumerate(training.labels) if label == 0]), images)
+    if network.z_channel >= 0:
+        network.z_mean, network.z_deviation = torch.zeros_like(network.z_mean), torch.ones_like(network.z_deviation)
+        maps = _maps(network, known)[:, -1:]  # as they are, with mean 0 and deviation 1
+        deviation = maps.std(dim=0)
+        network.z_mean = maps.mean(dim=0).to(device)
+        network.z_deviation = (deviation + FLOOR * deviation.mean().clamp(min=1e-12)).to(device)
+    if network.plus is not None:
+        features = torch.cat([network.plus_features(batch).cpu() for batch in _batches(network, training)])
+        groups = find_groups(training)
+        sides = [[i for i, label in enumerate(training.labels) if (label == 0) is side] for side in (True, False)]
+        (known_groups, pool_groups), (first, second) = [[groups[i] for i in side] for side in sides], sides
+        network.plus.fit(features[first], features[second], known_groups, pool_groups)
+    leave_out_unlearnable(network, training)
+    tried = [network.image_scores(batch).cpu() for batch in _batches(network, _thinned(training, images))]
+    network.leave_out(network.left_out | _dead(torch.cat(tried), network.score_names))
+    network.protocol.fit(normalise(training.images))
+    calibration = network.calibration
+    calibration.alpha = torch.tensor(alpha, device=device)
+    shown = _thinned(held_out, images) if len(held_out) else known
+    calibration.fit_maps(_maps(network, shown), network.field(normalise(shown.images)))
+    scores = [network.image_scores(batch).cpu() for batch in _batches(network, held_out)]
+    volumes = [None if part is None else position for position, part in zip(held_out.positions, held_out.slices)]
+    joined = torch.cat(scores) if scores else torch.zeros(0, len(network.score_names))
+    calibration.fit_scores(joined, find_groups(held_out), volumes)
+    calibration.to(device)
+
+
+def leave_out_unlearnable(network: DDADNet, training: ResidentDataset) -> None:
+    """Leave the scores out that a model cannot learn from so few images of a training, and no others."""
+    groups = find_groups(training) if network.plus is not None else []
+    known, pool = (
+        len({group for group, label in zip(groups, training.labels) if (label == 0) is side}) for side in (True, False)
+    )
+    network.leave_out(unlearnable(known, pool) if network.plus is not None else {})
+
+
+def _dead(scores: torch.Tensor, names: Sequence[str]) -> dict[str, str]:
+    """Return why (N, S) scores of different images tell nothing, by the names of those that do not."""
+    reasons = {}
+    for name, values in zip(names, scores.T):
+        if not values.isfinite().all():
+            reasons[name] = "it is not finite for some images of the training"
+        elif values.max() - values.min() <= TIE * values.abs().max():
+            reasons[name] = "it is the same for all images of the training"
+    return reasons
+
+
+def _thinned(dataset: ResidentDataset, images: int) -> ResidentDataset:
+    """Return at most so many images, evenly from the list."""
+    return dataset.subset(range(0, len(dataset), max(1, math.ceil(len(dataset) / images))))
+
+
+def _batches(network: DDADNet, dataset: ResidentDataset) -> list[torch.Tensor]:
+    device = next(network.parameters()).device
+    return [normalise(batch).to(device) for batch in dataset.images.split(64)] if len(dataset) else []
+
+
+def _maps(network: DDADNet, dataset: ResidentDataset) -> torch.Tensor:
+    return torch.cat([network(batch).cpu() for batch in _batches(network, dataset)])

@@ -15,7 +15,7 @@ from monai_ddad.data.empty_label import is_empty_label
 from monai_ddad.io.files import LeftOut
 from monai_ddad.io.formats.quiet import quiet
 from monai_ddad.machine import available_cores
-from monai_ddad.transforms.read import SOURCE, ImageReadError
+from monai_ddad.transforms.read import SOURCE, ImageReadError, KeepSource
 
 __all__ = [
     "BatchItem",
@@ -116,15 +116,21 @@ class ItemDataset(Dataset):
         transform: maps an item to one whose ``"image"`` is a (C, H, W) float tensor in [-1, 1] of a fixed shape, as the
             network takes it, or to a list of such items, whose images say their ``"slice"`` in their metadata.
         num_workers: threads that read a batch; None takes one a core.
+        reading: the first step of the transform, where the image as it was read is to travel with the prepared one; see
+            :class:`~monai_ddad.transforms.KeepSource`.
 
     Attributes:
         left_out: entries of the folders of ``data`` that are no images, by reason, where it says so.
     """
 
     def __init__(
-        self, data: Sequence[dict[str, Any]], transform: ItemTransform, num_workers: int | None = None
+        self,
+        data: Sequence[dict[str, Any]],
+        transform: ItemTransform,
+        num_workers: int | None = None,
+        reading: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
     ) -> None:
-        super().__init__(data, transform)
+        super().__init__(data, transform if reading is None else KeepSource(reading, transform))
         self.left_out = LeftOut(getattr(data, "left_out", {}))
         self.num_workers = num_workers or available_cores()
 

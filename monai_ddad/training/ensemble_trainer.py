@@ -18,7 +18,7 @@ from monai_ddad.networks import AE, DDADNet
 from monai_ddad.placement import autocast, choose_precision, place, resolve_device
 from monai_ddad.ranks import broadcast, gather
 from monai_ddad.seeding import derive_seed, epoch_order
-from monai_ddad.training.members import MakeOptimizer, Member
+from monai_ddad.training.members import AllOptimizers, MakeOptimizer, Member
 from monai_ddad.training.resumable import ResumableTrainer, hyperparameters
 from monai_ddad.training.units import MODULES, list_entries, make_units, plan_turns
 
@@ -53,6 +53,7 @@ class EnsembleTrainer(ResumableTrainer):
 
     Attributes:
         epochs: epochs done by each module.
+        optimizer: that of all members of this process, for schedules of the rate.
 
     Raises:
         DataError: fewer than 2 known normal or 2 unlabelled images, or images of other channels than the network's.
@@ -118,6 +119,7 @@ class EnsembleTrainer(ResumableTrainer):
             return Member(member, optimizer, self.images, self.autocast, graph)
 
         self.units = make_units(self.entries, positions, trained, make)
+        self.optimizer = AllOptimizers([unit.member.optimizer for unit in self.units])
         side_by_side = self.num_workers if self._on_threads else len(self.units)
         self._turns = plan_turns([unit.entry.steps for unit in self.units], side_by_side)
         self._resumed: dict[str, dict[str, Any]] = {}  # optimizers of the modules that this run does not train

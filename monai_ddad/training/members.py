@@ -14,7 +14,7 @@ from monai_ddad.networks.cpu_layers import CPULayers
 from monai_ddad.training.graphed import GraphedStep
 from monai_ddad.transforms.eight_bit import normalise
 
-__all__ = ["MakeOptimizer", "Member"]
+__all__ = ["AllOptimizers", "MakeOptimizer", "Member"]
 
 MakeOptimizer = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 Context = Callable[[], AbstractContextManager]
@@ -63,3 +63,34 @@ class Member:
     def load_state(self, state: dict[str, Any]) -> None:
         """Go on with what :meth:`state` returned."""
         self.graphed.load_optimizer_state(state)
+
+
+class AllOptimizers(torch.optim.Optimizer):
+    """The optimizers of all members as one, for what sets their rate, such as PyTorch's schedules.
+
+    Args:
+        optimizers: those of the members.
+
+    Example:
+        >>> layers = [nn.Linear(2, 2) for _ in range(3)]
+        >>> each = [torch.optim.Adam(layer.parameters(), lr=0.1) for layer in layers]
+        >>> schedule = torch.optim.lr_scheduler.ExponentialLR(AllOptimizers(each), gamma=0.5)
+        >>> _ = schedule.optimizer.step()
+        >>> schedule.step()
+        >>> [one.param_groups[0]["lr"] for one in each]
+        [0.05, 0.05, 0.05]
+    """
+
+    def __init__(self, optimizers: Iterable[torch.optim.Optimizer]) -> None:
+        self.optimizers = list(optimizers)  # whose groups are others after a checkpoint was loaded
+        self.defaults: dict[str, Any] = {}
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:  # type: ignore[override]
+        """Groups of parameters of all, with their rates."""
+        return [group for optimizer in self.optimizers for group in optimizer.param_groups]
+
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        """Step with all; the trainer itself steps with each."""
+        for optimizer in self.optimizers:
+            optimizer.step(closure)

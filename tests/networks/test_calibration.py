@@ -62,7 +62,7 @@ def test_the_promised_rate_of_false_positives_holds_on_new_normal_images(normals
     draws = torch.from_numpy(rng.gamma(2.0, size=(repeats, normals + new)))
     flagged = 0
     for draw in draws:
-        found = decide({"rec": draw[normals:].numpy()}, ["rec"], normals_of(*draw[:normals]), "rec", alpha)
+        found = decide(draw[normals:].numpy()[:, None], ["rec"], normals_of(*draw[:normals]), "rec", alpha)
         flagged += int(found.flagged.sum())
     exact = np.floor(alpha * (normals + 1) + 1e-6) / (normals + 1)  # of distinct scores
     # images that share their calibration are dependent: the spread of the rate over repeats adds to the binomial one
@@ -120,7 +120,7 @@ def test_rounding_of_another_runtime_does_not_part_a_tie(dtype):
 
 @pytest.mark.parametrize("alpha, flagged", [(0.0, [False] * 3), (1.0, [True] * 3), (0.25, [False, False, True])])
 def test_alpha_at_its_ends_and_at_the_smallest_p_value(alpha, flagged):
-    scores = {"rec": np.array([0.0, 0.15, 9.0])}
+    scores = np.array([[0.0], [0.15], [9.0]])
     assert decide(scores, ["rec"], normals_of(0.1, 0.2, 0.3), "rec", alpha).flagged.tolist() == flagged
 
 
@@ -128,19 +128,19 @@ def test_alpha_at_its_ends_and_at_the_smallest_p_value(alpha, flagged):
 def test_an_alpha_equal_to_the_smallest_p_value_flags(normals):
     known = normals_of(*range(normals))
     alpha = smallest_alpha(normals)
-    assert decide({"rec": np.array([1e6])}, ["rec"], known, "rec", alpha).flagged.tolist() == [True]
-    assert decide({"rec": np.array([1e6])}, ["rec"], known, "rec", 0.999 * alpha).flagged.tolist() == [False]
+    assert decide(np.array([[1e6]]), ["rec"], known, "rec", alpha).flagged.tolist() == [True]
+    assert decide(np.array([[1e6]]), ["rec"], known, "rec", 0.999 * alpha).flagged.tolist() == [False]
 
 
 @pytest.mark.parametrize("alpha", [-0.1, 1.1, float("nan")])
 def test_an_alpha_outside_its_range_is_refused(alpha):
     with pytest.raises(ValueError, match=r"alpha must be a rate in \[0, 1\]"):
-        decide({"rec": np.zeros(1)}, ["rec"], normals_of(1, 2), "rec", alpha)
+        decide(np.zeros((1, 1)), ["rec"], normals_of(1, 2), "rec", alpha)
 
 
 def test_a_score_that_the_model_lacks_is_refused():
     with pytest.raises(ValueError, match="score must be one of inter, rec, got 'other'"):
-        decide({"inter": np.zeros(1), "rec": np.zeros(1)}, ["inter", "rec"], NormalScores(2), score="other")
+        decide(np.zeros((1, 2)), ["inter", "rec"], NormalScores(2), score="other")
 
 
 def test_volumes_are_calibrated_by_the_means_of_their_slices():

@@ -35,6 +35,7 @@ class Evaluated:
         out_of_protocol: why an image is not of the trained kind, empty where it is.
         digests: hash of each image's 8-bit pixels.
         constant: positions of the images that have one value alone.
+        sha256: hash of the pixels of all images, in their order.
     """
 
     items: int = 0
@@ -46,6 +47,7 @@ class Evaluated:
     out_of_protocol: list[str] = field(default_factory=list)
     digests: list[bytes] = field(default_factory=list)
     constant: list[int] = field(default_factory=list)
+    sha256: str = ""
 
     @property
     def volumes(self) -> list[int | None]:
@@ -81,6 +83,7 @@ class ImageScores:
         """Forget an earlier epoch."""
         self._found = Evaluated()
         self._scores: list[torch.Tensor] = []
+        self._hash = hashlib.sha256()
 
     def collect(self, engine: Any) -> None:
         """Keep a row for each image of a batch."""
@@ -97,7 +100,9 @@ class ImageScores:
             found.out_of_protocol += [reason(ratios) for ratios in one.ratios.tolist()]
             for image in one.images:
                 pixels = eight_bits(image)
-                found.digests.append(hashlib.sha256(pixels.numpy().tobytes()).digest())
+                content = pixels.numpy().tobytes()
+                self._hash.update(content)
+                found.digests.append(hashlib.sha256(content).digest())
                 if pixels.min() == pixels.max():
                     found.constant.append(one.position)
             self._scores.append(one.scores)
@@ -105,6 +110,7 @@ class ImageScores:
     def finish(self, engine: Any) -> None:
         """Join the rows and compute the metrics."""
         names, found = self.network.score_names, self._found
+        found.sha256 = self._hash.hexdigest()
         found.scores = torch.cat([torch.zeros(0, len(names)), *self._scores]).numpy()
         engine.state.evaluated, engine.state.scores = found, found.table(names)
         label = np.array(found.labels, dtype=int)

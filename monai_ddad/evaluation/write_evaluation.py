@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import time
 from collections import Counter
@@ -141,7 +140,7 @@ class WriteEvaluation:
             "intervals": f"95 %, bootstrap of {self.resamples} samples within each class",
             "images": {
                 "scored": len(scores["index"]),
-                "sha256": hashlib.sha256(b"".join(seen.digests)).hexdigest(),
+                "sha256": seen.sha256,
                 "left_out": dict(getattr(self.dataset, "left_out", {})),
             },
             "score": self.network.score,

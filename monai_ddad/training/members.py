@@ -86,11 +86,11 @@ class AllOptimizers(torch.optim.Optimizer):
         self.defaults: dict[str, Any] = {}
 
     @property
-    def param_groups(self) -> list[dict[str, Any]]:  # type: ignore[override]
+    def param_groups(self) -> list[dict[str, Any]]:
         """Groups of parameters of all, with their rates."""
         return [group for optimizer in self.optimizers for group in optimizer.param_groups]
 
-    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+    def step(self, closure: Any = None) -> None:
         """Step with all; the trainer itself steps with each."""
         for optimizer in self.optimizers:
             optimizer.step(closure)

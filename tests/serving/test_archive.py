@@ -571,7 +571,7 @@ def test_an_error_of_any_kind_costs_one_item(workers):
     chunks = {read.number: read for read in read_chunks(numbered(range(10, 18)), [0, 1], read_square, workers)}
     assert chunks[0].errors == {3: "the image cannot be prepared (KeyError)"}
     assert chunks[0].positions == [0, 1, 2] and chunks[0].images[:, 0, 0, 0].tolist() == [10, 11, 12]
-    assert chunks[1].errors == {} and chunks[1].dataset().images[:, 0, 0, 0].tolist() == [14, 15, 16, 17]
+    assert chunks[1].errors == {} and chunks[1].images[:, 0, 0, 0].tolist() == [14, 15, 16, 17]
 
 
 def test_a_chunk_that_kills_its_reader_is_read_item_by_item():

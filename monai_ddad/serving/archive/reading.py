@@ -12,6 +12,7 @@ from types import FrameType
 from typing import Any
 
 import numpy as np
+from monai.utils import convert_to_tensor
 from torch.utils.data import DataLoader, Dataset
 
 from monai_ddad.data.items import prepare, slice_number
@@ -186,7 +187,7 @@ class _Chunks(Dataset):
     def _prepare(self, item: dict[str, Any]) -> list[tuple[int | None, np.ndarray]]:
         try:
             parts = [part["image"] for part in prepare(self.transform, item)]
-            return [(slice_number(part), eight_bits(part.as_tensor()).numpy()) for part in parts]
+            return [(slice_number(part), eight_bits(convert_to_tensor(part)).numpy()) for part in parts]
         except Exception as error:  # of any kind: one odd image does not stop an archive
             reason = root_cause(error)
             if isinstance(reason, ImageReadError):

@@ -93,7 +93,7 @@ def write_run(
     def decided(table: dict[str, np.ndarray]) -> tuple[Any, dict[str, Any]]:
         if not calibrated:
             return None, {}
-        found = decide(table, NAMES, normals, "r_dual", alpha)
+        found = decide(np.stack([table[name] for name in NAMES], axis=1), NAMES, normals, "r_dual", alpha)
         return found, {
             "p_value": [f"{value:.6g}" for value in found.p_values["r_dual"]],
             "percentile": [f"{value:.6g}" for value in found.percentile],

@@ -83,8 +83,6 @@ def test_the_best_weights_by_a_metric_are_kept(make_net, make_dataset, labelled,
     network, found = make_net(), []
     options = {"save_key_metric": True, "key_metric_name": "auroc_inter"}
     saver = CheckpointSaver(str(tmp_path / "best"), {"net": network}, **options)
-        str(tmp_path / "best"), {"net": network}, save_key_metric=True, key_metric_name="auroc_inter"
-    )
     validator = make_validator(network, labelled, handlers=[saver])
     validator.add_event_handler(Events.COMPLETED, lambda engine: found.append(engine.state.metrics["auroc_inter"]))
     make_trainer(network, make_dataset(), train_handlers=[ValidationHandler(1, validator)]).run()

@@ -231,11 +231,12 @@ def mutated(content: bytes, generator: np.random.Generator, number: int) -> byte
 
 
 @pytest.mark.real_data
-def test_a_thousand_damaged_real_files_end_in_an_image_or_a_plain_error(real_data, tmp_path):
-    files = [path for path in sorted((real_data / "dicom/odd").iterdir()) if 2000 < path.stat().st_size < 50_000]
-    contents = [path.read_bytes() for path in files]
+@pytest.mark.parametrize("files", [150, pytest.param(1000, marks=pytest.mark.slow)])
+def test_damaged_real_files_end_in_an_image_or_a_plain_error(real_data, tmp_path, files):
+    whole = [path for path in sorted((real_data / "dicom/odd").iterdir()) if 2000 < path.stat().st_size < 50_000]
+    contents = [path.read_bytes() for path in whole]
     generator, read, refused = np.random.default_rng(0), ReadImage(), 0
-    for number in range(1000):
+    for number in range(files):
         path = tmp_path / "patient_doe.dcm"
         path.write_bytes(mutated(contents[number % len(contents)], generator, number // len(contents) + number))
         started = time.process_time()
@@ -247,7 +248,7 @@ def test_a_thousand_damaged_real_files_end_in_an_image_or_a_plain_error(real_dat
             assert image.dtype == torch.float32 and image.ndim in (3, 4) and len(image) == 1
             assert torch.isfinite(image).all() and image.min() >= 0 and image.max() <= 1
         assert time.process_time() - started < 2
-    assert 300 < refused < 1000
+    assert 0.3 * files < refused < files
 
 
 TEXT = ("AE", "AS", "CS", "DS", "IS", "LO", "LT", "PN", "SH", "ST", "UC", "UI", "UR", "UT")

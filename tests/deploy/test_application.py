@@ -136,7 +136,7 @@ def test_half_precision_is_near(films, trained):
     models = trained("ddad_cxr") / "models"
     images = group_instances(read_folder(films)[0])
     full, half = (
-        Model(BUNDLES / "ddad_cxr", models, precision=precision).score(images)[0][0].result
+        next(Model(BUNDLES / "ddad_cxr", models, precision=precision).find(images)).result
         for precision in ("float32", "bfloat16")
     )
     assert full.scores != half.scores
@@ -160,9 +160,10 @@ def test_a_runtime_that_is_not_installed_ends_with_the_extra_to_install(films, r
 def test_eight_threads_get_the_scores_of_one(films, trained):
     model = Model(BUNDLES / "ddad_cxr", trained("ddad_cxr") / "models")
     images = group_instances(read_folder(films)[0])
-    alone = [one.result for one in model.score(images)[0]]
+    alone = [one.result for one in model.find(images)]
     with ThreadPoolExecutor(8) as pool:
-        assert all([one.result for one in found] == alone for found, _ in pool.map(model.score, [images] * 8))
+        found = pool.map(lambda _: [one.result for one in model.find(images)], range(8))
+        assert all(results == alone for results in found)
 
 
 def test_the_operators_work_behind_the_sdks_own_loader_and_selector(films, trained, run, tmp_path):
@@ -177,7 +178,7 @@ def test_the_operators_work_behind_the_sdks_own_loader_and_selector(films, train
             writer = DicomWriterOperator(self, model=model, output_folder=tmp_path / "own", name="writer")
             self.add_flow(loader, selector, {("dicom_study_list", "dicom_study_list")})
             self.add_flow(selector, anomaly, {("study_selected_series_list", "study_selected_series_list")})
-            self.add_flow(anomaly, writer, {("scored", "scored")})
+            self.add_flow(anomaly, writer, {("findings", "findings")})
 
     for image in films.iterdir():  # the SDK's loader leaves series without a number out
         one = pydicom.dcmread(image)
@@ -224,7 +225,7 @@ def test_pictures_have_a_loader_of_their_own(trained, tmp_path):
             anomaly = AnomalyOperator(self, model=model, ports=("pictures",), name="anomaly")
             writer = DicomWriterOperator(self, model=model, output_folder=written, name="writer")
             self.add_flow(loader, anomaly, {("pictures", "pictures")})
-            self.add_flow(anomaly, writer, {("scored", "scored")})
+            self.add_flow(anomaly, writer, {("findings", "findings")})
 
     Own([sys.executable]).run()
     assert sorted(path.name for path in written.iterdir()) == ["000000_overlay.png", "000001_overlay.png"]

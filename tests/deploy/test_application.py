@@ -112,7 +112,7 @@ def test_a_film_has_the_same_score_in_label(films, trained, run, tmp_path):
     scores = json.loads(found.stdout.splitlines()[-1])
     for result, others in zip(run("ddad_cxr", films).results["images"], scores, strict=True):
         for name, score in result["scores"].items():
-            assert score == pytest.approx(others[name], rel=1e-5)
+            assert score == pytest.approx(others[name], rel=1e-5, abs=1e-6)  # batches of another size
 
 
 def test_a_torchscript_model_scores_the_same(films, trained, run, tmp_path):

@@ -50,7 +50,15 @@ setup(
     license_expression="Apache-2.0",
     python_requires=">=3.11",
     packages=find_packages(include=["monai_ddad", "monai_ddad.*"]),
-    package_data={"monai_ddad": ["py.typed", "evaluation/report/*.json", "evaluation/report/templates/*", "label/app/*.py", "deploy/app/*"]},
+    package_data={
+        "monai_ddad": [
+            "py.typed",
+            "evaluation/report/*.json",
+            "evaluation/report/templates/*",
+            "label/app/*.py",
+            "deploy/app/*",
+        ]
+    },
     cmdclass={"build_py": BuildWithBundles},
     entry_points={"console_scripts": ["monai-ddad = monai_ddad.__main__:main"]},
     install_requires=[

@@ -10,6 +10,7 @@ __all__ = ["add_colour_bar", "overlay_heat_map"]
 
 STRONGEST = 99.9  # percentile that gets the brightest colour
 TICKS = (0, 90, 99, 99.9)
+STEPS = 2048  # of the colours, looked up for each pixel
 SMALLEST = 160  # height in pixels below which the figures of a colour bar would not fit
 
 
@@ -28,9 +29,12 @@ def overlay_heat_map(image: Image.Image, percentiles: np.ndarray, opacity: float
         >>> overlay_heat_map(Image.new("L", (40, 20)), np.zeros((20, 40))).size
         (40, 20)
     """
-    strength = _strength(percentiles)
-    weight = opacity * strength[..., None]
-    blended = (1 - weight) * np.asarray(image.convert("RGB")) + weight * _colour(strength)
+    steps = np.linspace(0, 1, STEPS, dtype=np.float32)
+    weights = opacity * steps[:, None]
+    colours = weights * _colour(steps).astype(np.float32)
+    places = np.rint(_strength(percentiles) * (STEPS - 1)).astype(np.int32)
+    blended = np.asarray(image.convert("RGB")) * (1 - weights)[places]
+    blended += colours[places]
     return Image.fromarray(np.rint(blended).astype(np.uint8))
 
 
@@ -66,7 +70,8 @@ def add_colour_bar(overlay: Image.Image) -> Image.Image:
 def _strength(percentiles: np.ndarray) -> np.ndarray:
     """Map 0, 90, 99 and 99.9 percent to 0, 1/3, 2/3 and 1, as few normal pixels as many lie between each."""
     scale = -np.log10(1 - STRONGEST / 100)
-    return np.clip(-np.log10(np.maximum(1 - percentiles / 100, 1e-9)) / scale, 0, 1)
+    rare = np.maximum(1 - np.asarray(percentiles, dtype=np.float32) / 100, 1e-9)
+    return np.clip(-np.log10(rare) / scale, 0, 1)
 
 
 def _colour(strength: np.ndarray) -> np.ndarray:

@@ -47,6 +47,7 @@ def report(finding: ImageFinding, model: Model) -> Dataset:
     sources = references(finding, model)
     group = hd.sr.MeasurementsAndQualitativeEvaluations(
         tracking_identifier=hd.sr.TrackingIdentifier(uid=generate_uid(), identifier="DDAD"),
+        algorithm_id=hd.sr.AlgorithmIdentification(name=f"DDAD {model.name}", version=model.version),
         measurements=_measurements(finding.result, model),
         qualitative_evaluations=_evaluations(finding.result),
         source_images=[hd.sr.SourceImageForMeasurementGroup.from_source_image(source) for source in sources],
@@ -81,15 +82,13 @@ def report(finding: ImageFinding, model: Model) -> Dataset:
 
 
 def _measurements(result: Result, model: Model) -> list[hd.sr.Measurement]:
-    algorithm = hd.sr.AlgorithmIdentification(name=f"DDAD {model.name}", version=model.version)
     values = [(_score(name), score) for name, score in result.scores.items()]
     if result.p_value is not None and result.percentile is not None:
         values.append((_code("p_value", "P-value"), result.p_value))
         values.append((_code("percentile", "Percentile among normal images"), result.percentile))
         values.append((_code("alpha", "Rate of false alarms asked for"), model.alpha))
     return [
-        hd.sr.Measurement(name=name, value=float(f"{value:.9g}"), unit=codes.UCUM.NoUnits, algorithm_id=algorithm)
-        for name, value in values
+        hd.sr.Measurement(name=name, value=float(f"{value:.9g}"), unit=codes.UCUM.NoUnits) for name, value in values
     ]
 
 

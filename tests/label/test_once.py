@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
 
 pytest.importorskip("monailabel", reason="needs MONAI Label: make test-label builds its environment")
 
@@ -16,7 +14,6 @@ from monai_ddad.label.served import ServedModel
 from monai_ddad.label.versions import ModelVersions
 from tests.counting import counted
 from tests.small_models import BUNDLES
-from tests.transforms.encodings import dataset
 
 
 @pytest.fixture
@@ -28,13 +25,8 @@ def served(trained, tmp_path) -> ServedModel:
 
 
 @pytest.fixture
-def films(tmp_path) -> list[Path]:
-    rng, folder = np.random.default_rng(0), tmp_path / "films"
-    folder.mkdir()
-    film = dataset(rng.integers(0, 4096, (48, 40), dtype=np.uint16), Modality="DX")
-    film.save_as(folder / "film.dcm", enforce_file_format=True)
-    Image.fromarray(rng.integers(0, 256, (48, 40), dtype=np.uint8)).save(folder / "picture.png")
-    return sorted(folder.iterdir())
+def films(tmp_path, write_dicom, write_image) -> list[Path]:
+    return [write_dicom("films/film.dcm"), write_image("films/picture.png")]
 
 
 @pytest.mark.parametrize("result", ["map", "region"])

@@ -21,6 +21,7 @@ __all__ = [
     "BatchItem",
     "ItemDataset",
     "ItemTransform",
+    "beside_image",
     "collate_items",
     "prepare",
     "settle_label",
@@ -35,7 +36,7 @@ class BatchItem:
     """What a batch holds of one item beside the prepared images.
 
     Attributes:
-        data: the item of the list.
+        data: what the item of the list holds beside the image.
         rows: of its images in the batch; none of an item that could not be read.
         slices: their numbers among the slices of the volume; empty of a picture.
         operations: the transforms that each went through, by which a map is put back on the item's own grid.
@@ -43,11 +44,11 @@ class BatchItem:
         error: why it could not be read; empty if it was.
     """
 
-    data: dict[str, Any]
+    data: dict[str, Any] = field(repr=False)
     rows: list[int] = field(default_factory=list)
     slices: list[int] = field(default_factory=list)
-    operations: list[list[Any]] = field(default_factory=list)
-    source: MetaTensor | None = None
+    operations: list[list[Any]] = field(default_factory=list, repr=False)
+    source: MetaTensor | None = field(default=None, repr=False)
     error: str = ""
 
     @property
@@ -140,12 +141,17 @@ class ItemDataset(Dataset):
         try:
             return prepare(self.transform, item)
         except ImageReadError as error:
-            return BatchItem(item, error=str(error))
+            return BatchItem(beside_image(item), error=str(error))
 
     def __getitems__(self, indices: Sequence[int]) -> list[Any]:
         """Return a batch of items, which PyTorch's loader asks for in one call."""
         with quiet, ThreadPoolExecutor(min(self.num_workers, len(indices))) as pool:
             return list(pool.map(self.__getitem__, indices))
+
+
+def beside_image(item: dict[str, Any]) -> dict[str, Any]:
+    """Return what an item holds beside its image."""
+    return {name: value for name, value in item.items() if name not in ("image", SOURCE)}
 
 
 def collate_items(items: Sequence[BatchItem | dict[str, Any] | list[dict[str, Any]]]) -> dict[str, Any]:
@@ -173,9 +179,9 @@ def collate_items(items: Sequence[BatchItem | dict[str, Any] | list[dict[str, An
             continue
         parts = [item] if isinstance(item, dict) else item
         prepared = [part["image"] for part in parts]
-        data = {name: value for name, value in parts[0].items() if name not in ("image", SOURCE)} if parts else {}
-        data = settle_label(data)
+        data = settle_label(beside_image(parts[0])) if parts else {}
         label = data.get("label")
+        data["label"] = label = None if label is None or int(label) < 0 else int(label)
         found.append(
             BatchItem(
                 data,
@@ -186,6 +192,6 @@ def collate_items(items: Sequence[BatchItem | dict[str, Any] | list[dict[str, An
             )
         )
         images += [convert_to_tensor(image) for image in prepared]
-        labels += [-1 if label is None else int(label)] * len(parts)
+        labels += [-1 if label is None else label] * len(parts)
     stacked = torch.stack(images).float() if images else torch.zeros(0, 0, 0, 0)
     return {"image": stacked, "label": torch.tensor(labels, dtype=torch.long), "items": tuple(found)}

@@ -13,7 +13,7 @@ from monai.data import MetaTensor
 from monai.utils import convert_to_tensor
 from torch.utils.data import Dataset
 
-from monai_ddad.data.items import BatchItem, ItemTransform, prepare, settle_label, slice_number
+from monai_ddad.data.items import BatchItem, ItemTransform, beside_image, prepare, settle_label, slice_number
 from monai_ddad.io.files import LeftOut
 from monai_ddad.io.formats.quiet import quiet
 from monai_ddad.machine import available_cores
@@ -67,6 +67,7 @@ class ResidentDataset(Dataset):
         self.left_out = LeftOut(getattr(data, "left_out", {}))
         self.transform = transform
         self.errors: dict[int, str] = {}
+        self._whole = True
 
         with quiet, ThreadPoolExecutor(num_workers or available_cores()) as pool:  # once, as it takes longer than a PNG
             prepared = list(pool.map(self._prepare, range(len(self.data))))
@@ -94,12 +95,19 @@ class ResidentDataset(Dataset):
         ]
 
     def items(self) -> Items:
-        """Return the whole items as a data set of their own, as an evaluator takes them."""
+        """Return the whole items as a data set of their own, as an evaluator takes them.
+
+        Raises:
+            ValueError: this is a subset, which may hold parts of items.
+        """
+        if not self._whole:
+            raise ValueError("a subset of images has no whole items.")
         return Items(self)
 
     def subset(self, indices: Sequence[int]) -> ResidentDataset:
         """Return a dataset of some of the images, with the same ``data``, so that positions keep their meaning."""
         part = copy.copy(self)
+        part._whole = False
         part.positions = [self.positions[index] for index in indices]
         part.labels = [self.labels[index] for index in indices]
         part.slices = [self.slices[index] for index in indices]
@@ -142,7 +150,7 @@ class Items(Dataset):
         dataset, rows = self.dataset, self.rows[position]
         item = dataset.data[position]
         if not rows:
-            return BatchItem(item, error=dataset.errors.get(position, ""))
+            return BatchItem(beside_image(item), error=dataset.errors.get(position, ""))
         return [
             item
             | {

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,10 @@ from monai_ddad.decision.heat import HeatMap, restore_map
 from monai_ddad.networks import DDADNet
 from monai_ddad.networks.protocol import reason
 
-__all__ = ["Finding", "Judge", "Result", "Unreadable", "most_common_reason"]
+__all__ = ["NOT_FINITE", "Finding", "Judge", "Result", "Unreadable", "score_in_parts"]
+
+BATCH = 64  # images that a network takes at a time: a volume may have more
+NOT_FINITE = "its scores are not finite"
 
 NOTHING = "nothing in it can be scored"
 
@@ -96,11 +99,11 @@ class Finding:
     position: int
     result: Result
     item: BatchItem
-    images: torch.Tensor
-    maps: torch.Tensor
-    scores: torch.Tensor
-    ratios: torch.Tensor
-    judge: Judge
+    images: torch.Tensor = field(repr=False)
+    maps: torch.Tensor = field(repr=False)
+    scores: torch.Tensor = field(repr=False)
+    ratios: torch.Tensor = field(repr=False)
+    judge: Judge = field(repr=False)
 
     def heat_map(self, name: str | None = None) -> HeatMap:
         """Return one map on the item's own grid.
@@ -131,11 +134,11 @@ class Judge:
     """
 
     def __init__(self, network: DDADNet, alpha: float | None = None, transform: Any = None) -> None:
-        if alpha is not None and not 0 <= alpha <= 1:
+        if alpha is not None and not 0 <= float(alpha) <= 1:
             raise ValueError(f"alpha must be a rate in [0, 1], got {alpha}.")
         self.network = network
         self.transform = transform
-        self._alpha = alpha
+        self._alpha = None if alpha is None else float(alpha)
 
     @property
     def alpha(self) -> float:
@@ -201,8 +204,8 @@ class Judge:
             scored: maps (B, M, h, w), scores (B, S) and ratios (B, 4) of its images; may be left out where B is 0.
             first: position of the first item.
 
-        Raises:
-            FloatingPointError: a score is NaN or infinite; the message names the items by position.
+        Returns:
+            for each item what is found, or why there is nothing, as where a score is NaN or infinite.
         """
         items: Sequence[BatchItem] = batch["items"]
         found: list[Finding | Unreadable] = [
@@ -214,15 +217,52 @@ class Judge:
         images, maps, scores, ratios = (
             values.detach().as_subclass(torch.Tensor).float().cpu() for values in (batch["image"], *scored)
         )
-        bad = [first + place for place in read if not scores[items[place].rows].isfinite().all()]
-        if bad:
-            raise FloatingPointError(f"the scores of the items number {bad[:10]} (from 0) are not finite.")
+        for place in [place for place in read if not scores[items[place].rows].isfinite().all()]:
+            found[place] = Unreadable(first + place, NOT_FINITE, items[place])
+            read.remove(place)
+        if not read:
+            return found
         rows, volumes = zip(*((items[place].rows, items[place].is_volume) for place in read))
         for place, result in zip(read, self.results(scores, ratios, rows, volumes)):
             own = items[place].rows
             parts = (images[own], maps[own], scores[own], ratios[own])
             found[place] = Finding(first + place, result, items[place], *parts, self)
         return found
+
+
+def score_in_parts(
+    images: torch.Tensor,
+    call: Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]],
+    check: Callable[[torch.Tensor], torch.Tensor],
+    device: torch.device | None = None,
+    keep_maps: bool = True,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Score images, a bounded number at a time.
+
+    Args:
+        images: (B, C, h, w) float32 in [-1, 1].
+        call: gives maps and scores, such as :meth:`monai_ddad.networks.DDADNet.scored`.
+        check: the input check of the network.
+        device: where to compute; the results are then on the CPU. None computes where the images are.
+        keep_maps: False returns no maps.
+
+    Returns:
+        maps (B, M, h, w), scores (B, S) and ratios (B, 4).
+
+    Raises:
+        ValueError: the call returns maps without scores.
+    """
+    parts = []
+    for part in images.as_subclass(torch.Tensor).split(BATCH):
+        moved = part if device is None else part.to(device)
+        found = call(moved)
+        if not isinstance(found, tuple):
+            raise ValueError("the compiled network returns no scores: export scoring_def instead of network_def.")
+        maps, scores = found
+        kept = (maps if keep_maps else maps[:0], scores, check(moved))
+        parts.append(kept if device is None else tuple(values.cpu() for values in kept))
+    maps, scores, ratios = (torch.cat(values) for values in zip(*parts))
+    return maps, scores, ratios
 
 
 def most_common_reason(ratios: Sequence[Sequence[float]]) -> str:

@@ -10,13 +10,12 @@ from monai.engines import SupervisedEvaluator
 from monai.engines.utils import IterationEvents
 from monai.utils.enums import CommonKeys
 
-from monai_ddad.decision.finding import Judge
+from monai_ddad.decision.finding import Judge, score_in_parts
 from monai_ddad.io.locks import lock_folder
 
 __all__ = ["SCORES", "FolderEvaluator", "ItemEvaluator"]
 
 SCORES = "scores"  # key of the image scores beside MONAI's own
-BATCH = 64  # images that the network takes at a time: a volume may have more
 
 
 class ItemEvaluator(SupervisedEvaluator):
@@ -26,8 +25,8 @@ class ItemEvaluator(SupervisedEvaluator):
     :class:`~monai_ddad.networks.ScoringDDADNet` was compiled to; its batches are those of
     :func:`~monai_ddad.data.collate_items`. The output of a step is ``"image"`` and ``"label"`` on the engine's device,
     ``"pred"`` (B, M, H, W), the maps, and ``"scores"`` (B, S); or what ``postprocessing`` makes of them. Before that,
-    at the event ``FORWARD_COMPLETED``, ``state.findings`` holds a :class:`~monai_ddad.decision.finding.Finding` or
-    :class:`~monai_ddad.decision.finding.Unreadable` for each item of the batch.
+    at the event ``FORWARD_COMPLETED`` alone, ``state.findings`` holds a :class:`~monai_ddad.decision.Finding` or
+    :class:`~monai_ddad.decision.Unreadable` for each item of the batch.
 
     Args:
         judge: what decides on the items.
@@ -44,9 +43,12 @@ class ItemEvaluator(SupervisedEvaluator):
         >>> _ = network.load_state_dict(network.state_dict())
         >>> batch = collate_items([{"image": torch.zeros(1, 32, 32)} for _ in range(5)])
         >>> evaluator = ItemEvaluator("cpu", [batch], network, decollate=False, judge=Judge(network))
+        >>> show = lambda engine: print(sorted(engine.state.findings[4].result.scores))
+        >>> _ = evaluator.add_event_handler(IterationEvents.FORWARD_COMPLETED, show)
         >>> evaluator.run()
-        >>> evaluator.state.output["pred"].shape, sorted(evaluator.state.findings[4].result.scores)
-        (torch.Size([5, 4, 32, 32]), ['inter', 'intra', 'r_dual', 'rec'])
+        ['inter', 'intra', 'r_dual', 'rec']
+        >>> evaluator.state.output["pred"].shape
+        torch.Size([5, 4, 32, 32])
     """
 
     def __init__(self, *options: Any, judge: Judge, **named_options: Any) -> None:
@@ -60,33 +62,36 @@ class ItemEvaluator(SupervisedEvaluator):
 
     @torch.no_grad()
     def _iteration(self, engine: ItemEvaluator, batch: dict[str, Any]) -> dict[str, Any]:
-        self.judge.network.require_weights()
+        network = self.judge.network
+        network.require_weights()
         image, label = self.prepare_batch(batch, self.state.device, self.non_blocking)
-        output: dict[str, Any] = {CommonKeys.IMAGE: image, CommonKeys.LABEL: label}
-        scored: tuple[torch.Tensor, ...] = ()
         if len(image):
-            images = image.as_subclass(torch.Tensor)
-            output[CommonKeys.PRED], output[SCORES] = self._score(images)
-            scored = output[CommonKeys.PRED], output[SCORES], self.judge.network.protocol(images)
+            scored: tuple[torch.Tensor, ...] = self._score(image)
+        else:
+            side = network.image_size
+            scored = torch.zeros(0, len(network.map_names), side, side), torch.zeros(0, len(network.score_names))
         self.state.findings = self.judge.find(batch, scored, self.state.items)
         self.state.items += len(batch["items"])
         self.state.batch = {name: value for name, value in batch.items() if name != "items"}  # no thing to decollate
-        self.state.output = output
+        self.state.output = {CommonKeys.IMAGE: image, CommonKeys.LABEL: label}
+        self.state.output |= {CommonKeys.PRED: scored[0], SCORES: scored[1]}
         self.fire_event(IterationEvents.FORWARD_COMPLETED)
+        self.state.findings = []  # which hold images as they were read
         if len(image):
             self.fire_event(IterationEvents.MODEL_COMPLETED)
         return cast(dict[str, Any], self.state.output)
 
-    def _score(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def _score(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         network: Any = self.network
         call = network.scored if hasattr(network, "scored") else network
         autocast = torch.autocast(images.device.type, **self.amp_kwargs) if self.amp else nullcontext()
+
+        def check(part: torch.Tensor) -> torch.Tensor:
+            with torch.autocast(part.device.type, enabled=False):
+                return self.judge.network.protocol(part)
+
         with self.mode(network), autocast:
-            found = [self.inferer(part, call) for part in images.split(BATCH)]
-        if not isinstance(found[0], tuple):
-            raise ValueError("the compiled network returns no scores: export scoring_def instead of network_def.")
-        maps, scores = (torch.cat(parts) for parts in zip(*found))
-        return maps, scores
+            return score_in_parts(images, lambda part: self.inferer(part, call), check)
 
 
 class FolderEvaluator(ItemEvaluator):

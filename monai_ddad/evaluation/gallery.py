@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -59,7 +59,7 @@ class Extremes(Generic[Kept]):
     Example:
         >>> extremes = Extremes[str](1)
         >>> for row, (score, kept) in enumerate([(0.2, "a"), (0.1, "b"), (0.3, "c"), (0.25, "d")]):
-        ...     extremes.add(row, 0, score, kept)
+        ...     extremes.add(row, 0, score, lambda kept=kept: kept)
         >>> extremes.kept
         {1: 'b', 2: 'c'}
     """
@@ -68,13 +68,14 @@ class Extremes(Generic[Kept]):
         self.number = number
         self._heaps: dict[tuple[int, int], list[tuple[float, int, Kept]]] = {}
 
-    def add(self, row: int, label: int, score: float, kept: Kept) -> None:
-        """Take an image; of equal scores the first rows count as the higher ones."""
+    def add(self, row: int, label: int, score: float, make: Callable[[], Kept]) -> None:
+        """Take an image, and make what is kept of it if it is; of equal scores the first rows count as the higher."""
         for sign in (1, -1):
-            heap = self._heaps.setdefault((label, sign), [])
-            heapq.heappush(heap, (sign * score, -sign * row, kept))
-            if len(heap) > self.number:
-                heapq.heappop(heap)
+            heap, place = self._heaps.setdefault((label, sign), []), (sign * score, -sign * row)
+            if len(heap) < self.number:
+                heapq.heappush(heap, (*place, make()))
+            elif place > heap[0][:2]:
+                heapq.heapreplace(heap, (*place, make()))
 
     @property
     def kept(self) -> dict[int, Kept]:

@@ -11,7 +11,7 @@ import torch
 from ignite.engine import Events
 from monai.engines.utils import IterationEvents
 
-from monai_ddad.decision.finding import Finding
+from monai_ddad.decision.finding import NOT_FINITE, Finding
 from monai_ddad.evaluation.metrics import auroc, average_precision
 from monai_ddad.io.errors import DataError
 from monai_ddad.networks import DDADNet
@@ -68,6 +68,9 @@ class ImageScores:
 
     Args:
         network: the network that is evaluated.
+
+    Raises:
+        FloatingPointError: a score is NaN or infinite; the message names the item by position.
     """
 
     def __init__(self, network: DDADNet) -> None:
@@ -92,6 +95,8 @@ class ImageScores:
             item = one.item
             found.items += 1
             if not isinstance(one, Finding):
+                if one.reason == NOT_FINITE:
+                    raise FloatingPointError(f"the scores of item number {one.position} (from 0) are not finite.")
                 found.errors[one.position] = one.reason
                 continue
             found.positions += [one.position] * len(item.rows)

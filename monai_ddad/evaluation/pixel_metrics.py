@@ -56,8 +56,8 @@ class PixelMetrics:
         Raises:
             ValueError: a mask cannot be read.
         """
-        masked = [position for position, item in enumerate(self.data) if "mask" in item]
-        self._known = {position: _shrink(self._mask(position), self.side) for position in masked}
+        masks = {position: self._mask(position) for position, item in enumerate(self.data) if "mask" in item}
+        self._known = {position: _shrink(mask, self.side) for position, mask in masks.items() if mask.ndim == 2}
         self._maps: list[np.ndarray] = []
         self._masks: list[np.ndarray] = []
         self._fields: list[np.ndarray] = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -110,8 +111,9 @@ class WriteEvaluation:
             if isinstance(found, Finding):
                 label = found.item.data.get("label")
                 shown = -1 if label is None or (label == 1 and found.item.is_volume) else label  # not in every slice
-                for image, maps, scores in zip(found.images, found.maps, found.scores):
-                    self._extremes.add(len(self._labels), shown, float(scores[column]), (image, maps))
+                for row, score in enumerate(found.scores[:, column].tolist()):
+                    kept = partial(_copies, found.images, found.maps, row)  # a view would hold the whole volume
+                    self._extremes.add(len(self._labels), shown, score, kept)
                     self._labels.append(shown)
 
     def write(self, engine: Any) -> None:
@@ -294,6 +296,10 @@ class WriteEvaluation:
         plot_gallery(
             images, maps, self.network.map_names, titles, np.maximum(limits, 1e-12).tolist(), folder / "gallery.png"
         )
+
+
+def _copies(images: torch.Tensor, maps: torch.Tensor, row: int) -> tuple[torch.Tensor, torch.Tensor]:
+    return images[row].clone(), maps[row].clone()
 
 
 def _decision_columns(decisions: Decisions | None) -> dict[str, Any]:

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from fastapi import HTTPException
 from monai.config import KeysCollection
-from monai.transforms import Compose, MapTransform
+from monai.transforms import MapTransform
 
 from monai_ddad.data.items import BatchItem, collate_items, prepare
-from monai_ddad.decision.finding import Finding
+from monai_ddad.decision.finding import Finding, Unreadable
 from monai_ddad.decision.heat import HeatMap, restore_map
 from monai_ddad.label.geometry import grid_of
 from monai_ddad.label.labels import asked_percentile, label_suffix
@@ -37,7 +37,7 @@ class ReadItemd(MapTransform):
         preparation: the bundle's ``item_preparation``.
 
     The key becomes a float32 tensor in [-1, 1], (C, h, w) of a picture and (S, C, h, w) of a volume's slices, and
-    ``"item"`` the :class:`~monai_ddad.data.BatchItem`.
+    ``"item"`` the :class:`~monai_ddad.data.BatchItem` and the transform that prepared it.
     """
 
     def __init__(self, keys: KeysCollection, preparation: KeepSource) -> None:
@@ -59,7 +59,8 @@ class ReadItemd(MapTransform):
                 batch = collate_items([prepare(self.preparation, {"image": path, PATH: path})])
             except ImageReadError as error:
                 raise UnreadableImageError(str(error)) from None
-            result[ITEM] = item = batch["items"][0]
+            item: BatchItem = batch["items"][0]
+            result[ITEM] = item, self.preparation.preparation
             result[key] = batch["image"] if item.is_volume else batch["image"][0]
         return result
 
@@ -74,29 +75,29 @@ class AnomalyResultd(MapTransform):
 
     Args:
         keys: key of what was found.
-        preparation: the bundle's ``preprocessing``.
         percentile: of the pixels of normal images, in [0, 100).
     """
 
-    def __init__(self, keys: KeysCollection, preparation: Compose, percentile: float) -> None:
+    def __init__(self, keys: KeysCollection, percentile: float) -> None:
         super().__init__(keys)
-        self.preparation = preparation
         self.percentile = percentile
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Make the reply of one request."""
         result = dict(data)
         for key in self.key_iterator(result):
-            found: Finding | None = result[key]
-            item: BatchItem = result.pop(ITEM)
+            found: Finding | Unreadable | None = result[key]
+            item, transform = result.pop(ITEM)
             if found is None:
                 raise HTTPException(status_code=409, detail="the model has no weights: train it, or put model.pt back.")
+            if isinstance(found, Unreadable):
+                raise UnreadableImageError(found.reason)
             result["result"] = found.result.summary()
             name = result.get("map") or found.result.map
             if name not in found.judge.network.map_names:
                 names = ", ".join(found.judge.network.map_names)
                 raise HTTPException(status_code=400, detail=f"the map must be one of {names}.")
-            heat = restore_map(item, found.maps[:, found.judge.channel(name)], self.preparation)
+            heat = restore_map(item, found.maps[:, found.judge.channel(name)], transform)
             grid = grid_of(heat, item.data[PATH])
             floating = self._choose_format(result, heat, grid)
             values = heat.values

@@ -9,12 +9,10 @@ from monai.inferers import Inferer
 
 from monai_ddad.bundle import is_served
 from monai_ddad.data.items import BatchItem
-from monai_ddad.decision.finding import Finding, Judge
+from monai_ddad.decision.finding import Finding, Judge, Unreadable, score_in_parts
 from monai_ddad.networks import DDADNet
 
 __all__ = ["DecidingInferer"]
-
-BATCH = 64  # slices at a time
 
 
 class DecidingInferer(Inferer):
@@ -23,7 +21,9 @@ class DecidingInferer(Inferer):
     Only here the network is the one whose weights are loaded: MONAI Label keeps a copy of the bundle's.
     """
 
-    def __call__(self, inputs: torch.Tensor, network: DDADNet, *args: Any, **kwargs: Any) -> list[Finding | None]:
+    def __call__(
+        self, inputs: torch.Tensor, network: DDADNet, *args: Any, **kwargs: Any
+    ) -> list[Finding | Unreadable | None]:
         """Infer.
 
         Args:
@@ -40,9 +40,8 @@ class DecidingInferer(Inferer):
             return [None]
         network.require_weights()
         images = inputs.as_subclass(torch.Tensor).flatten(0, -4)
-        maps, scores = (torch.cat(parts) for parts in zip(*[network.scored(part) for part in images.split(BATCH)]))
         rows = list(range(len(images)))
         item = BatchItem({}, rows, rows if inputs.ndim == 5 else [])
-        (found,) = Judge(network).find({"image": images, "items": [item]}, (maps, scores, network.protocol(images)))
-        assert isinstance(found, Finding)
+        scored = score_in_parts(images, network.scored, network.protocol)
+        (found,) = Judge(network).find({"image": images, "items": [item]}, scored)
         return [found]

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 
 from monai_ddad.bundle import network_settings, refuse_expressions, weights_file
 from monai_ddad.data.items import ItemDataset, collate_items
-from monai_ddad.decision.finding import Finding, Judge, Result, Unreadable
+from monai_ddad.decision.finding import Finding, Judge, Result, Unreadable, score_in_parts
 from monai_ddad.io.checkpoints import load_weights
 from monai_ddad.networks import DDADNet
 from monai_ddad.packaged import find_bundle
@@ -24,7 +24,6 @@ from monai_ddad.transforms.read import File, KeepSource
 
 __all__ = ["Predictor", "load"]
 
-BATCH = 64  # images that the network takes at a time
 ITEMS = 8  # that are read at a time
 
 
@@ -83,7 +82,8 @@ class Predictor:
     ) -> Iterator[Finding | Unreadable]:
         """Read items one batch after the other and say what is found of each, in their order.
 
-        Only a batch is in memory at a time, as long as no finding is kept: each holds the image as it was read.
+        Only a batch is in memory at a time, eight items, as long as no finding is kept: each holds the image as it was
+        read.
 
         Args:
             images: paths, ``pydicom.Dataset`` objects, lists of those of a DICOM series, or what
@@ -95,9 +95,10 @@ class Predictor:
         first = 0
         for batch in loader:
             found = self.judge.find(batch, self._score(batch["image"]) if len(batch["image"]) else (), first)
-            first += len(found)
             del batch
-            yield from found
+            first += len(found)
+            while found:
+                yield found.pop(0)
 
     def predict(
         self, images: torch.Tensor, positions: Sequence[int], slices: Sequence[int | None]
@@ -117,19 +118,13 @@ class Predictor:
         rows: dict[int, list[int]] = {}
         for row, position in enumerate(positions):
             rows.setdefault(position, []).append(row)
-        _, scores, ratios = self._score(normalise(images))
+        _, scores, ratios = self._score(normalise(images), keep_maps=False)
         volumes = [slices[own[0]] is not None for own in rows.values()]
         return dict(zip(rows, self.judge.results(scores, ratios, list(rows.values()), volumes)))
 
     @torch.inference_mode()
-    def _score(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Return maps, scores and ratios of float images, on the CPU."""
-        parts = []
-        for part in images.as_subclass(torch.Tensor).split(BATCH):
-            batch = part.to(self.device)
-            parts.append((*self.runtime.scored(batch), self.network.protocol(batch)))
-        maps, scores, ratios = (torch.cat(part).cpu() for part in zip(*parts))
-        return maps, scores, ratios
+    def _score(self, images: torch.Tensor, keep_maps: bool = True) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        return score_in_parts(images, self.runtime.scored, self.network.protocol, self.device, keep_maps)
 
 
 def load(bundle: str | os.PathLike[str], models: str | os.PathLike[str] | None = None, **settings: Any) -> Predictor:

@@ -26,6 +26,17 @@ def test_items_hold_the_images_in_the_order_of_the_list(write_image, read_square
         assert data[i]["index"] == i and data[i]["label"] == [0, 1, -1][i % 3]
 
 
+def test_whole_items_come_back_with_what_they_went_through(write_image, read_square):
+    paths = [write_image("a.png"), "absent.png", write_image("b.png", seed=1)]
+    data = ResidentDataset([{"image": str(path), "label": 1} for path in paths], read_square(16))
+    (first,), unreadable, (third,) = data.items()
+    assert torch.equal(first["image"].as_tensor(), normalise(data.images[0])) and first["label"] == 1
+    assert third["image"].applied_operations == data.operations[1] != []
+    assert unreadable.error == "no such file" and "image" not in unreadable.data
+    with pytest.raises(ValueError, match="no whole items"):
+        data.subset([0]).items()
+
+
 def test_every_eight_bit_value_survives():
     values = torch.arange(256, dtype=torch.uint8).reshape(1, 16, 16)
     data = ResidentDataset([{"image": normalise(values)}], lambda item: item)

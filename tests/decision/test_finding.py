@@ -8,10 +8,12 @@ import torch
 from monai.data import MetaTensor
 from monai.transforms import Compose
 
-from monai_ddad.data import BatchItem, collate_items
-from monai_ddad.decision import Finding, Judge, Unreadable
+from monai_ddad.data import BatchItem, ItemDataset, collate_items
+from monai_ddad.decision import Finding, Judge, Unreadable, finding
+from monai_ddad.decision.finding import score_in_parts
 from monai_ddad.networks.protocol import REASONS
 from monai_ddad.transforms import EightBitd, KeepSource, PlainResized, ReadImaged
+from monai_ddad.transforms.read import SOURCE
 
 
 def ratios(*rows: list[float]) -> torch.Tensor:
@@ -70,6 +72,41 @@ def test_a_map_is_on_the_pictures_own_grid(judge, write_image):
     np.testing.assert_allclose([rows.mean(), columns.mean()], [29.5, 30.8], atol=1.5)
     with pytest.raises(ValueError, match="the map must be one of"):
         found.heat_map("other")
+
+
+def test_scores_that_are_not_finite_cost_their_own_item(judge, images):
+    batch = collate_items([{"image": image} for image in images[:3]])
+    scores = torch.ones(3, len(judge.network.score_names))
+    scores[1, 0] = float("nan")
+    first, second, third = judge.find(batch, (torch.zeros(3, 4, 32, 32), scores, torch.zeros(3, 4)))
+    assert isinstance(first, Finding) and isinstance(third, Finding)
+    assert isinstance(second, Unreadable) and second.reason == "its scores are not finite"
+
+
+def test_neither_a_path_nor_pixels_are_in_the_text_of_a_finding(judge, images):
+    part = {"image": images[0], "group": "DOE", SOURCE: MetaTensor(images[0], meta={"filename_or_obj": "/doe.png"})}
+    dataset = ItemDataset([{"image": "/doe/absent.png", "group": "DOE"}], ReadImaged("image"))
+    batch = collate_items([part, dataset[0]])
+    width = len(judge.network.score_names)
+    for found in judge.find(batch, (torch.zeros(1, 4, 32, 32), torch.ones(1, width), torch.zeros(1, 4))):
+        assert "doe" not in repr(found).lower() and "tensor" not in repr(found) and len(repr(found)) < 2000
+
+
+@pytest.mark.parametrize("device", [None, torch.device("cpu")])
+def test_images_are_scored_a_bounded_number_at_a_time(make_net, images, monkeypatch, device):
+    monkeypatch.setattr(finding, "BATCH", 2)
+    network, sizes = make_net(), []
+
+    def call(part: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        sizes.append(len(part))
+        return network.scored(part)
+
+    found = score_in_parts(images, call, network.protocol, device)
+    assert sizes == [2, 2, 1]
+    for values, expected in zip(found, (*network.scored(images), network.protocol(images)), strict=True):
+        torch.testing.assert_close(values, expected)
+    maps, scores, _ = score_in_parts(images, call, network.protocol, device, keep_maps=False)
+    assert len(maps) == 0 and torch.equal(scores, found[1])
 
 
 @pytest.mark.parametrize("alpha", [-0.1, 1.1])

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from ignite.engine import Events
 from monai.data import DataLoader, Dataset, MetaTensor
 from monai.transforms import Lambdad
 from sklearn.metrics import average_precision_score, roc_auc_score
@@ -55,7 +56,13 @@ def test_items_that_cannot_be_read_have_a_reason_and_those_of_several_images_a_r
     ]
     handlers = [ImageScores(network)]
     evaluator = ItemEvaluator("cpu", batches, network, len(batches), judge=Judge(network), val_handlers=handlers)
+    shapes: list[tuple[int, ...]] = []
+    evaluator.add_event_handler(
+        Events.ITERATION_COMPLETED,
+        lambda engine: shapes.append(engine.state.output["pred"].shape) if engine.state.iteration == 2 else None,
+    )
     evaluator.run()
+    assert shapes == [(0, len(network.map_names), 32, 32)]  # nothing of the second batch could be read
     seen = evaluator.state.evaluated
     assert seen.errors == {0: "the file is empty", 2: "no such file"} and seen.items == 4
     assert seen.positions == [1, 1, 1, 3] and seen.slices == [0, 1, 2, None] and seen.volumes == [1, 1, 1, None]
@@ -73,7 +80,7 @@ def test_scores_that_are_not_finite_are_named(make_net, images):
     network = make_net()
     images = images.clone()
     images[3] = float("nan")
-    with pytest.raises(FloatingPointError, match=r"items number \[3\] \(from 0\) are not finite"):
+    with pytest.raises(FloatingPointError, match=r"item number 3 \(from 0\) are not finite"):
         evaluate(network, images, [0, 1, 2, 3])
 
 

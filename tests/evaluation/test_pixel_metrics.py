@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
+import nibabel as nib
 import numpy as np
 import pytest
 import torch
@@ -98,6 +99,13 @@ def test_the_figures_are_those_of_the_pictures_with_masks_and_the_normal_ones(it
 
 def test_without_masks_there_are_no_figures(items):
     assert evaluate(items[:2], PlainResized("image")) == {}
+
+
+def test_masks_of_volumes_are_left_alone(items, tmp_path):
+    nib.save(nib.Nifti1Image(np.ones((8, 8, 3), dtype=np.uint8), np.eye(4)), tmp_path / "mask.nii.gz")
+    expected = evaluate(items[:4], PlainResized("image"))
+    items[4] |= {"label": 1, "mask": str(tmp_path / "mask.nii.gz")}
+    assert evaluate(items, PlainResized("image")) == expected
 
 
 def test_a_mask_of_another_size_is_an_error(items):

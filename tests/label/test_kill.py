@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -85,7 +86,8 @@ def test_trainings_killed_at_random_moments_leave_nothing_and_end_as_one_undistu
         time.sleep(moment)
         whole = (versions / "0001").exists()
         if number % 2:  # the training alone
-            training.kill()
+            with suppress(psutil.NoSuchProcess):  # it has just ended
+                training.kill()
         else:
             os.kill(server.process.pid, signal.SIGKILL)
             server.process.wait()

@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 
+from monai_ddad.decision import finding
 from monai_ddad.networks.scores import image_scores
-from monai_ddad.serving import inferer
 from monai_ddad.serving.inferer import DecidingInferer
 
 
 @pytest.mark.parametrize("slices", [None, 1, 5])
 def test_a_picture_or_volume_has_its_maps_scores_and_decision(make_net, images, monkeypatch, slices):
-    monkeypatch.setattr(inferer, "BATCH", 2)
+    monkeypatch.setattr(finding, "BATCH", 2)
     network = make_net("AE")
     network.calibration.images.fit(torch.rand(9, len(network.map_names)), range(9))
     network.calibration.volumes.fit(torch.rand(4, len(network.map_names)), range(4))

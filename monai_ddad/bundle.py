@@ -20,7 +20,7 @@ import monai.bundle
 import torch
 
 from monai_ddad.io.checkpoints import CheckpointError, load_file
-from monai_ddad.io.errors import DataError
+from monai_ddad.io.errors import DataError, root_cause
 from monai_ddad.io.locks import require_free
 from monai_ddad.io.record import ModelRecord, check_form, parse_json
 from monai_ddad.io.writing import private_folder
@@ -464,9 +464,7 @@ def report_errors_plainly() -> None:
 
 
 def _report(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    cause = error
-    while cause.__cause__ is not None:
-        cause = cause.__cause__
+    cause = root_cause(error)
     frames = traceback.extract_tb(cause.__traceback__)
     ours = bool(frames) and Path(frames[-1].filename).is_relative_to(Path(__file__).parent)
     if isinstance(cause, KeyboardInterrupt):

@@ -16,7 +16,7 @@ from monai.bundle import ConfigParser, ConfigWorkflow, ckpt_export
 
 from monai_ddad.bundle import model_record, network_settings, refuse_expressions, run_record
 from monai_ddad.io.checkpoints import RECORD_KEY, CheckpointError, load_file, load_weights, save_file
-from monai_ddad.io.errors import DataError
+from monai_ddad.io.errors import DataError, root_cause
 from monai_ddad.io.record import SIZE, ModelRecord
 from monai_ddad.networks import DDADNet
 from monai_ddad.serving.archive import score_archive
@@ -65,12 +65,6 @@ def run(bundle: Path, names: list[str], **settings: Any) -> ConfigWorkflow:
     workflow.initialize()
     workflow.run()
     return workflow
-
-
-def cause_of(error: BaseException) -> BaseException:
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return error
 
 
 @pytest.mark.parametrize("beside", ["nothing", "another run's", "a folder", "damaged"])
@@ -138,7 +132,7 @@ def test_an_unknown_preparation_is_refused(configs, trained, tmp_path):
     data = str(trained("ddad_cxr") / "phantom")
     with pytest.raises(RuntimeError) as caught:
         run(BUNDLE, configs, output_dir=str(tmp_path), dataset_dir=data, preprocess="modalty")
-    assert "preprocess" in str(cause_of(caught.value))
+    assert "preprocess" in str(root_cause(caught.value))
 
 
 def test_another_preparation_than_the_models_is_refused(trained, tmp_path):
@@ -147,7 +141,7 @@ def test_another_preparation_than_the_models_is_refused(trained, tmp_path):
         try:
             run(BUNDLE, ["inference"], output_dir=output, dataset_dir=data, preprocess="plain", eval_dir=str(tmp_path))
         except RuntimeError as error:
-            raise cause_of(error) from None
+            raise root_cause(error) from None
     assert output not in str(caught.value)
 
 
@@ -170,7 +164,7 @@ def test_a_model_of_another_bundle_is_refused_everywhere_with_both_names(other, 
     for call in calls:
         with pytest.raises((CheckpointError, RuntimeError)) as caught:
             call()
-        error = cause_of(caught.value)
+        error = root_cause(caught.value)
         assert isinstance(error, CheckpointError) and "ddad_cxr" in str(error) and (other or "no bundle") in str(error)
 
 
@@ -270,8 +264,8 @@ def test_records_that_ask_for_what_no_model_may_have_are_refused_before_anything
     models, began = save_record(tmp_path, content), time.perf_counter()
     with pytest.raises((CheckpointError, RuntimeError)) as caught:
         Predictor(BUNDLE, models)
-    assert isinstance(cause_of(caught.value), ValueError) and time.perf_counter() - began < QUICK
-    assert str(tmp_path) not in str(cause_of(caught.value))
+    assert isinstance(root_cause(caught.value), ValueError) and time.perf_counter() - began < QUICK
+    assert str(tmp_path) not in str(root_cause(caught.value))
 
 
 @pytest.mark.parametrize("change", ["missing", "short", "float"])

@@ -12,6 +12,7 @@ from monai.data import Dataset, MetaTensor
 from monai.utils import convert_to_tensor
 
 from monai_ddad.data.empty_label import is_empty_label
+from monai_ddad.io.errors import root_cause
 from monai_ddad.io.files import LeftOut
 from monai_ddad.io.formats.quiet import quiet
 from monai_ddad.machine import available_cores
@@ -73,9 +74,7 @@ def prepare(transform: ItemTransform, item: dict[str, Any]) -> list[dict[str, An
     try:
         prepared = transform(item)
     except (ImageReadError, OSError, RuntimeError) as error:
-        reason: BaseException = error
-        while reason.__cause__ is not None:  # MONAI's Compose wraps it
-            reason = reason.__cause__
+        reason = root_cause(error)
         if isinstance(reason, OSError):
             reason = ImageReadError(f"the file cannot be read ({type(reason).__name__})")
         if not isinstance(reason, ImageReadError):

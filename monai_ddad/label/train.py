@@ -16,7 +16,7 @@ from monailabel.interfaces.tasks.train import TrainTask
 from monai_ddad.bundle import network_settings
 from monai_ddad.data.datalist import list_images
 from monai_ddad.io.checkpoints import CheckpointError
-from monai_ddad.io.errors import DataError
+from monai_ddad.io.errors import DataError, root_cause
 from monai_ddad.io.files import file_hash
 from monai_ddad.io.locks import FolderInUseError, require_free
 from monai_ddad.io.writing import atomic_file
@@ -157,9 +157,7 @@ class AnomalyTrain(TrainTask):
                 number = self.versions.finish(folder)
                 (self.versions.versions_dir / f"{number:04d}" / FILE).unlink(missing_ok=True)
         except Exception as error:
-            reason: BaseException = error
-            while reason.__cause__ is not None:  # MONAI wraps an error in one for each level of the config
-                reason = reason.__cause__
+            reason = root_cause(error)
             why = reason.strerror if isinstance(reason, OSError) and reason.strerror else reason  # without a path
             raise RuntimeError(f"the training failed, and the model stays as it was: {why}") from None
         logger.info(f"version {number} of the model is finished")

@@ -22,6 +22,7 @@ from monai_ddad.bundle import network_settings
 from monai_ddad.data import normalise
 from monai_ddad.decision.overlay import overlay_heat_map
 from monai_ddad.io.checkpoints import CheckpointError, load_file, load_weights
+from monai_ddad.io.errors import root_cause
 from monai_ddad.networks import DDADNet
 from monai_ddad.networks.calibration import map_percentiles
 from monai_ddad.transforms import PlainResize, ReadImage
@@ -55,12 +56,6 @@ def read_table(path: Path) -> dict[str, np.ndarray]:
     return {
         name: np.array([row[name] if name in text else float(row[name] or "nan") for row in rows]) for name in rows[0]
     }
-
-
-def cause_of(error: BaseException) -> BaseException:
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return error
 
 
 @pytest.mark.parametrize(
@@ -170,7 +165,7 @@ def test_evaluation_without_test_images_or_model_is_an_error(missing, trained, f
     with pytest.raises(RuntimeError) as caught:
         run(["train", "evaluate"], output_dir=str(tmp_path / "out"), dataset_dir=str(folders))
     expected = "no test images" if missing == "test images" else "train first"
-    assert expected in str(cause_of(caught.value))
+    assert expected in str(root_cause(caught.value))
 
 
 @pytest.mark.parametrize(
@@ -182,7 +177,7 @@ def test_a_record_that_is_damaged_or_of_another_run_is_not_evaluated_by(change, 
     (tmp_path / "models" / "run.json").write_text(json.dumps(record | change))
     with pytest.raises(RuntimeError) as caught:
         run(["train", "evaluate"], output_dir=str(tmp_path), dataset_dir=str(dataset_dir))
-    assert isinstance(cause_of(caught.value), CheckpointError) and "run.json" in str(cause_of(caught.value))
+    assert isinstance(root_cause(caught.value), CheckpointError) and "run.json" in str(root_cause(caught.value))
 
 
 def test_whole_numbers_are_taken_for_fractions(dataset_dir, small, tmp_path):
@@ -300,7 +295,7 @@ def test_phases_run_alone_give_the_same_model(trained, dataset_dir, small, tmp_p
     assert not (tmp_path / "models" / "model.pt").exists()
     with pytest.raises(RuntimeError) as caught:
         run("train", phases=["refine"], **settings)
-    assert "udm" in str(cause_of(caught.value))
+    assert "udm" in str(root_cause(caught.value))
     for phase in (["udm"], ["refine"], ["evaluate"]):
         run("train", phases=phase, **settings)
     whole, parts = (load_file(folder / "models" / "model.pt") for folder in (trained, tmp_path))
@@ -316,7 +311,7 @@ def test_phases_on_unfinished_parts_are_refused(dataset_dir, small, tmp_path):
     settings["output_dir"] = str(tmp_path / "short")
     with pytest.raises(RuntimeError) as caught:
         run("train", phases=["refine", "evaluate"], **settings)
-    assert "udm has 1 of 2 epochs" in str(cause_of(caught.value))
+    assert "udm has 1 of 2 epochs" in str(root_cause(caught.value))
     run("train", phases=["evaluate"], **settings)
     assert not (tmp_path / "short" / "models" / "model.pt").exists()
 
@@ -418,7 +413,7 @@ def test_wrong_settings_say_what_to_do(setting, message, dataset_dir, small, tmp
     settings = small | {"output_dir": str(tmp_path), "dataset_dir": str(dataset_dir)} | setting
     with pytest.raises(RuntimeError) as caught:
         run("train", **settings)
-    assert message in str(cause_of(caught.value))
+    assert message in str(root_cause(caught.value))
 
 
 def test_one_member_without_refinement_gives_finite_scores(dataset_dir, small, tmp_path):
@@ -433,7 +428,7 @@ def test_one_member_with_refinement_says_what_to_do(dataset_dir, small, tmp_path
     settings = small | {"members": 1, "output_dir": str(tmp_path), "dataset_dir": str(dataset_dir)}
     with pytest.raises(RuntimeError) as caught:
         run("train", **settings)
-    assert "set refine to none" in str(cause_of(caught.value))
+    assert "set refine to none" in str(root_cause(caught.value))
 
 
 @pytest.mark.parametrize("backbone", ["AE-U", "MemAE"])
@@ -455,7 +450,7 @@ def test_continuing_with_other_settings_is_refused(trained, dataset_dir, small, 
     settings = small | {"seed": 1, "output_dir": str(tmp_path / "again"), "dataset_dir": str(dataset_dir)}
     with pytest.raises(RuntimeError) as caught:
         run("train", **settings)
-    assert isinstance(cause_of(caught.value), CheckpointError) and "other seed" in str(cause_of(caught.value))
+    assert isinstance(root_cause(caught.value), CheckpointError) and "other seed" in str(root_cause(caught.value))
 
 
 @pytest.mark.parametrize(
@@ -464,19 +459,19 @@ def test_continuing_with_other_settings_is_refused(trained, dataset_dir, small, 
 def test_evaluating_a_checkpoint_of_another_model_is_refused(change, trained, dataset_dir):
     with pytest.raises(RuntimeError) as caught:
         run(["train", "evaluate"], output_dir=str(trained), dataset_dir=str(dataset_dir), **change)
-    assert isinstance(cause_of(caught.value), CheckpointError) and "another model" in str(cause_of(caught.value))
+    assert isinstance(root_cause(caught.value), CheckpointError) and "another model" in str(root_cause(caught.value))
 
 
 def test_a_score_that_the_network_does_not_compute_is_refused(trained, dataset_dir):
     with pytest.raises(RuntimeError) as caught:
         run(["train", "evaluate"], output_dir=str(trained), dataset_dir=str(dataset_dir), score="z_rec")
-    assert "score must be one of r_dual, inter, intra, rec, got 'z_rec'" in str(cause_of(caught.value))
+    assert "score must be one of r_dual, inter, intra, rec, got 'z_rec'" in str(root_cause(caught.value))
 
 
 def test_inference_without_a_model_says_to_train_first(dataset_dir, tmp_path):
     with pytest.raises(RuntimeError) as caught:
         run("inference", output_dir=str(tmp_path), dataset_dir=str(dataset_dir / "images"))
-    assert "train first" in str(cause_of(caught.value))
+    assert "train first" in str(root_cause(caught.value))
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.9])
@@ -486,7 +481,7 @@ def test_model_file_cut_off_is_refused(share, trained, dataset_dir, tmp_path):
     (tmp_path / "models" / "model.pt").write_bytes(content[: int(share * len(content))])
     with pytest.raises(RuntimeError) as caught:
         run("inference", output_dir=str(tmp_path), dataset_dir=str(dataset_dir / "images"))
-    assert isinstance(cause_of(caught.value), CheckpointError)
+    assert isinstance(root_cause(caught.value), CheckpointError)
 
 
 def test_built_in_data_is_used_without_a_data_set(small, tmp_path, caplog):

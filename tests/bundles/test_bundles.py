@@ -20,6 +20,7 @@ from PIL import Image
 
 from monai_ddad.data.phantom import write_phantom_dataset
 from monai_ddad.decision.finding import Unreadable
+from monai_ddad.io.errors import root_cause
 from monai_ddad.networks import DDADNet
 from monai_ddad.serving.predictor import Predictor
 from tests.transforms.encodings import dataset
@@ -224,9 +225,7 @@ def test_unreadable_files_are_listed_and_the_others_are_scored(trained, tmp_path
     with pytest.raises(RuntimeError) as caught:
         paths = [str(good[0]), str(bad), str(good[1])]
         run(bundle, ["inference"], output_dir=str(output), dataset_dir=paths)
-    error: BaseException = caught.value
-    while error.__cause__ is not None:
-        error = error.__cause__
+    error = root_cause(caught.value)
     assert "1 of 3 items could not be read" in str(error)
     results = output / "eval/inference"
     assert [row["position"] for row in table(results / "scores.csv")] == ["0", "2"]

@@ -12,7 +12,7 @@ import pytest
 from monai.bundle import ConfigWorkflow
 
 from monai_ddad.data.phantom import write_phantom_dataset
-from monai_ddad.io.errors import DataError
+from monai_ddad.io.errors import DataError, root_cause
 from monai_ddad.serving.archive import score_archive
 from monai_ddad.serving.predictor import Predictor
 
@@ -102,14 +102,16 @@ def test_the_table_of_an_archive_says_so_too(few, data, tmp_path, caplog):
 def test_the_score_that_could_not_be_learnt_cannot_be_asked_for(few, data):
     with pytest.raises(RuntimeError) as error:
         Predictor(BUNDLE, few / "models", score="ddad_plus")
-    assert "ddad_plus could not be learnt" in str(root(error.value)) and "14 are left" in str(root(error.value))
+    assert "ddad_plus could not be learnt" in str(root_cause(error.value)) and "14 are left" in str(
+        root_cause(error.value)
+    )
     assert Predictor(BUNDLE, few / "models", score="inter").network.score == "inter"
 
 
 def test_a_model_that_must_not_become_worse_is_not_trained(few, data, tmp_path):
     with pytest.raises(RuntimeError) as error:
         run("train", dataset_dir=str(part(data, 14)), output_dir=str(tmp_path), instead=False, **SMALL)
-    assert isinstance(root(error.value), DataError) and "14 are left for it" in str(root(error.value))
+    assert isinstance(root_cause(error.value), DataError) and "14 are left for it" in str(root_cause(error.value))
     assert not (tmp_path / "models/model.pt").exists()
 
 
@@ -122,9 +124,3 @@ def test_with_normals_enough_the_score_decides_also_in_a_training_that_goes_on(f
     metrics = json.loads((tmp_path / "eval/metrics.json").read_text())
     assert metrics["score"] == "ddad_plus" and metrics["left_out"] == {}
     assert (metrics["decision"] or {"calibration_normals": 0})["calibration_normals"] == set_aside
-
-
-def root(error: BaseException) -> BaseException:
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return error

@@ -17,6 +17,7 @@ from monai.bundle import ConfigParser, ConfigWorkflow, trt_export
 
 from monai_ddad.bundle import network_settings
 from monai_ddad.io.checkpoints import load_weights
+from monai_ddad.io.errors import root_cause
 from monai_ddad.networks import DDADNet
 from tests.small_models import KINDS
 
@@ -66,9 +67,7 @@ def test_without_the_package_the_overlay_is_refused(trained, tmp_path, monkeypat
     shutil.copytree(trained("ddad_cxr") / "models", tmp_path / "models")
     with pytest.raises(RuntimeError) as caught:
         infer("ddad_cxr", ["inference", "inference_trt"], tmp_path, trained("ddad_cxr") / "phantom/images")
-    error: BaseException = caught.value
-    while error.__cause__ is not None:
-        error = error.__cause__
+    error = root_cause(caught.value)
     assert "import torch_tensorrt" in str(error) and not isinstance(error, ValueError)
 
 

@@ -16,6 +16,7 @@ from scipy.stats import spearmanr
 
 from monai_ddad.data import ResidentDataset, collate_items, normalise
 from monai_ddad.io.checkpoints import CheckpointError
+from monai_ddad.io.errors import root_cause
 from monai_ddad.networks import DDADNet
 from monai_ddad.serving.inferer import DecidingInferer
 from monai_ddad.serving.predictor import Predictor
@@ -82,8 +83,6 @@ def test_a_run_without_its_weights_scores_nothing(trained, tmp_path):
     workflow.initialize()
     with pytest.raises(RuntimeError) as caught:
         workflow.run()
-    error: BaseException = caught.value
-    while error.__cause__ is not None:
-        error = error.__cause__
+    error = root_cause(caught.value)
     assert isinstance(error, CheckpointError) and "no trained weights" in str(error)
     assert not (tmp_path / "eval/inference/scores.csv").exists()

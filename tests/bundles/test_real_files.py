@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from monai_ddad.data.phantom import PhantomKind, write_phantom_dataset
+from monai_ddad.io.errors import root_cause
 from monai_ddad.transforms import ReadImage
 from tests.small_models import run
 
@@ -87,7 +88,5 @@ def test_chest_films_are_scored_and_an_mr_image_is_refused(chest, brain, real_da
     assert refused["position"] == "3" and "another modality than CR or DX or RG" in refused["reason"]
     with pytest.raises(RuntimeError) as caught:
         run("ddad_brain", "inference", output_dir=str(brain), dataset_dir=films[0])
-    error: BaseException = caught.value
-    while error.__cause__ is not None:
-        error = error.__cause__
+    error = root_cause(caught.value)
     assert "another modality than MR" in str(error)

@@ -11,10 +11,9 @@ import torch
 from monai_ddad import __version__
 from monai_ddad.bundle import weights_file
 from monai_ddad.io.checkpoints import CheckpointError
-from monai_ddad.io.errors import DataError
+from monai_ddad.io.errors import DataError, root_cause
 from monai_ddad.io.files import file_hash
 from monai_ddad.serving.archive.listing import CHUNK, Listing
-from monai_ddad.serving.archive.reading import root_cause
 from monai_ddad.serving.predictor import Predictor
 
 __all__ = ["load_predictor", "plan_of"]

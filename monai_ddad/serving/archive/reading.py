@@ -16,12 +16,13 @@ from monai.utils import convert_to_tensor
 from torch.utils.data import DataLoader, Dataset
 
 from monai_ddad.data.items import prepare, slice_number
+from monai_ddad.io.errors import root_cause
 from monai_ddad.processes import end_with_parent
 from monai_ddad.serving.archive.listing import Listing
 from monai_ddad.transforms import ImageReadError
 from monai_ddad.transforms.eight_bit import eight_bits
 
-__all__ = ["PREFETCH", "ReadChunk", "ReaderKilledError", "notice_kill", "read_carefully", "read_chunks", "root_cause"]
+__all__ = ["PREFETCH", "ReadChunk", "ReaderKilledError", "notice_kill", "read_carefully", "read_chunks"]
 
 PREFETCH = 2  # chunks that each process is asked for at a time
 KILLED = "the process that read it was killed"
@@ -193,13 +194,6 @@ class _Chunks(Dataset):
             if isinstance(reason, ImageReadError):
                 raise reason from None
             raise ImageReadError(f"the image cannot be prepared ({type(reason).__name__})") from None
-
-
-def root_cause(error: BaseException) -> BaseException:
-    """Return the error that one was raised from in the end; MONAI wraps errors."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return error
 
 
 def _as_it_is(content: Any) -> Any:

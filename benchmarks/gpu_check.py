@@ -102,7 +102,7 @@ def compare_scores(folder: Path, expected: list[list[float]]) -> None:
 def bundle(folder: Path, *configs: str, device: str, **settings: object) -> list[str]:
     """Return the command that runs configs of a bundle."""
     command = [sys.executable, "-W", "ignore", "-m", "monai.bundle", "run", "--output_dir", str(folder)]
-    command += ["--config_file", ",".join(str(CONFIGS / f"configs/{name}.json") for name in configs)]
+    command += ["--config_file", str([str(CONFIGS / f"configs/{name}.json") for name in configs])]
     command += ["--device", f"$torch.device('{device}')"]
     return [*command, *(word for name, value in settings.items() for word in (f"--{name}", str(value)))]
 

@@ -56,8 +56,8 @@ class PixelMetrics:
         Raises:
             ValueError: a mask cannot be read.
         """
-        masks = {position: self._mask(position) for position, item in enumerate(self.data) if "mask" in item}
-        self._known = {position: _shrink(mask, self.side) for position, mask in masks.items() if mask.ndim == 2}
+        masked = [position for position, item in enumerate(self.data) if "mask" in item]
+        self._known = {position: _shrink(self._mask(position), self.side) for position in masked}
         self._maps: list[np.ndarray] = []
         self._masks: list[np.ndarray] = []
         self._fields: list[np.ndarray] = []
@@ -110,7 +110,12 @@ class PixelMetrics:
 
 
 def _shrink(mask: np.ndarray, side: int) -> tuple[tuple[int, ...], np.ndarray]:
-    """Return a mask's shape, and it as a square: pixels covered by half, and of each lesion the most covered one."""
+    """Return a mask's shape, and it as a square: pixels covered by half, and of each lesion the most covered one.
+
+    Of the mask of a volume, which no picture can have, the square is empty.
+    """
+    if mask.ndim != 2:
+        return mask.shape, np.zeros((side, side), dtype=bool)
     share = np.asarray(Image.fromarray(mask.astype(np.float32)).resize((side, side), Image.Resampling.BOX))
     lesions, number = ndimage.label(share > 0, structure=np.ones((3, 3)))
     most = ndimage.maximum(share, lesions, index=range(number + 1))

@@ -17,7 +17,7 @@ from monai_ddad.data import ResidentDataset, collate_items
 from monai_ddad.decision.finding import Judge
 from monai_ddad.evaluation import PixelMetrics
 from monai_ddad.networks import DDADNet
-from monai_ddad.transforms import ChestFilmd, EightBitd, PlainResized, ReadImaged
+from monai_ddad.transforms import AxialSlicesd, ChestFilmd, EightBitd, PlainResized, ReadImaged
 
 NAMES = ["found", "missed"]
 NETWORK = SimpleNamespace(map_names=NAMES, field=lambda image: None)
@@ -44,7 +44,7 @@ def items(tmp_path):
 
 def evaluate(items, square, network=NETWORK) -> dict:
     """Run the handler with a network whose first map is the image and whose second is its negative."""
-    transform = Compose([ReadImaged("image"), square, EightBitd("image")])
+    transform = Compose([ReadImaged("image"), AxialSlicesd("image", min_area=0), square, EightBitd("image")])
     dataset = ResidentDataset(items, transform)
     judge = Judge(DDADNet(members=1, refine="none", width=2, hidden_size=8), transform=transform)
     handler, engine = PixelMetrics(network, dataset), SimpleNamespace(state=SimpleNamespace())
@@ -101,11 +101,15 @@ def test_without_masks_there_are_no_figures(items):
     assert evaluate(items[:2], PlainResized("image")) == {}
 
 
-def test_masks_of_volumes_are_left_alone(items, tmp_path):
-    nib.save(nib.Nifti1Image(np.ones((8, 8, 3), dtype=np.uint8), np.eye(4)), tmp_path / "mask.nii.gz")
+def test_masks_of_volumes_are_left_alone_and_are_none_of_a_picture(items, tmp_path):
+    nib.save(nib.Nifti1Image(np.ones((24, 24, 3), dtype=np.uint8), np.eye(4)), tmp_path / "mask.nii.gz")
+    nib.save(nib.Nifti1Image(np.full((24, 24, 3), 9, dtype=np.int16), np.eye(4)), tmp_path / "volume.nii.gz")
     expected = evaluate(items[:4], PlainResized("image"))
-    items[4] |= {"label": 1, "mask": str(tmp_path / "mask.nii.gz")}
-    assert evaluate(items, PlainResized("image")) == expected
+    mask = {"label": 1, "mask": str(tmp_path / "mask.nii.gz")}
+    volume = mask | {"image": str(tmp_path / "volume.nii.gz")}
+    assert evaluate([*items[:4], volume], PlainResized("image")) == expected
+    with pytest.raises(ValueError, match=r"mask of test item 4 is \(24, 24, 3\) pixels and its picture"):
+        evaluate([*items[:4], items[4] | mask], PlainResized("image"))
 
 
 def test_a_mask_of_another_size_is_an_error(items):

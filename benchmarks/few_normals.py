@@ -24,7 +24,7 @@ from pages import format_table, machine, publish
 from monai_ddad.data import ResidentDataset, load_datalist, normalise
 from monai_ddad.evaluation.metrics import auroc, bootstrap_interval
 from monai_ddad.evaluation.tables import write_json
-from monai_ddad.networks import DDADNet
+from monai_ddad.networks import DDADModel
 from monai_ddad.networks.calibration import flagged
 
 COUNTS = (2, 5, 10, 20, 30, 40, 60)
@@ -70,11 +70,11 @@ def train(bundle: Path, data: Path, folder: Path, normals: int, seed: int, setti
 
 
 @torch.no_grad()
-def look(network: DDADNet, test: ResidentDataset) -> dict[str, Any]:
+def look(network: DDADModel, test: ResidentDataset) -> dict[str, Any]:
     """Score test images; return what a model finds and what it says of itself."""
-    scores = torch.cat([network.image_scores(normalise(batch)) for batch in test.images.split(64)])
+    scores = torch.cat([network.decide(normalise(batch)).scores for batch in test.images.split(64)])
     labels = np.array(test.labels)
-    p_values = network.p_values(scores)[:, network.score_names.index(network.score)].numpy()
+    p_values = network.calibration.images.p_values(scores)[:, network.score_names.index(network.score)].numpy()
     values = dict(zip(network.score_names, scores.numpy().T))
     flags = flagged(p_values, ALPHA) if len(network.calibration.images) else None
     return {

@@ -20,7 +20,7 @@ import torch
 from pages import format_table, machine, publish
 
 from monai_ddad.data import normalise
-from monai_ddad.networks import AE, DDADNet
+from monai_ddad.networks import AE, build_model
 from monai_ddad.placement import autocast, choose_precision
 from monai_ddad.serving.runtimes import Runtime
 from monai_ddad.training.members import Member
@@ -44,14 +44,14 @@ def in_turns(calls: list[Callable[[], object]], rounds: int) -> list[float]:
 
 def measure(precision: str, images: torch.Tensor, rounds: int) -> list[list[str]]:
     """Return the rows of one precision."""
-    networks = [DDADNet(refine="none", scores=scores, seed=0).eval() for scores in ("paper", "plus")]
+    networks = [build_model(refine="none", scores=scores, seed=0).eval() for scores in ("paper", "plus")]
     for network in networks:
-        network.loaded.fill_(True)  # what the weights are takes no time
+        network.discrepancy.mark_loaded()  # what the weights are takes no time
     runtimes = [Runtime(network, precision=precision) for network in networks]
 
     def score(runtime: Runtime) -> None:
         for batch in images.split(BATCH):
-            runtime.scored(normalise(batch))
+            runtime.decide(normalise(batch))
 
     paper, plus = in_turns([partial(score, runtime) for runtime in runtimes], rounds)
     rows = [
@@ -60,7 +60,7 @@ def measure(precision: str, images: torch.Tensor, rounds: int) -> list[list[str]
 
     network, known = networks[1], len(images) // 2
     context = autocast(torch.device("cpu"), precision)
-    parts = [(network.ndm, images[:known]), (network.udm, images)]
+    parts = [(network.discrepancy.ndm, images[:known]), (network.discrepancy.udm, images)]
     members = [Member(cast(AE, member), ADAM, part, context) for module, part in parts for member in module.members]
 
     def epoch() -> None:
@@ -71,9 +71,11 @@ def measure(precision: str, images: torch.Tensor, rounds: int) -> list[list[str]
 
     def learn() -> None:
         with torch.no_grad():
-            features = torch.cat([network.eval().plus_features(normalise(batch)) for batch in images.split(BATCH)])
-            assert network.plus is not None
-            network.plus.fit(features[:known], features[known:])
+            features = torch.cat(
+                [network.eval().discrepancy(normalise(batch)).features for batch in images.split(BATCH)]
+            )
+            assert network.head.plus is not None
+            network.head.plus.fit(features[:known], features[known:])
 
     trained, learned = in_turns([epoch, learn], max(1, rounds // 3))
     for epochs in (50, 250):

@@ -24,7 +24,7 @@ from monai_ddad.data.phantom import PhantomKind, draw_phantom
 from monai_ddad.evaluation.metrics import flag_rate
 from monai_ddad.evaluation.tables import ALPHAS
 from monai_ddad.io.checkpoints import load_weights
-from monai_ddad.networks import DDADNet
+from monai_ddad.networks import DDADModel, build_model
 from monai_ddad.networks.calibration import TIE, NormalScores
 from monai_ddad.seeding import derive_seed
 from monai_ddad.transforms import PlainResize
@@ -34,9 +34,9 @@ STREAM = 4242  # of seeds that no data set draws from
 
 
 @torch.inference_mode()
-def score_phantoms(network: DDADNet, kind: PhantomKind, seeds: range) -> torch.Tensor:
+def score_phantoms(network: DDADModel, kind: PhantomKind, seeds: range) -> torch.Tensor:
     """Draw normal phantoms and score them: (N, M)."""
-    resize = PlainResize(network.image_size)
+    resize = PlainResize(network.discrepancy.image_size)
     scores = []
     for batch in tqdm([seeds[start : start + 64] for start in range(0, len(seeds), 64)], unit="batch", disable=None):
         images = []
@@ -44,7 +44,7 @@ def score_phantoms(network: DDADNet, kind: PhantomKind, seeds: range) -> torch.T
             pixels = draw_phantom(derive_seed(seed, STREAM), abnormal=False, side=SIDE, kind=kind)[0]
             images.append(resize(torch.from_numpy(pixels.reshape(1, *pixels.shape).astype(np.float32) / 255)))
         grey = (torch.stack([image.as_tensor() for image in images]) * 255).round().to(torch.uint8)
-        scores.append(network.image_scores(normalise(grey)))
+        scores.append(network.decide(normalise(grey)).scores)
     return torch.cat(scores)
 
 
@@ -70,7 +70,7 @@ def main() -> None:
     models = str(options.run / "models")
     if run_record(models)["preparation"]["preprocess"] != "plain":
         parser.error("a run with --preprocess plain is needed")
-    network = DDADNet(**network_settings(models)).eval()
+    network = build_model(network_settings(models)).eval()
     load_weights(network, options.run / "models" / "model.pt")
     images = options.resamplings * (options.calibration + 1)
     scores = score_phantoms(network, options.kind, range(options.first, options.first + images))

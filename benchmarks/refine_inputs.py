@@ -82,7 +82,10 @@ def compare(bundle: Path, run: Path, data: Path, epochs: int) -> list[list[float
     Raises:
         ValueError: the run has no ASR-Net.
     """
-    prepared, network = read_trained(bundle, run, data), Predictor(bundle, run / "models", torch.device("cpu")).network
+    prepared, network = (
+        read_trained(bundle, run, data),
+        Predictor(bundle, run / "models", torch.device("cpu")).network.discrepancy,
+    )
     if network.asr is None:
         raise ValueError(f"{run} has no ASR-Net.")
     labels = np.array(prepared.labels)

@@ -18,7 +18,7 @@ from monai_ddad.data import ResidentDataset, load_datalist, normalise
 from monai_ddad.evaluation.metrics import auroc
 from monai_ddad.io.checkpoints import CheckpointError
 from monai_ddad.io.errors import DataError
-from monai_ddad.networks import DDADNet
+from monai_ddad.networks import DDADModel
 from monai_ddad.serving.predictor import Predictor
 from monai_ddad.serving.runtimes import Runtime
 
@@ -33,10 +33,10 @@ VARIANTS = {
 }
 
 
-def score(network: DDADNet | Runtime, images: torch.Tensor) -> np.ndarray:
+def score(network: DDADModel | Runtime, images: torch.Tensor) -> np.ndarray:
     """Score (N, C, H, W) images of 8 bits: (N, S)."""
     with torch.inference_mode():
-        parts = [network.scored(normalise(part))[1] for part in images.split(BATCH)]
+        parts = [network.decide(normalise(part))[1] for part in images.split(BATCH)]
     return torch.cat(parts).double().numpy()
 
 

@@ -25,7 +25,7 @@ from ignite.engine import Events
 from pages import format_table, machine, publish
 
 from monai_ddad.data import ResidentDataset, load_datalist, normalise
-from monai_ddad.networks import DDADNet
+from monai_ddad.networks import DDADNet, build_model
 from monai_ddad.networks.scores import image_scores
 from monai_ddad.serving.runtimes import Runtime
 from monai_ddad.training import EnsembleTrainer, RefineTrainer
@@ -150,7 +150,7 @@ def scoring(refine: Any, images: torch.Tensor | list[str]) -> dict[str, Timed]:
         return len(prepared)
 
     def timed(**options: Any) -> Timed:
-        return each(partial(run, Runtime(DDADNet(seed=0, refine=refine).eval(), **options)))
+        return each(partial(run, Runtime(build_model(seed=0, refine=refine).eval(), **options)))
 
     return {
         "float32": timed(),

@@ -22,4 +22,4 @@ def trained(bundle: Path, models: Path) -> Method:
 def _load(known: torch.Tensor, pool: torch.Tensor, settings: Settings, *, bundle: Path, models: Path) -> Score:
     predictor = Predictor(bundle, models, torch.device("cpu"))
     channel = predictor.network.score_names.index(predictor.network.score)
-    return lambda images: predictor.runtime.scored(normalise(images))[1][:, channel].numpy()
+    return lambda images: predictor.runtime.decide(normalise(images))[1][:, channel].numpy()

@@ -16,7 +16,7 @@ __version__ = "0.1.0"
 # read when PyTorch is loaded: threads that spin while they wait make a busy machine several times slower
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-PLACES = {"DDADNet": "networks", "Finding": "decision", "Predictor": "serving", "Result": "decision"}
+PLACES = {"DDADModel": "networks", "Finding": "decision", "Predictor": "serving", "Result": "decision"}
 PLACES |= {"Unreadable": "decision", "load": "serving"}
 PLACES |= {
     transform + form: "transforms"  # the dictionary form has three names in MONAI
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from monai_ddad.decision import Finding as Finding
     from monai_ddad.decision import Result as Result
     from monai_ddad.decision import Unreadable as Unreadable
-    from monai_ddad.networks import DDADNet as DDADNet
+    from monai_ddad.networks import DDADModel as DDADModel
     from monai_ddad.serving import Predictor as Predictor
     from monai_ddad.serving import load as load
     from monai_ddad.transforms import *  # noqa: F403

@@ -11,6 +11,7 @@ import re
 import sys
 import traceback
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -25,7 +26,7 @@ from monai_ddad.io.locks import require_free
 from monai_ddad.io.record import ModelRecord, check_form, parse_json
 from monai_ddad.io.writing import private_folder
 from monai_ddad.machine import PATIENCE
-from monai_ddad.networks import DDADNet
+from monai_ddad.networks import DDADModel, Settings
 from monai_ddad.packaged import is_installed
 from monai_ddad.processes import end_with_process
 
@@ -260,7 +261,7 @@ def network_settings(models_dir: str | os.PathLike[str], bundle: str | None = No
         models_dir, bundle: see :func:`model_record`.
 
     Returns:
-        arguments of :class:`~monai_ddad.networks.DDADNet` by name; the defaults where nothing is trained yet.
+        what :func:`~monai_ddad.networks.build_model` takes; the defaults where nothing is trained yet.
 
     Raises:
         CheckpointError: see :func:`model_record`.
@@ -269,8 +270,8 @@ def network_settings(models_dir: str | os.PathLike[str], bundle: str | None = No
         >>> network_settings("no such folder")["backbone"]
         'AE'
     """
-    parameters = inspect.signature(DDADNet).parameters
-    settings = {name: parameter.default for name, parameter in parameters.items()}
+    parameters = inspect.signature(DDADModel).parameters
+    settings = asdict(Settings()) | {name: one.default for name, one in parameters.items() if name != "discrepancy"}
     if not weights_file(Path(models_dir)).exists():
         return settings
     record = model_record(models_dir, bundle)

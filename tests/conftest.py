@@ -17,13 +17,13 @@ from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
 from monai_ddad.data import ResidentDataset
-from monai_ddad.networks import DDADNet
+from monai_ddad.networks import DDADModel, DDADNet, build_model
 from monai_ddad.transforms import EightBitd, PlainResized, ReadImaged
 
 SIDE = 32
 TINY = {"image_size": SIDE, "width": 2, "hidden_size": 8, "latent_size": 4}
 
-MakeNet = Callable[..., DDADNet]
+MakeNet = Callable[..., DDADModel]
 WriteImage = Callable[..., Path]
 WriteDicom = Callable[..., Path]
 
@@ -81,18 +81,24 @@ def tiny() -> dict[str, int]:
 def make_net() -> MakeNet:
     """Return a maker of tiny models whose members differ clearly, BatchNorm statistics included."""
 
-    def make(backbone: str = "AE", seed: int = 0, **settings: object) -> DDADNet:
-        network = DDADNet(backbone, seed=seed, **(TINY | settings)).eval()
+    def make(backbone: str = "AE", seed: int = 0, **settings: object) -> DDADModel:
+        network = build_model(backbone=backbone, seed=seed, **(TINY | settings)).eval()
         generator = torch.Generator().manual_seed(seed)
         for name, value in network.state_dict().items():
             if name.endswith("running_var"):
                 value.uniform_(0.5, 1.5, generator=generator)
             elif value.is_floating_point() and "asr" not in name:
                 value.add_(torch.randn(value.shape, generator=generator), alpha=0.2)
-        network.loaded.fill_(True)
+        network.discrepancy.mark_loaded()
         return network
 
     return make
+
+
+@pytest.fixture
+def make_discrepancy(make_net) -> Callable[..., DDADNet]:
+    """Return a maker of the part of tiny models that is trained."""
+    return lambda *args, **settings: make_net(*args, **settings).discrepancy
 
 
 @pytest.fixture

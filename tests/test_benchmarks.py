@@ -27,7 +27,7 @@ from sklearn.neighbors import NearestNeighbors
 from monai_ddad.data import load_datalist, normalise
 from monai_ddad.data.phantom import PhantomKind, write_phantom_dataset
 from monai_ddad.io.checkpoints import save_file
-from monai_ddad.networks import DDADNet
+from monai_ddad.networks import build_model
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SMALL = {
@@ -392,7 +392,7 @@ def test_new_phantoms_are_flagged_at_about_the_promised_rate(trained, monkeypatc
 
 def test_realised_rates_are_laid_out_a_row_a_score(trained, monkeypatch, capsys):
     rows = table("realised_rates.py", monkeypatch, capsys, str(trained))
-    names = DDADNet(refine="none", scores="plus").score_names
+    names = build_model(refine="none", scores="plus").score_names
     assert [row[2] for row in rows] == ["score", *(f"`{name}`" for name in names), "by chance"]
     assert all(row[1].startswith("all (6)") for row in rows[1:])
 

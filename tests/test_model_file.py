@@ -18,7 +18,7 @@ from monai_ddad.bundle import model_record, network_settings, refuse_expressions
 from monai_ddad.io.checkpoints import RECORD_KEY, CheckpointError, load_file, load_weights, save_file
 from monai_ddad.io.errors import DataError, root_cause
 from monai_ddad.io.record import SIZE, ModelRecord
-from monai_ddad.networks import DDADNet
+from monai_ddad.networks import DDADModel, build_model
 from monai_ddad.serving.archive import score_archive
 from monai_ddad.serving.predictor import Predictor
 from monai_ddad.training import ResumeCheckpoint
@@ -29,11 +29,11 @@ QUICK = 10  # seconds, of a busy machine
 SMALL = {"image_size": 32, "width": 2, "hidden_size": 8, "latent_size": 4, "members": 2}
 
 
-def network_of(folder: str, **changes: Any) -> DDADNet:
+def network_of(folder: str, **changes: Any) -> DDADModel:
     """A network of a bundle, with random weights."""
     untrained = json.loads((BUNDLES / folder / "configs/inference.json").read_text())["untrained"]
     preparation = untrained | {"preprocess": "modality"} | changes.pop("preparation", {})
-    return DDADNet(**SMALL | {"bundle": folder, "preparation": preparation, "seed": 0} | changes).eval()
+    return build_model(**SMALL | {"bundle": folder, "preparation": preparation, "seed": 0} | changes).eval()
 
 
 def save_model(folder: Path, bundle: str = "ddad_cxr", **changes: Any) -> Path:
@@ -158,7 +158,9 @@ def test_a_model_of_another_bundle_is_refused_everywhere_with_both_names(other, 
         lambda: run(BUNDLE, ["inference"], models_dir=str(models), dataset_dir=str(folder)),
         lambda: run(BUNDLE, ["train", "evaluate"], models_dir=str(models), dataset_dir=str(folder)),
         lambda: load_weights(network_of("ddad_cxr"), models / "model.pt"),
-        lambda: load_weights(network_of("ddad_cxr"), models / "model.pt", parts=["ndm", "udm"]),  # to start from
+        lambda: load_weights(
+            network_of("ddad_cxr"), models / "model.pt", parts=["discrepancy.ndm", "discrepancy.udm"]
+        ),  # to start from
         lambda: network_of("ddad_cxr").load_state_dict(torch.load(models / "model.pt"), strict=False),
     ]
     for call in calls:
@@ -189,12 +191,12 @@ HOSTILE_TENSORS: dict[str, Callable[[], Any]] = {
 @pytest.mark.filterwarnings("ignore")
 def test_tensors_of_odd_kinds_are_refused_quickly(make, entry, tmp_path):
     weights, began = network_of("ddad_cxr").state_dict(), time.perf_counter()
-    torch.save(weights | {"ndm.members.0.encoder.0.weight": make()}, tmp_path / "model.pt")
+    torch.save(weights | {"discrepancy.ndm.members.0.encoder.0.weight": make()}, tmp_path / "model.pt")
     with pytest.raises(CheckpointError, match="damaged"):
         if entry == "model":
             Predictor(BUNDLE, tmp_path)
         elif entry == "start":
-            load_weights(network_of("ddad_cxr"), tmp_path / "model.pt", parts=["ndm"])
+            load_weights(network_of("ddad_cxr"), tmp_path / "model.pt", parts=["discrepancy.ndm"])
         else:
             torch.save({"fingerprint": {}, "state": {"epochs": {"ndm": 1}, "weights": make()}}, tmp_path / "a.pt")
             load_file(tmp_path / "a.pt")
@@ -204,7 +206,7 @@ def test_tensors_of_odd_kinds_are_refused_quickly(make, entry, tmp_path):
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.int32, torch.bool])
 def test_weights_of_another_type_are_refused(dtype, tmp_path):
     weights = network_of("ddad_cxr").state_dict()
-    weights["asr.model.6.bias"] = weights["asr.model.6.bias"].to(dtype)
+    weights["discrepancy.asr.model.6.bias"] = weights["discrepancy.asr.model.6.bias"].to(dtype)
     save_file(weights, tmp_path / "model.pt")
     with pytest.raises(CheckpointError, match=r"asr\.model\.6\.bias has the type"):
         Predictor(BUNDLE, tmp_path)
@@ -212,7 +214,7 @@ def test_weights_of_another_type_are_refused(dtype, tmp_path):
 
 def test_weights_that_share_memory_are_refused(tmp_path):
     weights = network_of("ddad_cxr").state_dict()
-    weights["udm.members.0.encoder.0.weight"] = weights["udm.members.1.encoder.0.weight"]
+    weights["discrepancy.udm.members.0.encoder.0.weight"] = weights["discrepancy.udm.members.1.encoder.0.weight"]
     save_file(weights, tmp_path / "model.pt")
     with pytest.raises(CheckpointError, match="share memory"):
         Predictor(BUNDLE, tmp_path)

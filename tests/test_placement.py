@@ -26,9 +26,9 @@ def test_what_is_asked_for_is_taken(precision):
     assert choose_precision(precision, "cpu") == precision
 
 
-def test_a_trainer_says_what_it_chose(make_net, make_dataset, monkeypatch):
+def test_a_trainer_says_what_it_chose(make_discrepancy, make_dataset, monkeypatch):
     monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
-    trainer = EnsembleTrainer("cpu", 1, make_net(), make_dataset(), torch.optim.Adam, precision="auto")
+    trainer = EnsembleTrainer("cpu", 1, make_discrepancy(), make_dataset(), torch.optim.Adam, precision="auto")
     assert trainer.precision == trainer.fingerprint["precision"] == "float32"
 
 
@@ -45,9 +45,9 @@ def test_tf32_is_for_gpus_and_its_own_precision(device, precision):
         matmul.allow_tf32, convolution.allow_tf32 = before
 
 
-def test_every_epoch_begins_with_the_precision_of_its_trainer(make_net, make_dataset, monkeypatch):
+def test_every_epoch_begins_with_the_precision_of_its_trainer(make_discrepancy, make_dataset, monkeypatch):
     asked: list[tuple[str, str]] = []
     monkeypatch.setattr(resumable, "set_tf32", lambda device, precision: asked.append((device.type, precision)))
     adam = partial(torch.optim.Adam, lr=1e-3)
-    EnsembleTrainer("cpu", 2, make_net(), make_dataset(), adam, batch_size=4, precision="tf32").run()
+    EnsembleTrainer("cpu", 2, make_discrepancy(), make_dataset(), adam, batch_size=4, precision="tf32").run()
     assert asked == [("cpu", "tf32")] * 2

@@ -32,7 +32,7 @@ def test_every_name_is_found_where_it_stands_and_others_are_not():
             importlib.import_module(f"monai_ddad.{monai_ddad.PLACES[name]}"), name
         )
     assert set(monai_ddad.__all__) < set(dir(monai_ddad)) and "os" not in dir(monai_ddad)
-    assert {"load", "Predictor", "Result", "DDADNet", "ReadImage", "ReadImaged"} < set(monai_ddad.__all__)
+    assert {"load", "Predictor", "Result", "DDADModel", "ReadImage", "ReadImaged"} < set(monai_ddad.__all__)
     with pytest.raises(AttributeError, match="has no attribute 'ReadFilm'"):
         monai_ddad.ReadFilm  # noqa: B018
     with pytest.raises(ImportError):

@@ -42,7 +42,7 @@ def test_at_least_twenty_encodings_of_one_picture_have_one_score(files, square, 
     data = ResidentDataset([{"image": str(path)} for path in files.values()], transform)
     assert data.errors == {} and len(data) == len(files)
     with torch.no_grad():
-        scores = make_net().image_scores(normalise(data.images)).numpy()
+        scores = make_net().decide(normalise(data.images)).scores.numpy()
     wrong = [name for name, row in zip(files, scores) if np.abs(row - scores[0]).max() > 1e-5]
     assert wrong == [] and scores[0].std() > 0
 
@@ -52,5 +52,5 @@ def test_another_picture_has_another_score(files, write_image, make_net):
     paths = [next(iter(files.values())), write_image("negative.png", 255 - picture())]
     data = ResidentDataset([{"image": str(path)} for path in paths], transform)
     with torch.no_grad():
-        one, two = make_net().image_scores(normalise(data.images))
+        one, two = make_net().decide(normalise(data.images)).scores
     assert (one - two).abs().max() > 1e-3

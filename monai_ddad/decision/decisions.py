@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from scipy.stats import spearmanr
 
-from monai_ddad.networks import DDADNet
+from monai_ddad.networks import DDADModel
 from monai_ddad.networks.calibration import TIE, NormalScores, flagged, groups_to_flag, smallest_alpha
 from monai_ddad.networks.protocol import MIN_IMAGES
 
@@ -97,7 +97,7 @@ def decide(
     )
 
 
-def cautions(network: DDADNet, normals: NormalScores, alpha: float) -> list[str]:
+def cautions(network: DDADModel, normals: NormalScores, alpha: float) -> list[str]:
     """Say what a reader of one decision has to know of the model, in sentences.
 
     Args:
@@ -110,7 +110,8 @@ def cautions(network: DDADNet, normals: NormalScores, alpha: float) -> list[str]
         anything, and whether nothing is known of what is out of protocol; empty if there is nothing to say.
 
     Example:
-        >>> network, few = DDADNet(image_size=32, width=2, hidden_size=8), NormalScores(4)
+        >>> from monai_ddad.networks import build_model
+        >>> network, few = build_model(image_size=32, width=2, hidden_size=8), NormalScores(4)
         >>> few.fit(torch.rand(9, 4), groups=range(9))
         >>> cautions(network, few, alpha=0.05)[0]
         'Nothing can be flagged at alpha 0.05: the calibration has 9 groups of normals, and it takes 19.'

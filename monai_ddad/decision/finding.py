@@ -13,7 +13,7 @@ import torch
 from monai_ddad.data.items import BatchItem
 from monai_ddad.decision.decisions import Decisions, cautions, decide
 from monai_ddad.decision.heat import HeatMap, restore_map
-from monai_ddad.networks import DDADNet
+from monai_ddad.networks import DDADModel, Decided
 from monai_ddad.networks.protocol import reason
 
 __all__ = ["NOT_FINITE", "Finding", "Judge", "Result", "Unreadable", "score_in_parts"]
@@ -133,7 +133,7 @@ class Judge:
         ValueError: ``alpha`` is outside its range.
     """
 
-    def __init__(self, network: DDADNet, alpha: float | None = None, transform: Any = None) -> None:
+    def __init__(self, network: DDADModel, alpha: float | None = None, transform: Any = None) -> None:
         if alpha is not None and not 0 <= float(alpha) <= 1:
             raise ValueError(f"alpha must be a rate in [0, 1], got {alpha}.")
         self.network = network
@@ -168,7 +168,7 @@ class Judge:
         """Decide on items.
 
         Args:
-            scores: (B, S) of images, see :meth:`monai_ddad.networks.DDADNet.scored`.
+            scores: (B, S) of images, see :class:`monai_ddad.networks.Decided`.
             ratios: (B, 4) of them, see :class:`monai_ddad.networks.protocol.ProtocolCheck`.
             rows: of each item, at least one: its images.
             volumes: whether each item is a volume, which is decided on by the means over its slices.
@@ -232,8 +232,7 @@ class Judge:
 
 def score_in_parts(
     images: torch.Tensor,
-    call: Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]],
-    check: Callable[[torch.Tensor], torch.Tensor],
+    call: Callable[[torch.Tensor], Decided],
     device: torch.device | None = None,
     keep_maps: bool = True,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -241,8 +240,7 @@ def score_in_parts(
 
     Args:
         images: (B, C, h, w) float32 in [-1, 1].
-        call: gives maps and scores, such as :meth:`monai_ddad.networks.DDADNet.scored`.
-        check: the input check of the network.
+        call: such as :meth:`monai_ddad.networks.DDADModel.decide`.
         device: where to compute; the results are then on the CPU. None computes where the images are.
         keep_maps: False returns no maps.
 
@@ -258,8 +256,8 @@ def score_in_parts(
         found = call(moved)
         if not isinstance(found, tuple):
             raise ValueError("the compiled network returns no scores: export scoring_def instead of network_def.")
-        maps, scores = found
-        kept = (maps if keep_maps else maps[:0], scores, check(moved))
+        maps, scores, _, ratios = found
+        kept = (maps if keep_maps else maps[:0], scores, ratios)
         parts.append(kept if device is None else tuple(values.cpu() for values in kept))
     maps, scores, ratios = (torch.cat(values) for values in zip(*parts))
     return maps, scores, ratios

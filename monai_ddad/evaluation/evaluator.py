@@ -21,8 +21,8 @@ SCORES = "scores"  # key of the image scores beside MONAI's own
 class ItemEvaluator(SupervisedEvaluator):
     """Evaluator of whole items: MONAI's own, which also says what is found of each.
 
-    Its network is a :class:`~monai_ddad.serving.runtimes.Runtime`, a :class:`~monai_ddad.networks.DDADNet`, or what a
-    :class:`~monai_ddad.networks.ScoringDDADNet` was compiled to; its batches are those of
+    Its network is a :class:`~monai_ddad.serving.runtimes.Runtime`, a :class:`~monai_ddad.networks.DDADModel`, or what a
+    :class:`~monai_ddad.networks.Deciding` was compiled to; its batches are those of
     :func:`~monai_ddad.data.collate_items`. The output of a step is ``"image"`` and ``"label"`` on the engine's device,
     ``"pred"`` (B, M, H, W), the maps, and ``"scores"`` (B, S); or what ``postprocessing`` makes of them. Before that,
     at the event ``FORWARD_COMPLETED`` alone, ``state.findings`` holds a :class:`~monai_ddad.decision.Finding` or
@@ -38,8 +38,8 @@ class ItemEvaluator(SupervisedEvaluator):
 
     Example:
         >>> from monai_ddad.data import collate_items
-        >>> from monai_ddad.networks import DDADNet
-        >>> network = DDADNet(image_size=32, width=2, hidden_size=8).eval()
+        >>> from monai_ddad.networks import build_model
+        >>> network = build_model(image_size=32, width=2, hidden_size=8).eval()
         >>> _ = network.load_state_dict(network.state_dict())
         >>> batch = collate_items([{"image": torch.zeros(1, 32, 32)} for _ in range(5)])
         >>> evaluator = ItemEvaluator("cpu", [batch], network, decollate=False, judge=Judge(network))
@@ -68,8 +68,8 @@ class ItemEvaluator(SupervisedEvaluator):
         if len(image):
             scored: tuple[torch.Tensor, ...] = self._score(image)
         else:
-            side = network.image_size
-            scored = torch.zeros(0, len(network.map_names), side, side), torch.zeros(0, len(network.score_names))
+            shape = network.discrepancy.image_shape[1:]
+            scored = torch.zeros(0, len(network.map_names), *shape), torch.zeros(0, len(network.score_names))
         self.state.findings = self.judge.find(batch, scored, self.state.items)
         self.state.items += len(batch["items"])
         self.state.batch = {name: value for name, value in batch.items() if name != "items"}  # no thing to decollate
@@ -83,15 +83,10 @@ class ItemEvaluator(SupervisedEvaluator):
 
     def _score(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         network: Any = self.network
-        call = network.scored if hasattr(network, "scored") else network
+        call = network.decide if hasattr(network, "decide") else network
         autocast = torch.autocast(images.device.type, **self.amp_kwargs) if self.amp else nullcontext()
-
-        def check(part: torch.Tensor) -> torch.Tensor:
-            with torch.autocast(part.device.type, enabled=False):
-                return self.judge.network.protocol(part)
-
         with self.mode(network), autocast:
-            return score_in_parts(images, lambda part: self.inferer(part, call), check)
+            return score_in_parts(images, lambda part: self.inferer(part, call))
 
 
 class FolderEvaluator(ItemEvaluator):

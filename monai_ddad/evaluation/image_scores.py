@@ -14,7 +14,7 @@ from monai.engines.utils import IterationEvents
 from monai_ddad.decision.finding import NOT_FINITE, Finding
 from monai_ddad.evaluation.metrics import auroc, average_precision
 from monai_ddad.io.errors import DataError
-from monai_ddad.networks import DDADNet
+from monai_ddad.networks import DDADModel
 from monai_ddad.networks.protocol import reason
 from monai_ddad.transforms.eight_bit import eight_bits
 
@@ -73,7 +73,7 @@ class ImageScores:
         FloatingPointError: a score is NaN or infinite; the message names the item by position.
     """
 
-    def __init__(self, network: DDADNet) -> None:
+    def __init__(self, network: DDADModel) -> None:
         self.network = network
 
     def attach(self, engine: Any) -> None:

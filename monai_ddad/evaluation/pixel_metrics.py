@@ -15,7 +15,7 @@ from scipy import ndimage
 from monai_ddad.decision.finding import Finding
 from monai_ddad.decision.heat import restore_values
 from monai_ddad.evaluation.metrics import best_dice, per_region_overlap, pixel_auroc, pixel_average_precision
-from monai_ddad.networks import DDADNet
+from monai_ddad.networks import DDADModel
 from monai_ddad.transforms import ImageReadError, ReadImage
 
 __all__ = ["PixelMetrics"]
@@ -38,7 +38,7 @@ class PixelMetrics:
         side: of the square, pixels.
     """
 
-    def __init__(self, network: DDADNet, dataset: Any, side: int = 128) -> None:
+    def __init__(self, network: DDADModel, dataset: Any, side: int = 128) -> None:
         self.network = network
         self.data: Sequence[dict[str, Any]] = dataset.data
         self.side = side
@@ -78,7 +78,7 @@ class PixelMetrics:
         """Keep the maps of a picture, its field and its mask, if it has one or is normal."""
         if found.position not in self._known and found.item.data.get("label") != 0:
             return
-        field = self.network.field(found.images)
+        field = self.network.discrepancy.field(found.images)
         layers = torch.cat([found.maps, torch.ones_like(found.maps[:, :1]) if field is None else field], dim=1)[0]
         restored = [restore_values(layer, found.item.operations[0], found.judge.transform) for layer in layers]
         shape, mask = self._known.get(found.position, (restored[0].shape, np.zeros((self.side, self.side), dtype=bool)))

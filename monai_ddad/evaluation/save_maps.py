@@ -16,7 +16,7 @@ from monai_ddad.decision.overlay import add_colour_bar, overlay_heat_map
 from monai_ddad.evaluation.results import Results
 from monai_ddad.io.writing import atomic_file
 from monai_ddad.machine import available_cores
-from monai_ddad.networks import DDADNet
+from monai_ddad.networks import DDADModel
 
 __all__ = ["SaveMaps"]
 
@@ -48,7 +48,7 @@ class SaveMaps:
 
     def __init__(
         self,
-        network: DDADNet,
+        network: DDADModel,
         output_dir: str,
         map_name: str | None = None,
         map_format: Literal["none", "npz", "nifti"] = "none",

@@ -26,7 +26,7 @@ from monai_ddad.evaluation.results import Results
 from monai_ddad.evaluation.tables import evaluate_scores, format_table, volume_scores, write_json, write_scores
 from monai_ddad.io.checkpoints import CheckpointError
 from monai_ddad.io.writing import write_table
-from monai_ddad.networks import DDADNet
+from monai_ddad.networks import DDADModel
 from monai_ddad.networks.calibration import LEVELS, smallest_alpha
 from monai_ddad.transforms.eight_bit import eight_bits
 
@@ -69,7 +69,7 @@ class WriteEvaluation:
 
     def __init__(
         self,
-        network: DDADNet,
+        network: DDADModel,
         output_dir: str,
         run_file: str,
         audit: Audit | None = None,
@@ -182,7 +182,7 @@ class WriteEvaluation:
         """Say which scores could not be learnt, and what the scores themselves tell against them."""
         network, refined = self.network, self.network.map_names[0]
         found = [doubt_score(network.score, scores[network.score])]
-        if network.asr is not None and refined in scores and "inter" in scores:
+        if network.discrepancy.asr is not None and refined in scores and "inter" in scores:
             found.append(doubt_refinement(scores[refined], scores["inter"], network.score == refined))
         return [*network.notes, *filter(None, found)]
 

@@ -12,9 +12,10 @@ import torch
 
 from monai_ddad.io.checkpoints import RECORD_KEY, CheckpointError
 
-__all__ = ["ModelRecord", "check_form", "parse_json"]
+__all__ = ["SETTINGS", "ModelRecord", "check_form", "parse_json"]
 
 FORMAT = 1
+COUNTS = ("calibration_images", "calibration_volumes")
 SIZE = 8192  # bytes of the text, filled up with blanks, so that records of all models have one shape
 
 NAME = {"type": "string", "pattern": "^[a-z_]{1,32}\\Z"}
@@ -41,7 +42,7 @@ def _object(properties: dict[str, Any], optional: tuple[str, ...] = ()) -> dict[
     return {"type": "object", "properties": properties, "required": required, "additionalProperties": False}
 
 
-NETWORK = _object(
+SETTINGS = _object(
     {
         "backbone": {"enum": ["AE", "AE-U", "MemAE"]},
         "members": _whole(1, 64),
@@ -57,6 +58,12 @@ NETWORK = _object(
         "masked": {"type": "boolean"},
         "z_map": {"enum": ["none", "inter", "intra", "rec"]},
         "scores": {"enum": ["paper", "plus"]},
+    },
+    optional=("memory_slots", "shrink_threshold", "entropy_weight"),  # of MemAE
+)
+NETWORK = SETTINGS | {
+    "properties": SETTINGS["properties"]
+    | {
         "score": NAME,
         "wanted_score": NAME,
         "left_out": {
@@ -68,8 +75,8 @@ NETWORK = _object(
         "calibration_images": _whole(0, 10**7),
         "calibration_volumes": _whole(0, 10**7),
     },
-    optional=("memory_slots", "shrink_threshold", "entropy_weight"),  # of MemAE
-)
+    "required": [*SETTINGS["required"], "score", "wanted_score", "left_out", *COUNTS],
+}
 PREPARATION = {
     "preprocess": {"enum": ["plain", "modality"]},
     "modalities": KINDS,
@@ -127,7 +134,8 @@ class ModelRecord:
 
     Attributes:
         bundle: name of the bundle that the model was trained by; empty of a network that no bundle has made.
-        network: arguments of :class:`~monai_ddad.networks.DDADNet` by name.
+        network: settings of the network and of its scores by name, see
+            :func:`~monai_ddad.networks.build_model`.
         preparation: settings of the bundle's preparation of images by name.
         map_names, score_names: names of the network's maps and scores.
 
@@ -202,7 +210,7 @@ class ModelRecord:
         """Return the record that stands among a model's weights.
 
         Args:
-            weights: the state dict of a :class:`~monai_ddad.networks.DDADNet`.
+            weights: the state dict of a :class:`~monai_ddad.networks.DDADModel`.
 
         Raises:
             CheckpointError: there is none, or see :meth:`parse`.

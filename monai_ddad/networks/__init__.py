@@ -1,12 +1,14 @@
 """Networks of DDAD."""
 
 from monai_ddad.networks.autoencoder import AE, AEU
-from monai_ddad.networks.ddad import BACKBONES, REFINE_INPUTS, DDADNet, Decision, ScoringDDADNet
+from monai_ddad.networks.ddad import BACKBONES, DDADNet, Discrepancies
 from monai_ddad.networks.ensemble import Ensemble
 from monai_ddad.networks.folding import fold
 from monai_ddad.networks.memory import MemAE, Memory
+from monai_ddad.networks.model import DDADModel, Decided, Deciding, ScoreHead, build_model
 from monai_ddad.networks.plus import MIN_GROUPS, PLUS_NAMES, PlusScores, unlearnable
 from monai_ddad.networks.refine import ASRNet
+from monai_ddad.networks.settings import REFINE_INPUTS, Settings
 
 __all__ = [
     "AE",
@@ -16,13 +18,18 @@ __all__ = [
     "PLUS_NAMES",
     "REFINE_INPUTS",
     "ASRNet",
+    "DDADModel",
     "DDADNet",
-    "Decision",
+    "Decided",
+    "Deciding",
+    "Discrepancies",
     "Ensemble",
     "MemAE",
     "Memory",
     "PlusScores",
-    "ScoringDDADNet",
+    "ScoreHead",
+    "Settings",
+    "build_model",
     "fold",
     "unlearnable",
 ]

@@ -66,7 +66,8 @@ class Reference(nn.Module):
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """Compute the root mean square of (..., F) whitened features: (...), about 1 for an ordinary image."""
-        return ((features - self.mean) @ self.whitening).square().mean(dim=-1).sqrt()
+        whitened = (features - self.mean).double() @ self.whitening.double()  # which autocast leaves alone
+        return whitened.square().mean(dim=-1).sqrt().to(features.dtype)
 
     @torch.jit.export
     def by_elements(self, features: torch.Tensor) -> torch.Tensor:

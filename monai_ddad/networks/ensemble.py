@@ -16,6 +16,9 @@ class Ensemble(nn.Module):
     Args:
         members: networks of equal output shape, at least one.
 
+    Attributes:
+        loaded: whether their weights were loaded or trained.
+
     Raises:
         ValueError: no members.
 
@@ -29,6 +32,7 @@ class Ensemble(nn.Module):
     def __init__(self, members: Iterable[nn.Module]) -> None:
         super().__init__()
         self.members = nn.ModuleList(members)
+        self.loaded = False
         if len(self.members) == 0:
             raise ValueError("an ensemble needs at least one member, got none.")
 

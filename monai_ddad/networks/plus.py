@@ -8,7 +8,7 @@ from torch import nn
 from monai_ddad.networks.distributions import Discriminant, Reference
 from monai_ddad.networks.scores import cell_logs, f_score, image_scores, ratio_score
 
-__all__ = ["MIN_GROUPS", "PLUS_NAMES", "PlusScores", "unlearnable"]
+__all__ = ["MIN_GROUPS", "PLUS_NAMES", "PlusScores", "plus_features", "unlearnable"]
 
 PLUS_NAMES = ("ratio", "f", "ssim", "maha_rec", "maha_inter", "pu_latent", "pu_map", "ddad_plus")
 POOL_NAMES = ("pu_latent", "pu_map")  # which need unlabelled images, too
@@ -43,6 +43,35 @@ def unlearnable(known: int, pool: int) -> dict[str, str]:
     return {}
 
 
+def plus_features(
+    image: torch.Tensor,
+    udm: torch.Tensor,
+    ndm: torch.Tensor,
+    latent: torch.Tensor,
+    maps: torch.Tensor,
+    field: torch.Tensor,
+    cells: int = CELLS,
+) -> torch.Tensor:
+    """Describe images by all that the scores of :class:`PlusScores` are made of.
+
+    Args:
+        image: (B, C, H, W) float in [-1, 1]; of AE-U this, ``udm`` and ``ndm`` in units of the predicted deviation.
+        udm: (K, B, C, H, W) reconstructions of the UDM's members, K at least 2.
+        ndm: (K', B, C, H, W) reconstructions of the NDM's members, K' at least 2.
+        latent: (B, L) codes of the UDM's members, one behind the other.
+        maps: (B, 3, H, W), rec, inter and :func:`~.scores.ssim_map`.
+        field: (B, 1, H, W), 1 where a pixel counts and 0 where not.
+        cells: along a side.
+
+    Returns:
+        (B, 131 + L).
+    """
+    ratio, f = ratio_score(image, udm, ndm, field), f_score(udm, ndm, field)
+    ssim = image_scores(maps[:, 2:], field)
+    logs = cell_logs(maps[:, :2], field, cells).flatten(1)
+    return torch.cat([ratio[:, None], f[:, None], ssim, logs, latent], dim=1)
+
+
 class PlusScores(nn.Module):
     """Scores beyond the paper, which :meth:`fit` teaches what known normals and unlabelled images look like.
 
@@ -70,7 +99,7 @@ class PlusScores(nn.Module):
     Example:
         >>> plus = PlusScores(latents=6)
         >>> image, ensemble, code = torch.zeros(5, 1, 32, 32), torch.zeros(3, 5, 1, 32, 32), torch.zeros(5, 6)
-        >>> features = plus.features(image, ensemble, ensemble, code, torch.zeros(5, 3, 32, 32), torch.ones_like(image))
+        >>> features = plus_features(image, ensemble, ensemble, code, torch.zeros(5, 3, 32, 32), torch.ones_like(image))
         >>> plus(features).shape
         torch.Size([5, 8])
     """
@@ -81,7 +110,6 @@ class PlusScores(nn.Module):
 
     def __init__(self, latents: int) -> None:
         super().__init__()
-        self.cells = CELLS
         self.sizes: list[int] = [1, 1, 1, CELLS**2, CELLS**2, latents]
         self.maha_rec = Reference(CELLS**2)
         self.maha_inter = Reference(CELLS**2)
@@ -91,35 +119,8 @@ class PlusScores(nn.Module):
         self.register_buffer("deviations", torch.ones(PARTS))
         self.register_buffer("weight", torch.zeros(()))
 
-    def features(
-        self,
-        image: torch.Tensor,
-        udm: torch.Tensor,
-        ndm: torch.Tensor,
-        latent: torch.Tensor,
-        maps: torch.Tensor,
-        field: torch.Tensor,
-    ) -> torch.Tensor:
-        """Describe images by all that the scores are made of.
-
-        Args:
-            image: (B, C, H, W) float in [-1, 1]; of AE-U this, ``udm`` and ``ndm`` in units of the predicted deviation.
-            udm: (K, B, C, H, W) reconstructions of the UDM's members, K at least 2.
-            ndm: (K', B, C, H, W) reconstructions of the NDM's members, K' at least 2.
-            latent: (B, L) codes of the UDM's members, one behind the other.
-            maps: (B, 3, H, W), rec, inter and :func:`~.scores.ssim_map`.
-            field: (B, 1, H, W), 1 where a pixel counts and 0 where not.
-
-        Returns:
-            (B, 131 + L).
-        """
-        ratio, f = ratio_score(image, udm, ndm, field), f_score(udm, ndm, field)
-        ssim = image_scores(maps[:, 2:], field)
-        cells = cell_logs(maps[:, :2], field, self.cells).flatten(1)
-        return torch.cat([ratio[:, None], f[:, None], ssim, cells, latent], dim=1)
-
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """Score images: (B, F) of :meth:`features` -> (B, 8), higher is more abnormal."""
+        """Score images: (B, F) of :func:`plus_features` -> (B, 8), higher is more abnormal."""
         ratio, f, ssim, _, inter, _ = features.split(self.sizes, dim=1)
         maha_inter, pu_map = self.maha_inter.by_elements(inter), self.pu_map(inter)
         parts = self.parts(features)

@@ -10,7 +10,7 @@ from monai.inferers import Inferer
 from monai_ddad.bundle import is_served
 from monai_ddad.data.items import BatchItem
 from monai_ddad.decision.finding import Finding, Judge, Unreadable, score_in_parts
-from monai_ddad.networks import DDADNet
+from monai_ddad.networks import DDADModel
 
 __all__ = ["DecidingInferer"]
 
@@ -22,7 +22,7 @@ class DecidingInferer(Inferer):
     """
 
     def __call__(
-        self, inputs: torch.Tensor, network: DDADNet, *args: Any, **kwargs: Any
+        self, inputs: torch.Tensor, network: DDADModel, *args: Any, **kwargs: Any
     ) -> list[Finding | Unreadable | None]:
         """Infer.
 
@@ -42,6 +42,6 @@ class DecidingInferer(Inferer):
         images = inputs.as_subclass(torch.Tensor).flatten(0, -4)
         rows = list(range(len(images)))
         item = BatchItem({}, rows, rows if inputs.ndim == 5 else [])
-        scored = score_in_parts(images, network.scored, network.protocol)
+        scored = score_in_parts(images, network.decide)
         (found,) = Judge(network).find({"image": images, "items": [item]}, scored)
         return [found]

@@ -14,14 +14,14 @@ import torch
 from monai_ddad import __version__
 from monai_ddad.io.checkpoints import MAX_BYTES, weights_digest
 from monai_ddad.io.writing import atomic_file
-from monai_ddad.networks import DDADNet, Decision, fold
+from monai_ddad.networks import DDADModel, Decided, Deciding, fold
 
 __all__ = ["ONNX_FILE", "OnnxModel", "export_onnx", "providers", "require", "to_onnx"]
 
 logger = logging.getLogger(__name__)
 
 ONNX_FILE = "model.onnx"
-OUTPUTS = ("maps", "scores", "p_values", "protocol")  # of a Decision
+OUTPUTS = Decided._fields
 
 
 class OnnxModel:
@@ -36,7 +36,7 @@ class OnnxModel:
     """
 
     def __init__(
-        self, network: DDADNet, device: torch.device, precision: str, models_dir: str | os.PathLike[str] | None
+        self, network: DDADModel, device: torch.device, precision: str, models_dir: str | os.PathLike[str] | None
     ) -> None:
         self.device = device
         self.providers = providers(device, precision)
@@ -75,21 +75,20 @@ class OnnxModel:
         """Compute the maps of (B, C, H, W) images."""
         return self._run(image, OUTPUTS[:1])[0]
 
-    def scored(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Compute the maps and scores of (B, C, H, W) images."""
-        maps, scores = self._run(image, OUTPUTS[:2])
-        return maps, scores
+    def decide(self, image: torch.Tensor) -> Decided:
+        """Compute all that is said of (B, C, H, W) images."""
+        return Decided(*self._run(image, OUTPUTS))
 
     def _run(self, image: torch.Tensor, outputs: Sequence[str]) -> list[torch.Tensor]:
         found = self.session.run(outputs, {"image": image.float().cpu().contiguous().numpy()})
         return [torch.from_numpy(values).to(self.device) for values in found]
 
 
-def export_onnx(network: DDADNet, path: str | os.PathLike[str]) -> None:
+def export_onnx(network: DDADModel, path: str | os.PathLike[str]) -> None:
     """Write a trained and calibrated model as one ONNX file, batch normalisations folded.
 
     Its input is ``image``, (B, C, H, W) float32 in [-1, 1], of any batch size. Its outputs are those of a
-    :class:`~monai_ddad.networks.Decision`: ``maps``, ``scores``, ``p_values`` and ``protocol``. Its metadata hold the
+    :class:`~monai_ddad.networks.Decided`: ``maps``, ``scores``, ``p_values`` and ``protocol``. Its metadata hold the
     names of the maps in ``map_names``, those of the scores in ``score_names``, the digest of the weights, see
     :func:`monai_ddad.io.checkpoints.weights_digest`, in ``weights``, the model's ``record``, see
     :class:`monai_ddad.io.record.ModelRecord`, and this package's ``version``.
@@ -116,14 +115,14 @@ def _read(path: Path) -> bytes | None:
         return None
 
 
-def to_onnx(network: DDADNet) -> bytes:
+def to_onnx(network: DDADModel) -> bytes:
     """Export a network to the content of an ONNX file."""
     for package in ("onnx", "onnxscript"):
         require(package)
-    decision = Decision(fold(network).cpu()).eval()
-    image = torch.zeros(2, network.in_channels, network.image_size, network.image_size)
+    deciding = Deciding(fold(network).cpu()).eval()
+    image = torch.zeros(2, *network.discrepancy.image_shape)
     program = torch.onnx.export(
-        decision,
+        deciding,
         (image,),
         dynamo=True,
         dynamic_shapes={"image": {0: torch.export.Dim("batch")}},
@@ -138,7 +137,7 @@ def to_onnx(network: DDADNet) -> bytes:
     return program.model_proto.SerializeToString()
 
 
-def _description(network: DDADNet) -> dict[str, str]:
+def _description(network: DDADModel) -> dict[str, str]:
     """Return what tells an exported model from that of another network."""
     return {
         "weights": weights_digest(network),

@@ -16,7 +16,7 @@ from monai_ddad.bundle import network_settings, refuse_expressions, weights_file
 from monai_ddad.data.items import ItemDataset, collate_items
 from monai_ddad.decision.finding import Finding, Judge, Result, Unreadable, score_in_parts
 from monai_ddad.io.checkpoints import load_weights
-from monai_ddad.networks import DDADNet
+from monai_ddad.networks import DDADModel
 from monai_ddad.packaged import find_bundle
 from monai_ddad.serving.runtimes import Runtime
 from monai_ddad.transforms.eight_bit import normalise
@@ -65,7 +65,7 @@ class Predictor:
                 raise ValueError(f"inference.json has no setting {name}.")
             parser[name] = refuse_expressions(value, name)
         self.device = parser.get_parsed_content("device") if device is None else device
-        self.network: DDADNet = parser.get_parsed_content("network_def")
+        self.network: DDADModel = parser.get_parsed_content("network_def")
         load_weights(self.network, weights_file(models))
         self.runtime = Runtime(self.network.eval(), runtime, precision, self.device, models)
         self.modalities: Sequence[str] | None = parser.get_parsed_content("reading").read.modalities  # None takes all
@@ -124,7 +124,7 @@ class Predictor:
 
     @torch.inference_mode()
     def _score(self, images: torch.Tensor, keep_maps: bool = True) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        return score_in_parts(images, self.runtime.scored, self.network.protocol, self.device, keep_maps)
+        return score_in_parts(images, self.runtime.decide, self.device, keep_maps)
 
 
 def load(bundle: str | os.PathLike[str], models: str | os.PathLike[str] | None = None, **settings: Any) -> Predictor:

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from monai_ddad.networks import DDADNet, fold
+from monai_ddad.networks import DDADModel, Decided, fold
 from monai_ddad.networks.cpu_layers import CPULayers
 from monai_ddad.placement import autocast, place, resolve_device, set_tf32
 from monai_ddad.serving.onnx_models import ONNX_FILE, OnnxModel, providers, require
@@ -47,7 +47,8 @@ class Runtime(nn.Module):
         CheckpointError: when it is called, the network has no trained weights.
 
     Example:
-        >>> network, trained = (DDADNet(image_size=32, width=2, hidden_size=8).eval() for _ in range(2))
+        >>> from monai_ddad.networks import build_model
+        >>> network, trained = (build_model(image_size=32, width=2, hidden_size=8).eval() for _ in range(2))
         >>> _ = network.load_state_dict(trained.state_dict())
         >>> Runtime(network, "torchscript")(torch.zeros(5, 1, 32, 32)).shape
         torch.Size([5, 4, 32, 32])
@@ -55,7 +56,7 @@ class Runtime(nn.Module):
 
     def __init__(
         self,
-        network: DDADNet,
+        network: DDADModel,
         runtime: str = "torch",
         precision: str = "float32",
         device: torch.device | str | None = None,
@@ -87,7 +88,7 @@ class Runtime(nn.Module):
         return super().train(False)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
-        """Compute all anomaly maps, as :meth:`DDADNet.forward` does in evaluation mode.
+        """Compute all anomaly maps, as :meth:`DDADModel.forward` does in evaluation mode.
 
         Args:
             image: (B, C, H, W) float32 in [-1, 1], on the device.
@@ -97,18 +98,17 @@ class Runtime(nn.Module):
         """
         return self._run(lambda network: network(image.as_subclass(torch.Tensor)).float())
 
-    def scored(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Compute all anomaly maps and image scores, as :meth:`DDADNet.scored` does in evaluation mode.
+    def decide(self, image: torch.Tensor) -> Decided:
+        """Compute all that is said of images, as :meth:`DDADModel.decide` does in evaluation mode.
 
         Args:
             image: (B, C, H, W) float32 in [-1, 1], on the device.
 
         Returns:
-            maps: (B, M, H, W) float32 on the device.
-            scores: (B, S) float32 on the device.
+            float32 on the device.
         """
-        maps, scores = self._run(lambda network: network.scored(image.as_subclass(torch.Tensor)))
-        return maps.float(), scores.float()
+        found = self._run(lambda network: network.decide(image.as_subclass(torch.Tensor)))
+        return Decided(*(values.float() for values in found))
 
     def _run(self, call: Callable[[Any], Result]) -> Result:
         set_tf32(self.device, self.precision)
@@ -148,4 +148,4 @@ class Runtime(nn.Module):
             for layer in folded.modules():
                 if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
                     layer.to(torch.bfloat16)  # once, instead of by autocast at each call
-        return folded if self.runtime == "torch" else torch.jit.freeze(torch.jit.script(folded), ["scored"])
+        return folded if self.runtime == "torch" else torch.jit.freeze(torch.jit.script(folded), ["decide"])

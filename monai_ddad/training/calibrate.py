@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 
 from monai_ddad.data.resident import ResidentDataset
-from monai_ddad.networks import DDADNet, unlearnable
+from monai_ddad.networks import DDADModel, unlearnable
 from monai_ddad.networks.calibration import TIE
 from monai_ddad.placement import set_tf32
 from monai_ddad.training.hold_out import find_groups
@@ -21,7 +21,7 @@ FLOOR = 0.05  # least standard deviation of a pixel of a z-map, of the map's ave
 
 @torch.no_grad()
 def calibrate(
-    network: DDADNet, training: ResidentDataset, held_out: ResidentDataset, alpha: float = 0.05, images: int = 500
+    network: DDADModel, training: ResidentDataset, held_out: ResidentDataset, alpha: float = 0.05, images: int = 500
 ) -> None:
     """Fill the buffers by which a model compares an image with those of the training and with new normal ones.
 
@@ -29,7 +29,7 @@ def calibrate(
     any other.
 
     A score that so few images cannot teach, or that is the same for all of them or not finite, is left out of the
-    model, see :meth:`monai_ddad.networks.DDADNet.leave_out`.
+    model, see :meth:`monai_ddad.networks.DDADModel.leave_out`.
 
     Scores are calibrated on the images that no network has seen; where there are none, p-values stay 1. Means and
     deviations of a z-map come from the known normals that were trained on, so that the calibration images are as new to
@@ -49,44 +49,45 @@ def calibrate(
 
     Source: Bates et al., Annals of Statistics 51, 2023, section 2 (split conformal p-values).
     """
-    network.eval()
     device = next(network.parameters()).device
+    network.to(device).eval()  # also what no trainer has moved
     set_tf32(device, "float32")  # as the images to come are scored
     known = _thinned(training.subset([i for i, label in enumerate(training.labels) if label == 0]), images)
-    if network.z_channel >= 0:
-        network.z_mean, network.z_deviation = torch.zeros_like(network.z_mean), torch.ones_like(network.z_deviation)
+    net, plus = network.discrepancy, network.head.plus
+    if net.z_channel >= 0:
+        net.z_mean, net.z_deviation = torch.zeros_like(net.z_mean), torch.ones_like(net.z_deviation)
         maps = _maps(network, known)[:, -1:]  # as they are, with mean 0 and deviation 1
         deviation = maps.std(dim=0)
-        network.z_mean = maps.mean(dim=0).to(device)
-        network.z_deviation = (deviation + FLOOR * deviation.mean().clamp(min=1e-12)).to(device)
-    if network.plus is not None:
-        features = torch.cat([network.plus_features(batch).cpu() for batch in _batches(network, training)])
+        net.z_mean = maps.mean(dim=0).to(device)
+        net.z_deviation = (deviation + FLOOR * deviation.mean().clamp(min=1e-12)).to(device)
+    if plus is not None:
+        features = torch.cat([net(batch).features.cpu() for batch in _batches(network, training)])
         groups = find_groups(training)
         sides = [[i for i, label in enumerate(training.labels) if (label == 0) is side] for side in (True, False)]
         (known_groups, pool_groups), (first, second) = [[groups[i] for i in side] for side in sides], sides
-        network.plus.fit(features[first], features[second], known_groups, pool_groups)
+        plus.fit(features[first], features[second], known_groups, pool_groups)
     leave_out_unlearnable(network, training)
-    tried = [network.image_scores(batch).cpu() for batch in _batches(network, _thinned(training, images))]
+    tried = [network.decide(batch).scores.cpu() for batch in _batches(network, _thinned(training, images))]
     network.leave_out(network.left_out | _dead(torch.cat(tried), network.score_names))
     network.protocol.fit(normalise(training.images))
     calibration = network.calibration
     calibration.alpha = torch.tensor(alpha, device=device)
     shown = _thinned(held_out, images) if len(held_out) else known
-    calibration.fit_maps(_maps(network, shown), network.field(normalise(shown.images)))
-    scores = [network.image_scores(batch).cpu() for batch in _batches(network, held_out)]
+    calibration.fit_maps(_maps(network, shown), net.field(normalise(shown.images)))
+    scores = [network.decide(batch).scores.cpu() for batch in _batches(network, held_out)]
     volumes = [None if part is None else position for position, part in zip(held_out.positions, held_out.slices)]
     joined = torch.cat(scores) if scores else torch.zeros(0, len(network.score_names))
     calibration.fit_scores(joined, find_groups(held_out), volumes)
     calibration.to(device)
 
 
-def leave_out_unlearnable(network: DDADNet, training: ResidentDataset) -> None:
+def leave_out_unlearnable(network: DDADModel, training: ResidentDataset) -> None:
     """Leave the scores out that a model cannot learn from so few images of a training, and no others."""
-    groups = find_groups(training) if network.plus is not None else []
+    groups = find_groups(training) if network.head.plus is not None else []
     known, pool = (
         len({group for group, label in zip(groups, training.labels) if (label == 0) is side}) for side in (True, False)
     )
-    network.leave_out(unlearnable(known, pool) if network.plus is not None else {})
+    network.leave_out(unlearnable(known, pool) if network.head.plus is not None else {})
 
 
 def _dead(scores: torch.Tensor, names: Sequence[str]) -> dict[str, str]:
@@ -105,10 +106,10 @@ def _thinned(dataset: ResidentDataset, images: int) -> ResidentDataset:
     return dataset.subset(range(0, len(dataset), max(1, math.ceil(len(dataset) / images))))
 
 
-def _batches(network: DDADNet, dataset: ResidentDataset) -> list[torch.Tensor]:
+def _batches(network: DDADModel, dataset: ResidentDataset) -> list[torch.Tensor]:
     device = next(network.parameters()).device
     return [normalise(batch).to(device) for batch in dataset.images.split(64)] if len(dataset) else []
 
 
-def _maps(network: DDADNet, dataset: ResidentDataset) -> torch.Tensor:
+def _maps(network: DDADModel, dataset: ResidentDataset) -> torch.Tensor:
     return torch.cat([network(batch).cpu() for batch in _batches(network, dataset)])

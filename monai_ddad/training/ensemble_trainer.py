@@ -21,6 +21,7 @@ from monai_ddad.seeding import derive_seed, epoch_order
 from monai_ddad.training.members import AllOptimizers, MakeOptimizer, Member
 from monai_ddad.training.resumable import ResumableTrainer, hyperparameters
 from monai_ddad.training.units import MODULES, list_entries, make_units, plan_turns
+from monai_ddad.transforms.eight_bit import normalise
 
 __all__ = ["EnsembleTrainer"]
 
@@ -60,7 +61,8 @@ class EnsembleTrainer(ResumableTrainer):
         ValueError: an unknown module, or a batch of one image.
 
     An iteration is a step of as many members as run side by side. After it ``state.output[0]`` holds the mean ``loss``
-    of the members that stepped and ``losses``, theirs by name; after each epoch ``state.metrics`` holds the mean
+    of the members that stepped and ``losses``, theirs by name; ``state.batch["image"]`` holds the (B, C, H, W) images
+    that they stepped on, one member's behind the other's. After each epoch ``state.metrics`` holds the mean
     ``ndm_loss`` and ``udm_loss``.
 
     Source: MedIA 2023, section 3.2; method.md sections 1 and 2 (losses and optimiser).
@@ -131,7 +133,7 @@ class EnsembleTrainer(ResumableTrainer):
     def fingerprint(self) -> dict[str, Any]:
         """What must be equal for a checkpoint of another run to be continued by this one."""
         return {
-            "network": self.network.settings,
+            "network": self.network.settings.ensembles,
             "seed": self.seed,
             "batch_size": self.batch_size,
             "precision": self.precision,
@@ -185,6 +187,8 @@ class EnsembleTrainer(ResumableTrainer):
             for unit, step in ((self.units[i], step) for i, step in turn)
             if self.epochs[unit.entry.module] < self.state.epoch
         ]
+        seen = torch.cat([positions for _, positions in stepping] or [torch.zeros(0, dtype=torch.long)])
+        self.state.batch = {CommonKeys.IMAGE: normalise(self.images[seen])}
         if self._on_threads:
             found = list(self._pool.map(lambda job: job[0].member.step(job[1]), stepping))
         else:

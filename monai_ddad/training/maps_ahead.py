@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import torch
 
-from monai_ddad.networks import DDADNet
+from monai_ddad.networks import DDADModel, DDADNet
 from monai_ddad.serving.runtimes import Runtime
 from monai_ddad.training.shards import Shards
 from monai_ddad.transforms.eight_bit import normalise
@@ -47,10 +47,8 @@ class MapsAhead:
     def begin(self) -> None:
         """Freeze the ensembles as they are now, unless they are."""
         if self._frozen is None:
-            ensembles = self.network.without_refinement()
-            ensembles.masked = False  # ASR-Net sees the maps as they are
-            ensembles.loaded = torch.ones_like(ensembles.loaded)  # whether they were trained here or in an earlier run
-            self._frozen = Runtime(ensembles, precision=self.precision)
+            ensembles = self.network.without_refinement(masked=False)  # ASR-Net sees the maps as they are
+            self._frozen = Runtime(DDADModel(ensembles), precision=self.precision)
             self._plain = self._maps_of_plain_images()
 
     def end(self) -> None:

@@ -60,8 +60,9 @@ class RefineTrainer(ResumableTrainer):
         DataError: fewer than 2 known normal images.
         ValueError: a batch of one image, or of fewer than there are processes; more than a part a process on GPUs.
 
-    After each step ``state.output[0]`` holds ``loss``; after each epoch ``state.metrics`` holds the mean
-    ``asr_loss``.
+    After each step ``state.output[0]`` holds ``loss``; ``state.batch`` holds the (B, M, H, W) maps that ASR-Net has
+    seen as ``"image"`` and the (B, H, W) masks of the anomalies as ``"label"``. After each epoch ``state.metrics`` holds
+    the mean ``asr_loss``.
 
     Source: MedIA 2023, section 3.4; method.md section 4.
 
@@ -131,7 +132,7 @@ class RefineTrainer(ResumableTrainer):
         return {
             "ensembles": weights_digest(nn.ModuleList([self.network.ndm, self.network.udm])),
             "normal images": hashlib.sha256(self.images.cpu().numpy().tobytes()).hexdigest(),
-            "refine": self.network.refine,
+            "refine": self.network.settings.refine,
             "anomaly": {
                 "prob": self.anomaly.prob,
                 "centre_range": list(self.anomaly.centre_range),
@@ -165,6 +166,8 @@ class RefineTrainer(ResumableTrainer):
             self.maps.draw(self._order[batchdata : batchdata + AHEAD])
         self.network.asr.train()
         row = batchdata % AHEAD
+        maps, masks = zip(*(self.maps.of_step(shard, row) for shard in self.shards.local))
+        self.state.batch = {CommonKeys.IMAGE: torch.cat(maps), CommonKeys.LABEL: torch.cat(masks)}
         if self.shards.number == 1:
             loss = self._graphed(*self.maps.of_step(0, row))
             self._graphed.wait()

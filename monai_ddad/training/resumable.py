@@ -110,6 +110,7 @@ class ResumableTrainer(Trainer):
         self._started = time.perf_counter()
         self._losses = {}
         set_tf32(self.device, self.precision)  # anew, as a validation in another precision may have come between
+        self.network.mark_loaded()  # or will be at the end of the epoch, when others look
         self.start_epoch(self.state.epoch)
 
     def _collect(self) -> None:
@@ -117,7 +118,6 @@ class ResumableTrainer(Trainer):
             self._losses.setdefault(f"{name.split('[')[0]}_loss", []).append(loss)
         if self.state.iteration % self.state.epoch_length == 0:
             self.state.metrics.update(self._means())
-            self.network.loaded.fill_(True)
             for part in self.trained:
                 self.epochs[part] = max(self.epochs[part], self.state.epoch)
             self.seconds += time.perf_counter() - self._started

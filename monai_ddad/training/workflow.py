@@ -21,7 +21,7 @@ from monai_ddad.io.checkpoints import save_file
 from monai_ddad.io.errors import DataError
 from monai_ddad.io.locks import lock_folder
 from monai_ddad.io.writing import remove_leftovers
-from monai_ddad.networks import DDADNet
+from monai_ddad.networks import DDADModel
 from monai_ddad.ranks import from_first
 from monai_ddad.training.calibrate import calibrate, leave_out_unlearnable
 from monai_ddad.training.ensemble_trainer import EnsembleTrainer
@@ -63,7 +63,7 @@ class TrainingWorkflow:
 
     def __init__(
         self,
-        network: DDADNet,
+        network: DDADModel,
         ensembles: EnsembleTrainer,
         refine: RefineTrainer,
         evaluator: FolderEvaluator,
@@ -112,7 +112,7 @@ class TrainingWorkflow:
     def _run(self) -> None:
         self._look_ahead()
         self.ensembles.run()
-        if self.ensembles.unfinished and "refine" in self.phases and self.network.asr is not None:
+        if self.ensembles.unfinished and "refine" in self.phases and self.network.discrepancy.asr is not None:
             raise RuntimeError(
                 f"ASR-Net needs finished ensembles: {_listed(self.ensembles.unfinished)}. Run the phases "
                 f"{', '.join(self.ensembles.unfinished)} first."
@@ -126,7 +126,7 @@ class TrainingWorkflow:
             logger.warning(f"{_listed(unfinished)}: no model.pt is written and nothing is evaluated.")
             return
         expected = self.network.notes
-        self.network.loaded.fill_(True)  # also where all parts were resumed
+        self.network.discrepancy.mark_loaded()  # also where all parts were resumed
         calibrate(self.network, self.dataset, self.calibration, self.alpha)
         self.network.record_text = self.network.record.text()
         if self.network.notes != expected:

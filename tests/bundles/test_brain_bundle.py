@@ -23,7 +23,7 @@ from monai_ddad.data import normalise
 from monai_ddad.decision.overlay import overlay_heat_map
 from monai_ddad.io.checkpoints import CheckpointError, load_file, load_weights
 from monai_ddad.io.errors import root_cause
-from monai_ddad.networks import DDADNet
+from monai_ddad.networks import build_model
 from monai_ddad.networks.calibration import map_percentiles
 from monai_ddad.transforms import PlainResize, ReadImage
 
@@ -82,7 +82,7 @@ def test_exported_torchscript_equals_the_trained_model(trained, tmp_path, use_tr
         use_trace=use_trace,
         input_shape=[1, 1, 16, 16],
     )
-    network = load_weights(DDADNet(**network_settings(str(trained / "models"))), trained / "models" / "model.pt")
+    network = load_weights(build_model(network_settings(str(trained / "models"))), trained / "models" / "model.pt")
     image = torch.rand(3, 1, 16, 16) * 2 - 1
     scripted = torch.jit.load(tmp_path / "model.ts").eval()
     torch.testing.assert_close(scripted(image), network(image), rtol=1e-5, atol=1e-5)
@@ -94,7 +94,7 @@ def test_training_leaves_everything(trained):
     assert [name for name in expected if not (trained / name).is_file()] == []
     assert list((trained / "eval" / "tensorboard").glob("events*"))
     weights = torch.load(trained / "models" / "model.pt", weights_only=True)
-    assert weights.keys() == DDADNet(**network_settings(str(trained / "models"))).state_dict().keys()
+    assert weights.keys() == build_model(network_settings(str(trained / "models"))).state_dict().keys()
     with Image.open(trained / "eval" / "gallery.png") as picture:
         assert len(picture.convert("RGB").getcolors(maxcolors=2**24)) > 20
 
@@ -216,14 +216,14 @@ def test_it_works_without_network_and_home_and_in_folders_of_any_name(dataset_di
 
 
 def test_a_model_can_be_called_from_many_threads(trained):
-    network = load_weights(DDADNet(**network_settings(str(trained / "models"))), trained / "models" / "model.pt")
+    network = load_weights(build_model(network_settings(str(trained / "models"))), trained / "models" / "model.pt")
     images = torch.rand(16, 2, 1, 16, 16) * 2 - 1
     with torch.inference_mode():
-        expected = [network.image_scores(batch) for batch in images]
+        expected = [network.decide(batch).scores for batch in images]
 
     def score(batch):
         with torch.inference_mode():
-            return network.image_scores(batch)
+            return network.decide(batch).scores
 
     with ThreadPoolExecutor(8) as pool:
         for found, alone in zip(pool.map(score, images), expected):
@@ -392,7 +392,7 @@ def test_overlay_shows_a_map_in_percentiles_of_normal_pixels(trained, dataset_di
     shutil.copytree(trained / "models", tmp_path / "models")
     path = sorted((dataset_dir / "images").iterdir())[0]
     run("inference", output_dir=str(tmp_path), dataset_dir=str(path), overlay_map="inter")
-    network = load_weights(DDADNet(**network_settings(str(trained / "models"))), trained / "models" / "model.pt")
+    network = load_weights(build_model(network_settings(str(trained / "models"))), trained / "models" / "model.pt")
     picture = ReadImage()(path)
     square = PlainResize(16)(picture).mul(255).round().to(torch.uint8)
     heat = network(normalise(square)[None])[0, network.map_names.index("inter")].detach().numpy()

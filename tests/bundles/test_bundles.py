@@ -21,7 +21,7 @@ from PIL import Image
 from monai_ddad.data.phantom import write_phantom_dataset
 from monai_ddad.decision.finding import Unreadable
 from monai_ddad.io.errors import root_cause
-from monai_ddad.networks import DDADNet
+from monai_ddad.networks import build_model
 from monai_ddad.serving.predictor import Predictor
 from tests.transforms.encodings import dataset
 
@@ -100,7 +100,7 @@ def test_metadata_follows_the_schema_and_names_the_outputs(bundle, tmp_path):
     verify_metadata(meta_file=str(BUNDLES / bundle / "configs/metadata.json"), filepath=schema)
     metadata = json.loads((BUNDLES / bundle / "configs/metadata.json").read_text())
     channels = metadata["network_data_format"]["outputs"]["pred"]["channel_def"]
-    assert list(channels.values()) == DDADNet().map_names
+    assert list(channels.values()) == build_model().map_names
     del metadata["changelog"]
     (tmp_path / "metadata.json").write_text(json.dumps(metadata))
     with pytest.raises(ValueError, match="changelog"):
@@ -178,7 +178,7 @@ def test_evaluation_and_inference_prepare_images_as_the_training_did(trained):
     paths = [str(data / "images" / name) for name in tests["0"] + tests["1"]]
     run(bundle, ["inference"], output_dir=str(output), dataset_dir=paths)
     for row, again in zip(first, table(output / "eval/inference/scores.csv"), strict=True):
-        for name in DDADNet(scores="plus").score_names:
+        for name in build_model(scores="plus").score_names:
             assert math.isclose(float(row[name]), float(again[name]), rel_tol=1e-5, abs_tol=1e-5)
     with Image.open(paths[0]) as image, Image.open(output / "eval/inference/overlays/000000.png") as overlay:
         assert overlay.width > image.width and overlay.height >= image.height

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from monai_ddad.networks import DDADNet
+from monai_ddad.networks import build_model
 
 
 @pytest.mark.slow
@@ -27,7 +27,7 @@ def test_main_job_on_the_built_in_data_ranks_lesions_above_reconstruction_error(
     assert done.returncode == 0, done.stderr[-3000:]
     assert "SYNTHETIC" in done.stdout
     rows = [line.split()[4] for line in done.stdout.splitlines() if line.startswith("all ")]
-    assert rows == DDADNet(scores="plus").score_names
+    assert rows == build_model(scores="plus").score_names
     figures = json.loads((bundle / "eval" / "metrics.json").read_text())["splits"]["all"]["scores"]
     assert figures["r_dual"]["auroc"] >= 0.85
     assert figures["r_dual"]["auroc"] > figures["rec"]["auroc"]

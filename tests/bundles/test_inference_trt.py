@@ -18,7 +18,7 @@ from monai.bundle import ConfigParser, ConfigWorkflow, trt_export
 from monai_ddad.bundle import network_settings
 from monai_ddad.io.checkpoints import load_weights
 from monai_ddad.io.errors import root_cause
-from monai_ddad.networks import DDADNet
+from monai_ddad.networks import build_model
 from tests.small_models import KINDS
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -26,7 +26,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 def scores(folder: Path) -> np.ndarray:
     """Read what a model computes: its training may have left out scores that so few images cannot teach."""
-    names = DDADNet(**network_settings(str(folder / "models"))).score_names
+    names = build_model(network_settings(str(folder / "models"))).score_names
     assert "ddad_plus" in names
     with (folder / "eval/inference/scores.csv").open() as file:
         return np.array([[float(row[name]) for name in names] for row in csv.DictReader(file)])
@@ -49,14 +49,14 @@ def test_the_overlay_scores_with_the_network_in_its_file(trained, tmp_path, monk
     models = shutil.copytree(trained(bundle) / "models", tmp_path / "models")
     images = trained(bundle) / "phantom/images"
     plain = infer(bundle, ["inference"], tmp_path, images)
-    network = load_weights(DDADNet(**network_settings(str(models))), models / "model.pt")
+    network = load_weights(build_model(network_settings(str(models))), models / "model.pt")
     torch.jit.script(network.scoring()).save(models / "model_trt.ts")
     np.testing.assert_allclose(
         infer(bundle, ["inference", "inference_trt"], tmp_path, images), plain, rtol=1e-5, atol=1e-5
     )
 
     with torch.no_grad():
-        network.ndm.members[0].decoder[-1].weight.mul_(1.5)
+        network.discrepancy.ndm.members[0].decoder[-1].weight.mul_(1.5)
     torch.jit.script(network.scoring()).save(models / "model_trt.ts")
     changed = infer(bundle, ["inference", "inference_trt"], tmp_path, images)
     assert np.abs(changed - plain).max() > 1e-3  # it is that file which computes

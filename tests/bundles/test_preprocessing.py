@@ -17,7 +17,7 @@ from scipy.stats import spearmanr
 from monai_ddad.data import ResidentDataset, collate_items, normalise
 from monai_ddad.io.checkpoints import CheckpointError
 from monai_ddad.io.errors import root_cause
-from monai_ddad.networks import DDADNet
+from monai_ddad.networks import build_model
 from monai_ddad.serving.inferer import DecidingInferer
 from monai_ddad.serving.predictor import Predictor
 from monai_ddad.serving.runtimes import RUNTIMES, Runtime
@@ -51,7 +51,7 @@ def test_monais_data_sets_give_the_scores_of_ours(bundle, kind, trained):
     loader = DataLoader(kind(items, predictor.transform), batch_size=4, collate_fn=collate_items)
     theirs = torch.cat([batch["image"] for batch in loader])
     assert torch.equal(normalise(ResidentDataset(items, predictor.transform).images), theirs)
-    found = predictor.runtime.scored(theirs)[1].numpy()
+    found = predictor.runtime.decide(theirs)[1].numpy()
     results = [one.result for one in predictor.find([item["image"] for item in items])]
     for channel, name in enumerate(predictor.network.score_names):
         expected = [results[place].scores[name] for place in range(len(items))]
@@ -62,7 +62,7 @@ def test_monais_data_sets_give_the_scores_of_ours(bundle, kind, trained):
 
 @pytest.mark.parametrize("runtime", RUNTIMES[:2])
 def test_a_runtime_refuses_a_network_without_weights(runtime, tiny, images):
-    network, other = DDADNet(**tiny).eval(), DDADNet(**tiny)
+    network, other = build_model(**tiny).eval(), build_model(**tiny)
     run = Runtime(network, runtime)
     for call in (run, run.scored, lambda image: DecidingInferer()(image[:1], network)):
         with pytest.raises(CheckpointError, match="no trained weights"):

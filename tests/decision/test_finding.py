@@ -11,6 +11,7 @@ from monai.transforms import Compose
 from monai_ddad.data import BatchItem, ItemDataset, collate_items
 from monai_ddad.decision import Finding, Judge, Unreadable, finding
 from monai_ddad.decision.finding import score_in_parts
+from monai_ddad.networks import Decided
 from monai_ddad.networks.protocol import REASONS
 from monai_ddad.transforms import EightBitd, KeepSource, PlainResized, ReadImaged
 from monai_ddad.transforms.read import SOURCE
@@ -51,7 +52,7 @@ def test_pictures_and_volumes_of_one_batch_are_judged_by_their_own_calibration(j
 def test_without_calibration_there_are_scores_and_no_decision(make_net, images):
     network = make_net()
     batch = collate_items([{"image": image} for image in images])
-    maps, scores = network.scored(images)
+    maps, scores, *_ = network.decide(images)
     for found, expected in zip(Judge(network).find(batch, (maps, scores, torch.zeros(5, 4))), scores, strict=True):
         assert list(found.result.scores.values()) == pytest.approx(expected.tolist())
         assert found.result.p_value is found.result.percentile is found.result.flagged is None
@@ -97,15 +98,16 @@ def test_images_are_scored_a_bounded_number_at_a_time(make_net, images, monkeypa
     monkeypatch.setattr(finding, "BATCH", 2)
     network, sizes = make_net(), []
 
-    def call(part: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def call(part: torch.Tensor) -> Decided:
         sizes.append(len(part))
-        return network.scored(part)
+        return network.decide(part)
 
-    found = score_in_parts(images, call, network.protocol, device)
+    found = score_in_parts(images, call, device)
     assert sizes == [2, 2, 1]
-    for values, expected in zip(found, (*network.scored(images), network.protocol(images)), strict=True):
+    decided = network.decide(images)
+    for values, expected in zip(found, (decided.maps, decided.scores, decided.protocol), strict=True):
         torch.testing.assert_close(values, expected)
-    maps, scores, _ = score_in_parts(images, call, network.protocol, device, keep_maps=False)
+    maps, scores, _ = score_in_parts(images, call, device, keep_maps=False)
     assert len(maps) == 0 and torch.equal(scores, found[1])
 
 

@@ -34,7 +34,7 @@ def test_scores_are_in_the_order_of_the_list_with_their_figures(make_net, images
     network, order = make_net(), [3, 0, 4, 2, 1]
     state = evaluate(network, images, order).state
     with torch.no_grad():
-        expected = network.image_scores(images).numpy()
+        expected = network.decide(images).scores.numpy()
     assert state.scores["index"].tolist() == [0, 1, 2, 3, 4] and state.evaluated.positions == [0, 1, 2, 3, 4]
     assert state.scores["label"].tolist() == [LABELS[place] for place in order]
     assert len(state.evaluated.out_of_protocol) == len(set(state.evaluated.digests)) == 5
@@ -86,7 +86,7 @@ def test_scores_that_are_not_finite_are_named(make_net, images):
 
 def test_a_network_without_weights_is_refused(make_net, images):
     network = make_net()
-    network.loaded.fill_(False)
+    network.discrepancy.ndm.loaded = False
     with pytest.raises(CheckpointError, match="no trained weights"):
         evaluate(network, images, [0, 1])
 
@@ -106,5 +106,5 @@ def test_a_users_postprocessing_gets_maps_and_scores_and_changes_none_that_are_w
     output = state.output[0] if decollate else state.output
     assert not output["pred"].any() and not output["scores"].any()
     with torch.no_grad():
-        expected = network.image_scores(images[:4])[:, 0].numpy()
+        expected = network.decide(images[:4]).scores[:, 0].numpy()
     np.testing.assert_allclose(state.scores[network.score_names[0]], expected, rtol=1e-5, atol=1e-6)

@@ -14,11 +14,11 @@ def test_weights_are_loaded_when_the_run_starts(make_net, images, tmp_path):
     first, second = make_net(seed=0), make_net(seed=1)
     save_file(second.state_dict(), tmp_path / "model.pt")
     seen = []
-    engine = Engine(lambda engine, batch: seen.append(first.image_scores(batch).detach()))
+    engine = Engine(lambda engine, batch: seen.append(first.decide(batch).scores.detach()))
     LoadWeights(first, str(tmp_path / "model.pt")).attach(engine)
-    assert not torch.equal(first.image_scores(images), second.image_scores(images))
+    assert not torch.equal(first.decide(images).scores, second.decide(images).scores)
     engine.run([images])
-    assert torch.equal(seen[0], second.image_scores(images).detach())
+    assert torch.equal(seen[0], second.decide(images).scores.detach())
 
 
 @pytest.mark.parametrize("content", [None, b"no weights"])

@@ -16,11 +16,11 @@ from sklearn.metrics import roc_auc_score
 from monai_ddad.data import ResidentDataset, collate_items
 from monai_ddad.decision.finding import Judge
 from monai_ddad.evaluation import PixelMetrics
-from monai_ddad.networks import DDADNet
+from monai_ddad.networks import build_model
 from monai_ddad.transforms import AxialSlicesd, ChestFilmd, EightBitd, PlainResized, ReadImaged
 
 NAMES = ["found", "missed"]
-NETWORK = SimpleNamespace(map_names=NAMES, field=lambda image: None)
+NETWORK = SimpleNamespace(map_names=NAMES, discrepancy=SimpleNamespace(field=lambda image: None))
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def evaluate(items, square, network=NETWORK) -> dict:
     """Run the handler with a network whose first map is the image and whose second is its negative."""
     transform = Compose([ReadImaged("image"), AxialSlicesd("image", min_area=0), square, EightBitd("image")])
     dataset = ResidentDataset(items, transform)
-    judge = Judge(DDADNet(members=1, refine="none", width=2, hidden_size=8), transform=transform)
+    judge = Judge(build_model(members=1, refine="none", width=2, hidden_size=8), transform=transform)
     handler, engine = PixelMetrics(network, dataset), SimpleNamespace(state=SimpleNamespace())
     handler.start(engine)
     for number, batch in enumerate(DataLoader(dataset.items(), batch_size=2, collate_fn=collate_items)):
@@ -133,5 +133,5 @@ def test_what_is_outside_the_field_of_view_does_not_count(items):
         return field
 
     whole = evaluate(items, PlainResized("image"))
-    inside = evaluate(items, PlainResized("image"), SimpleNamespace(map_names=NAMES, field=left_part))
+    inside = evaluate(items, PlainResized("image"), SimpleNamespace(map_names=NAMES, discrepancy=SimpleNamespace(field=left_part)))
     assert inside["missed"]["pixel_average_precision"] > 1.2 * whole["missed"]["pixel_average_precision"]

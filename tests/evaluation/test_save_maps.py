@@ -15,12 +15,12 @@ from PIL import Image
 from monai_ddad.data import ItemDataset, collate_items
 from monai_ddad.decision.finding import Finding, Judge, Unreadable
 from monai_ddad.evaluation import SaveMaps
-from monai_ddad.networks import DDADNet
+from monai_ddad.networks import build_model
 from monai_ddad.networks.calibration import LEVELS
 from monai_ddad.transforms import AxialSlicesd, BrainSliced, EightBitd, KeepSource, PlainResized, ReadImaged
 
 READING = ReadImaged("image")
-NETWORK = DDADNet(members=1, refine="none", width=2, hidden_size=8)
+NETWORK = build_model(members=1, refine="none", width=2, hidden_size=8)
 NETWORK.calibration.map_quantiles[1] = torch.linspace(0, 0.2, len(LEVELS))
 
 

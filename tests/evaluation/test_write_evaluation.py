@@ -49,12 +49,12 @@ def test_tables_figures_and_pictures_are_those_of_the_images(make_net, pictures,
     metrics = evaluate(network, batches, tmp_path, alpha=0.5)
     rows = table(tmp_path / "scores.csv")
     stacked = torch.stack([item["image"] for item in pictures])
-    expected = network.image_scores(stacked).detach()
+    expected = network.decide(stacked).scores.detach()
     assert [row["position"] for row in rows] == ["0", "1", "2", "4", "5"]
     assert [row["label"] for row in rows] == ["0", "1", "0", "1", ""]
     for column, name in enumerate(network.score_names):
         np.testing.assert_allclose([float(row[name]) for row in rows], expected[:, column], rtol=1e-5, atol=1e-7)
-    p_values = network.p_values(expected)[:, network.score_names.index(network.score)]
+    p_values = network.calibration.images.p_values(expected)[:, network.score_names.index(network.score)]
     np.testing.assert_allclose([float(row["p_value"]) for row in rows], p_values, rtol=1e-5)
     assert [row["flagged"] for row in rows] == [str(int(value <= 0.5)) for value in p_values.tolist()]
     assert table(tmp_path / "unreadable.csv") == [{"position": "3", "reason": "the file is empty"}]

@@ -123,7 +123,9 @@ def test_weights_of_another_model_are_refused(make_net, saved, assert_refused, r
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
-@pytest.mark.parametrize("name", ["ndm.members.0.encoder.0.weight", "udm.members.2.decoder.7.running_var"])
+@pytest.mark.parametrize(
+    "name", ["discrepancy.ndm.members.0.encoder.0.weight", "discrepancy.udm.members.2.decoder.7.running_var"]
+)
 def test_weights_that_are_not_finite_are_refused(make_net, tmp_path, assert_refused, name, value):
     weights = make_net().state_dict()
     weights[name].view(-1)[0] = value

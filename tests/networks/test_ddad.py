@@ -1,4 +1,4 @@
-"""DDADNet's maps and scores against NumPy, and what must not change them."""
+"""DDADModel's maps and scores against NumPy, and what must not change them."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ import pytest
 import torch
 
 from monai_ddad.io.checkpoints import RECORD_KEY
-from monai_ddad.networks import DDADNet
+from monai_ddad.networks import DDADModel, build_model
 
 BACKBONES = ["AE", "AE-U", "MemAE"]
 
 
-def numpy_maps(network: DDADNet, image: torch.Tensor) -> dict[str, np.ndarray]:
+def numpy_maps(network: DDADModel, image: torch.Tensor) -> dict[str, np.ndarray]:
     """Compute (B, H, W) maps from the members' own outputs, in loops of float64."""
     x, channels = image.double().numpy(), image.shape[1]
-    ndm = [member(image).detach().double().numpy() for member in network.ndm.members]
-    udm = [member(image).detach().double().numpy() for member in network.udm.members]
+    ndm = [member(image).detach().double().numpy() for member in network.discrepancy.ndm.members]
+    udm = [member(image).detach().double().numpy() for member in network.discrepancy.udm.members]
     variance = np.ones_like(x)
-    if network.backbone == "AE-U":
+    if network.discrepancy.settings.backbone == "AE-U":
         variance = sum(np.exp(output[:, channels:]) for output in ndm) / len(ndm)
         ndm, udm = [output[:, :channels] for output in ndm], [output[:, :channels] for output in udm]
     mean_a, mean_b = sum(udm) / len(udm), sum(ndm) / len(ndm)
@@ -36,7 +36,7 @@ def test_maps_and_scores_equal_numpy(make_net, images, backbone, members, in_cha
     network = make_net(backbone, members=members, in_channels=in_channels, refine="none")
     image = torch.rand(4, in_channels, 32, 32, generator=torch.Generator().manual_seed(2)) * 2 - 1
     with torch.no_grad():
-        maps, scores = network(image).numpy(), network.image_scores(image).numpy()
+        maps, scores = network(image).numpy(), network.decide(image).scores.numpy()
     expected = numpy_maps(network, image)
     assert network.map_names == ["inter", "intra", "rec"]
     for channel, name in enumerate(network.map_names):
@@ -45,7 +45,7 @@ def test_maps_and_scores_equal_numpy(make_net, images, backbone, members, in_cha
 
 
 def test_the_predicted_variances_differ_enough_to_be_tested(make_net, images):
-    log_variances = make_net("AE-U").ndm(images).chunk(2, dim=2)[1]
+    log_variances = make_net("AE-U").discrepancy.ndm(images).chunk(2, dim=2)[1]
     assert log_variances.std() > 0.1
 
 
@@ -54,10 +54,10 @@ def test_the_predicted_variances_differ_enough_to_be_tested(make_net, images):
 def test_refined_map_is_the_softmax_of_asr_on_the_raw_maps(make_net, images, backbone, refine, inputs):
     network = make_net(backbone, refine=refine)
     with torch.no_grad():
-        maps, scores = network(images).numpy(), network.image_scores(images).numpy()
+        maps, scores = network(images).numpy(), network.decide(images).scores.numpy()
         expected = numpy_maps(network, images)
         stacked = torch.from_numpy(np.stack([expected[name] for name in inputs], axis=1)).float()
-        logits = network.asr(stacked).double().numpy()
+        logits = network.discrepancy.asr(stacked).double().numpy()
     refined = np.exp(logits[:, 1]) / np.exp(logits).sum(axis=1)
     assert network.map_names == [f"r_{refine}", "inter", "intra", "rec"]
     np.testing.assert_allclose(maps[:, 0], refined, atol=1e-5)
@@ -73,13 +73,13 @@ def test_one_member_gives_finite_inter_and_rec_maps_alone(make_net, images, back
     for channel, name in enumerate(network.map_names):
         np.testing.assert_allclose(network(images)[:, channel].detach(), expected[name], rtol=1e-4, atol=1e-5)
     with pytest.raises(ValueError, match="no ASR-Net"):
-        network.refine_logits(network(images))
+        network.discrepancy.refine_logits(network(images))
 
 
 @pytest.mark.parametrize("refine", ["dual", "intra"])
 def test_refining_one_member_is_refused_with_the_way_out(tiny, refine):
     with pytest.raises(ValueError, match="members to 2 or more, or set refine to none"):
-        DDADNet(members=1, refine=refine, **tiny)
+        build_model(members=1, refine=refine, **tiny)
 
 
 @pytest.mark.parametrize(
@@ -93,11 +93,11 @@ def test_refining_one_member_is_refused_with_the_way_out(tiny, refine):
 )
 def test_wrong_settings_are_named(tiny, wrong, message):
     with pytest.raises(ValueError, match=message):
-        DDADNet(**tiny | wrong)
+        build_model(**tiny | wrong)
 
 
 def test_half_a_model_never_counts_as_loaded(make_net, tiny):
-    network, other = DDADNet("AE", **tiny), make_net("AE", seed=1)
+    network, other = build_model(backbone="AE", **tiny), make_net("AE", seed=1)
     assert not network.loaded
     weights = other.state_dict()
     with pytest.raises(RuntimeError, match="Missing key"):
@@ -120,7 +120,7 @@ def test_order_of_members_does_not_matter(make_net, images, backbone):
     network = make_net(backbone)
     with torch.no_grad():
         before = network(images)
-        for module in (network.ndm, network.udm):
+        for module in (network.discrepancy.ndm, network.discrepancy.udm):
             module.members = torch.nn.ModuleList([module.members[k] for k in (2, 0, 1)])
         torch.testing.assert_close(network(images), before, atol=1e-6, rtol=1e-6)
 
@@ -128,9 +128,9 @@ def test_order_of_members_does_not_matter(make_net, images, backbone):
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_equal_members_have_no_intra_and_equal_modules_no_inter(make_net, images, backbone):
     network = make_net(backbone, refine="none")
-    for module in (network.ndm, network.udm):
+    for module in (network.discrepancy.ndm, network.discrepancy.udm):
         for member in module.members:
-            member.load_state_dict(network.ndm.members[0].state_dict())
+            member.load_state_dict(network.discrepancy.ndm.members[0].state_dict())
     inter, intra, rec = network(images).unbind(dim=1)
     assert inter.max() < 1e-6 and intra.max() < 1e-6 < rec.max()
 
@@ -145,23 +145,27 @@ def test_an_image_scores_the_same_alone_and_in_a_batch(make_net, images, backbon
 
 def test_the_seed_fixes_every_weight_whatever_was_drawn_before(tiny):
     torch.manual_seed(5)
-    first = DDADNet("MemAE", seed=3, **tiny).state_dict()
+    first = build_model(backbone="MemAE", seed=3, **tiny).state_dict()
     torch.manual_seed(6)
-    second = DDADNet("MemAE", seed=3, **tiny).state_dict()
-    other = DDADNet("MemAE", seed=4, **tiny).state_dict()
+    second = build_model(backbone="MemAE", seed=3, **tiny).state_dict()
+    other = build_model(backbone="MemAE", seed=4, **tiny).state_dict()
     assert all(torch.equal(first[name], second[name]) for name in first)
     drawn = [name for name, value in first.items() if name.endswith("weight") and value.dim() > 1]
     assert drawn and all(not torch.equal(first[name], other[name]) for name in drawn)
 
 
 def test_each_member_starts_with_weights_of_its_own(tiny):
-    network = DDADNet(seed=0, **tiny)
-    weights = [member.encoder[0].weight for module in (network.ndm, network.udm) for member in module.members]
+    network = build_model(seed=0, **tiny)
+    weights = [
+        member.encoder[0].weight
+        for module in (network.discrepancy.ndm, network.discrepancy.udm)
+        for member in module.members
+    ]
     assert len({weight.detach().numpy().tobytes() for weight in weights}) == 6
 
 
 def test_a_members_initial_weights_do_not_depend_on_how_many_there_are(tiny):
-    few, many = DDADNet(members=2, seed=0, **tiny).state_dict(), DDADNet(members=4, seed=0, **tiny).state_dict()
+    few, many = build_model(members=2, seed=0, **tiny).state_dict(), build_model(members=4, seed=0, **tiny).state_dict()
     del few[RECORD_KEY]  # which says how many
     assert all(torch.equal(value, many[name]) for name, value in few.items())
 
@@ -173,7 +177,7 @@ def test_torchscript_equals_eager(make_net, images, backbone, refine, members):
     scripted = torch.jit.script(network)
     with torch.no_grad():
         torch.testing.assert_close(scripted(images), network(images), atol=1e-5, rtol=1e-5)
-        torch.testing.assert_close(scripted.image_scores(images), network.image_scores(images), atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(scripted.decide(images).scores, network.decide(images).scores, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)
@@ -212,7 +216,7 @@ def test_a_masked_model_leaves_what_is_outside_the_field_out_of_maps_and_scores(
     masked, plain = (make_net(backbone, masked=value) for value in (True, False))
     inside = framed[:, 0] > -1
     with torch.no_grad():
-        maps, whole, scores = masked(framed), plain(framed), masked.image_scores(framed)
+        maps, whole, scores = masked(framed), plain(framed), masked.decide(framed).scores
     for k in range(len(framed)):
         assert not maps[k][:, ~inside[k]].any()
         assert torch.equal(maps[k][:, inside[k]], whole[k][:, inside[k]])
@@ -223,7 +227,7 @@ def test_a_masked_model_leaves_what_is_outside_the_field_out_of_maps_and_scores(
 def test_a_masked_pixel_is_one_that_is_black_in_all_channels(make_net):
     image = torch.full((1, 3, 32, 32), -1.0)
     image[0, 1, 4, 5] = 0.2
-    assert make_net(in_channels=3, masked=True).field(image).nonzero().tolist() == [[0, 0, 4, 5]]
+    assert make_net(in_channels=3, masked=True).discrepancy.field(image).nonzero().tolist() == [[0, 0, 4, 5]]
 
 
 def test_a_masked_model_is_the_same_in_torchscript_and_onnx(make_net, framed, tmp_path):
@@ -235,5 +239,5 @@ def test_a_masked_model_is_the_same_in_torchscript_and_onnx(make_net, framed, tm
     (maps,) = runtime.InferenceSession(file, providers=["CPUExecutionProvider"]).run(None, {"image": framed.numpy()})
     with torch.no_grad():
         torch.testing.assert_close(scripted(framed), network(framed), atol=1e-5, rtol=1e-5)
-        torch.testing.assert_close(scripted.image_scores(framed), network.image_scores(framed), atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(scripted.decide(framed).scores, network.decide(framed).scores, atol=1e-5, rtol=1e-5)
         torch.testing.assert_close(torch.from_numpy(maps), network(framed), atol=1e-5, rtol=1e-5)

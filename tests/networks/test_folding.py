@@ -38,7 +38,9 @@ def test_a_folded_network_equals_the_network_and_leaves_it_as_it_was(make_traine
     assert network.state_dict().keys() == before.keys()
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
     assert not [layer for layer in folded.modules() if isinstance(layer, (nn.BatchNorm1d, nn.BatchNorm2d))]
-    assert folded.map_names == network.map_names and folded.score == network.score and folded.masked is masked
+    assert (
+        folded.map_names == network.map_names and folded.score == network.score and folded.discrepancy.masked is masked
+    )
 
 
 @pytest.mark.parametrize("backbone", ["AE", "AE-U", "MemAE"])
@@ -53,14 +55,14 @@ def test_a_folded_network_is_scripted(make_trained, images):
     with torch.inference_mode():
         scripted = torch.jit.script(fold(network))
         torch.testing.assert_close(scripted(images), network(images), atol=1e-6, rtol=1e-5)
-        torch.testing.assert_close(scripted.image_scores(images), network.image_scores(images), atol=1e-6, rtol=1e-5)
+        torch.testing.assert_close(scripted.decide(images).scores, network.decide(images).scores, atol=1e-6, rtol=1e-5)
 
 
 def test_a_network_in_training_is_folded_with_its_running_statistics(make_trained, images):
     network = make_trained("AE").train()
     folded = fold(network)
     assert network.training and not folded.training
-    assert all(weight.requires_grad for weight in network.ndm.parameters())
+    assert all(weight.requires_grad for weight in network.discrepancy.ndm.parameters())
     assert not any(weight.requires_grad for weight in folded.parameters())
     torch.testing.assert_close(folded(images), network.eval()(images).detach(), atol=1e-6, rtol=1e-5)
 

@@ -51,8 +51,8 @@ def train(network: DDADNet, data: ResidentDataset, device: str, epochs: int, **o
 
 @pytest.mark.parametrize("backbone", ["AE", "AE-U", "MemAE"])
 @pytest.mark.parametrize("graph", [False, True])
-def test_thirty_steps_equal_those_of_the_cpu(make_net, make_dataset, float64, caplog, backbone, graph):
-    networks = [make_net(backbone, refine="none").double() for _ in range(3)]
+def test_thirty_steps_equal_those_of_the_cpu(make_discrepancy, make_dataset, float64, caplog, backbone, graph):
+    networks = [make_discrepancy(backbone, refine="none").double() for _ in range(3)]
     train(networks[0], make_dataset(), "cpu", 10)
     train(networks[1], make_dataset(), "cuda", 10, graph=graph)
     assert "cannot be recorded" not in caplog.text
@@ -62,13 +62,13 @@ def test_thirty_steps_equal_those_of_the_cpu(make_net, make_dataset, float64, ca
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("backbone", ["AE", "AE-U", "MemAE"])
-def test_recorded_steps_have_the_losses_of_plain_ones(make_net, caplog, backbone, channels, precision):
+def test_recorded_steps_have_the_losses_of_plain_ones(make_discrepancy, caplog, backbone, channels, precision):
     pixels = torch.rand((12, channels, 32, 32), generator=torch.Generator().manual_seed(0))
     items = [{"image": 2 * image - 1, "label": 0 if place < 8 else None} for place, image in enumerate(pixels)]
     data = ResidentDataset(items, lambda item: {"image": item["image"]})
 
     def losses(graph: bool) -> list[float]:
-        network = make_net(backbone, refine="none", in_channels=channels)
+        network = make_discrepancy(backbone, refine="none", in_channels=channels)
         trainer = EnsembleTrainer("cuda", 5, network, data, ADAM, 4, precision=precision, graph=graph)
         found: list[float] = []
         trainer.add_event_handler(Events.EPOCH_COMPLETED, lambda: found.append(trainer.state.metrics["ndm_loss"]))
@@ -80,10 +80,10 @@ def test_recorded_steps_have_the_losses_of_plain_ones(make_net, caplog, backbone
 
 
 @pytest.mark.parametrize("graph", [False, True])
-def test_asr_net_learns_the_same(make_net, make_dataset, graph):
+def test_asr_net_learns_the_same(make_discrepancy, make_dataset, graph):
     def losses(device: str) -> list[float]:
         found: list[float] = []
-        refine = RefineTrainer(device, 10, make_net(), make_dataset(), ADAM, batch_size=4, graph=graph)
+        refine = RefineTrainer(device, 10, make_discrepancy(), make_dataset(), ADAM, batch_size=4, graph=graph)
         refine.add_event_handler(Events.EPOCH_COMPLETED, lambda: found.append(refine.state.metrics["asr_loss"]))
         refine.run()
         assert refine._graphed.enabled == (graph and device == "cuda")
@@ -96,8 +96,8 @@ def test_asr_net_learns_the_same(make_net, make_dataset, graph):
 @pytest.mark.parametrize("graph", [False, True])
 @pytest.mark.parametrize("fused_adam", [False, True])
 @pytest.mark.parametrize("devices", [("cuda", "cpu"), ("cpu", "cuda"), ("cuda", "cuda")])
-def test_a_run_goes_on_on_another_device(make_net, make_dataset, tmp_path, float64, devices, graph, fused_adam):
-    networks = [make_net(refine="none").double() for _ in range(3)]
+def test_a_run_goes_on_on_another_device(make_discrepancy, make_dataset, tmp_path, float64, devices, graph, fused_adam):
+    networks = [make_discrepancy(refine="none").double() for _ in range(3)]
     adam = partial(torch.optim.Adam, lr=1e-3, betas=(0.5, 0.999), fused=fused_adam)
     for network, parts in zip(networks, ([("cpu", 8)], list(zip(devices, (4, 8))))):
         for device, epochs in parts:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from monai_ddad.data import normalise
-from monai_ddad.networks import PLUS_NAMES, DDADNet, PlusScores, fold, unlearnable
+from monai_ddad.networks import PLUS_NAMES, DDADModel, PlusScores, fold, unlearnable
 from monai_ddad.networks.scores import f_score, image_scores, ratio_score, ssim_map
 from monai_ddad.serving.runtimes import RUNTIMES, Runtime
 from monai_ddad.training import calibrate
@@ -19,12 +19,12 @@ BACKBONES = ["AE", "AE-U", "MemAE"]
 def calibrated(make_net, make_dataset):
     """Return a maker of models with scores beyond the paper, calibrated on random images."""
 
-    def make(backbone: str = "AE", **settings: object) -> DDADNet:
+    def make(backbone: str = "AE", **settings: object) -> DDADModel:
         network = make_net(backbone, scores="plus", **settings)
         training = make_dataset(normal=25, unlabeled=25)
         training.images[25:, :, 8:16, 8:16] = 255
         calibrate(network, training, make_dataset(normal=7, unlabeled=0, seed=5))
-        assert network.plus.weight > 0.1
+        assert network.head.plus.weight > 0.1
         return network
 
     return make
@@ -34,13 +34,13 @@ def calibrated(make_net, make_dataset):
 def test_maps_and_the_papers_scores_stay_as_they_are(make_net, images, calibrated, backbone):
     network, paper = calibrated(backbone), make_net(backbone)
     with torch.no_grad():
-        maps, scores = network.scored(images)
+        maps, scores, *_ = network.decide(images)
         torch.testing.assert_close(maps, paper(images))
-        torch.testing.assert_close(scores[:, :4], paper.image_scores(images))
-        assert torch.equal(network(images), maps) and torch.equal(network.image_scores(images), scores)
+        torch.testing.assert_close(scores[:, :4], paper.decide(images).scores)
+        assert torch.equal(network(images), maps) and torch.equal(network.decide(images).scores, scores)
     assert network.map_names == paper.map_names == paper.score_names
     assert network.score_names == [*paper.map_names, *PLUS_NAMES] and scores.shape == (5, 12)
-    assert paper.plus is None and not any("plus" in name for name in paper.state_dict())
+    assert paper.head.plus is None and not any("plus" in name for name in paper.state_dict())
 
 
 @pytest.mark.parametrize("masked", [False, True])
@@ -49,8 +49,8 @@ def test_ratio_f_and_ssim_are_those_of_the_reconstructions(images, calibrated, b
     network, images = calibrated(backbone, masked=masked), images.clone()
     images[:, :, :8] = -1
     with torch.no_grad():
-        scores = dict(zip(network.score_names, network.image_scores(images).T))
-        ndm, udm, unit = network.ndm(images), network.udm(images), torch.ones_like(images)
+        scores = dict(zip(network.score_names, network.decide(images).scores.T))
+        ndm, udm, unit = network.discrepancy.ndm(images), network.discrepancy.udm(images), torch.ones_like(images)
         if backbone == "AE-U":
             (ndm, log_variances), (udm, _) = ndm.chunk(2, dim=2), udm.chunk(2, dim=2)
             unit = log_variances.exp().mean(dim=0).sqrt()
@@ -68,9 +68,9 @@ def test_every_runtime_gives_the_same_scores(images, calibrated, backbone, runti
         pytest.importorskip("onnxscript")
     network = calibrated(backbone, masked=True)
     with torch.no_grad():
-        maps, scores = network.scored(images)
-        _, folded = fold(network).scored(images)
-    found_maps, found = Runtime(network, runtime).scored(images)
+        maps, scores, *_ = network.decide(images)
+        folded = fold(network).decide(images).scores
+    found_maps, found, *_ = Runtime(network, runtime).decide(images)
     torch.testing.assert_close(found_maps, maps, atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(found, scores, atol=1e-4, rtol=1e-3)
     torch.testing.assert_close(folded, scores, atol=1e-4, rtol=1e-3)
@@ -79,8 +79,8 @@ def test_every_runtime_gives_the_same_scores(images, calibrated, backbone, runti
 def test_half_precision_is_near(images, calibrated):
     network = calibrated()
     with torch.no_grad():
-        expected = network.image_scores(images)
-    _, found = Runtime(network, precision="bfloat16").scored(images)
+        expected = network.decide(images).scores
+    found = Runtime(network, precision="bfloat16").decide(images).scores
     assert found.dtype == torch.float32
     np.testing.assert_allclose(found, expected, rtol=0.1, atol=0.2)
 
@@ -89,7 +89,7 @@ def test_the_calibration_holds_all_scores_and_the_maps_alone(calibrated):
     network = calibrated()
     assert network.calibration.images.scores.shape == (12, 7)
     assert network.calibration.map_quantiles.shape[0] == 4
-    assert network.p_values(torch.zeros(3, 12)).shape == (3, 12)
+    assert network.calibration.images.p_values(torch.zeros(3, 12)).shape == (3, 12)
 
 
 def test_the_calibration_images_teach_nothing(make_net, make_dataset, calibrated):
@@ -97,17 +97,17 @@ def test_the_calibration_images_teach_nothing(make_net, make_dataset, calibrated
     training = make_dataset(normal=25, unlabeled=25)
     training.images[25:, :, 8:16, 8:16] = 255
     calibrate(other, training, make_dataset(normal=3, unlabeled=0, seed=9))
-    for name, value in network.plus.state_dict().items():
-        assert torch.equal(value, other.plus.state_dict()[name])
+    for name, value in network.head.plus.state_dict().items():
+        assert torch.equal(value, other.head.plus.state_dict()[name])
 
 
 def test_what_the_pool_holds_and_known_normals_do_not_scores_higher(calibrated, make_dataset):
     network = calibrated()
     new = make_dataset(normal=20, unlabeled=0, seed=3)
     with torch.no_grad():
-        normal = network.image_scores(normalise(new.images))
+        normal = network.decide(normalise(new.images)).scores
         new.images[:, :, 8:16, 8:16] = 255
-        abnormal = network.image_scores(normalise(new.images))
+        abnormal = network.decide(normalise(new.images)).scores
     for name in ("pu_latent", "ddad_plus"):
         channel = network.score_names.index(name)
         assert (abnormal > normal).float().mean(dim=0)[channel] > 0.8
@@ -193,10 +193,10 @@ def test_a_score_without_a_map_shows_inter(make_net):
 
 def test_what_is_learned_changes_no_score_that_is_said_to_need_nothing(make_net, images):
     network = make_net(scores="plus", refine="none")
-    before = dict(zip(network.score_names, network.image_scores(images).T))
-    sample = torch.randn(200, network.plus_features(images).shape[1])
-    network.plus.fit(sample[:100], sample[100:] + 1)
-    after = dict(zip(network.score_names, network.image_scores(images).T))
+    before = dict(zip(network.score_names, network.decide(images).scores.T))
+    sample = torch.randn(200, network.discrepancy(images).features.shape[1])
+    network.head.plus.fit(sample[:100], sample[100:] + 1)
+    after = dict(zip(network.score_names, network.decide(images).scores.T))
     changed = [name for name in PLUS_NAMES if not torch.equal(before[name], after[name])]
     assert changed == [name for name in PLUS_NAMES if name not in ("ratio", "f", "ssim")]
 
@@ -204,7 +204,7 @@ def test_what_is_learned_changes_no_score_that_is_said_to_need_nothing(make_net,
 @pytest.mark.parametrize(
     "settings, message",
     [
-        ({"scores": "all"}, "scores must be paper or plus, got 'all'"),
+        ({"scores": "all"}, "scores must be one of paper, plus, got 'all'"),
         ({"scores": "plus", "members": 1, "refine": "none"}, "at least 2 members, got 1: set scores to paper"),
         ({"score": "ddad_plus"}, "score must be one of r_dual, inter, intra, rec, got 'ddad_plus'"),
     ],

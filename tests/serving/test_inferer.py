@@ -21,7 +21,7 @@ def test_a_picture_or_volume_has_its_maps_scores_and_decision(make_net, images, 
     with torch.no_grad():
         (found,) = DecidingInferer()(images[:1] if slices is None else picture[None], network)
         maps = network(images[:1] if slices is None else picture)
-        scores = image_scores(maps, network.field(picture[: len(maps)])).mean(dim=0)
+        scores = image_scores(maps, network.discrepancy.field(picture[: len(maps)])).mean(dim=0)
     torch.testing.assert_close(found.maps, maps)
     result = found.result
     assert list(result.scores) == network.score_names

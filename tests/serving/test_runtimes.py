@@ -9,7 +9,7 @@ import torch
 from monai.networks import eval_mode
 
 from monai_ddad.io.checkpoints import CheckpointError, weights_digest
-from monai_ddad.networks import Decision
+from monai_ddad.networks import Deciding
 from monai_ddad.serving import onnx_models
 from monai_ddad.serving.onnx_models import export_onnx
 from monai_ddad.serving.runtimes import RUNTIMES, Runtime
@@ -31,7 +31,7 @@ def _export_once(request, monkeypatch):
     export = onnx_models.to_onnx
 
     def export_once(network):
-        key = f"{weights_digest(network)} {network.masked}"
+        key = f"{weights_digest(network)} {network.discrepancy.masked}"
         if key not in EXPORTS:
             EXPORTS[key] = export(network)
         return EXPORTS[key]
@@ -57,7 +57,7 @@ def test_a_runtime_equals_the_network_for_any_batch_size(make_net, images, backb
 
 
 def train_a_step(network):
-    member = network.ndm.members[0].train()
+    member = network.discrepancy.ndm.members[0].train()
     optimizer = torch.optim.Adam(member.parameters(), lr=0.1, fused=True)  # which leaves tensors' versions as they were
     member.training_loss(torch.rand(4, 1, 32, 32)).backward()
     optimizer.step()
@@ -73,7 +73,7 @@ def assign_weights(network):
 
 def change_one(network):
     with torch.no_grad():
-        network.asr.model[-1].bias[0] += 0.3
+        network.discrepancy.asr.model[-1].bias[0] += 0.3
 
 
 @pytest.mark.parametrize("change", [train_a_step, assign_weights, change_one])
@@ -161,13 +161,13 @@ def test_an_onnx_export_gives_all_that_is_decided_by(make_net, images, tmp_path)
     import onnxruntime
 
     network = make_net(members=2, calibration_images=7)
-    network.calibration.images.fit(network.image_scores(torch.rand(7, 1, 32, 32)).detach(), range(7))
+    network.calibration.images.fit(network.decide(torch.rand(7, 1, 32, 32)).scores.detach(), range(7))
     export_onnx(network, tmp_path / "folder" / "model.onnx")
     session = onnxruntime.InferenceSession(tmp_path / "folder/model.onnx", providers=["CPUExecutionProvider"])
     for batch in (images, images[:1]):
         found = session.run(["maps", "scores", "p_values", "protocol"], {"image": batch.numpy()})
         with torch.no_grad():
-            for value, expected in zip(found, Decision(network)(batch)):
+            for value, expected in zip(found, Deciding(network)(batch)):
                 torch.testing.assert_close(torch.from_numpy(value), expected, atol=1e-4, rtol=1e-4)
     metadata = session.get_modelmeta().custom_metadata_map
     assert metadata["map_names"].split(",") == network.map_names and metadata["weights"] == weights_digest(network)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from monai_ddad.data import normalise
-from monai_ddad.networks import DDADNet, Decision
+from monai_ddad.networks import Deciding, build_model
 from monai_ddad.networks.calibration import LEVELS
 from monai_ddad.networks.ddad import BACKBONES
 from monai_ddad.training import calibrate
@@ -25,7 +25,7 @@ def calibrated(make_net, make_dataset):
 def test_the_buffers_hold_the_scores_of_the_calibration_images_alone(calibrated):
     network, _, held_out = calibrated
     with torch.no_grad():
-        expected = network.image_scores(normalise(held_out.images)).T.sort(dim=1).values
+        expected = network.decide(normalise(held_out.images)).scores.T.sort(dim=1).values
     torch.testing.assert_close(network.calibration.images.scores, expected)
     assert network.calibration.alpha.item() == pytest.approx(0.2)
     assert network.calibration.volumes.scores.shape == (5, 0)
@@ -35,7 +35,7 @@ def test_a_z_map_has_mean_0_before_it_is_cut_and_that_deviation_on_the_known_nor
     network, training, _ = calibrated
     normal = normalise(training.images[:8])
     with torch.no_grad():
-        inter = network.discrepancy_maps(normal)[:, :1].double()
+        inter = network.discrepancy.discrepancy_maps(normal)[:, :1].double()
         shown = network(normal)[:, network.map_names.index("z_inter")]
     mean, deviation = inter.mean(dim=0), inter.std(dim=0)
     expected = ((inter - mean) / (deviation + 0.05 * deviation.mean())).clamp(min=0)[:, 0]
@@ -72,25 +72,25 @@ def test_weights_torchscript_and_onnx_give_the_same_p_values(make_net, make_data
     calibrate(network, training, held_out)
     images = torch.cat([normalise(new.images), normalise(held_out.images[:3])])  # the last ones are ties
     with torch.no_grad():
-        scores = network.image_scores(images)
-        expected = network.p_values(scores)
+        scores = network.decide(images).scores
+        expected = network.calibration.images.p_values(scores)
     ranks = (network.calibration.images.scores[None] >= scores[:, :, None] * (1 - 1e-5)).sum(-1)
     torch.testing.assert_close(expected, (ranks + 1) / 20)
     assert len(expected.unique()) > 3
 
-    loaded = DDADNet(backbone, members=2, z_map="rec", calibration_images=19, **tiny)
+    loaded = build_model(backbone=backbone, members=2, z_map="rec", calibration_images=19, **tiny)
     loaded.load_state_dict(network.state_dict())
     scripted = torch.jit.script(network)
     file = tmp_path / "model.onnx"
     batch = torch.export.Dim("batch")
     torch.onnx.export(
-        Decision(network).eval(), (images[:2],), file, dynamo=True, dynamic_shapes={"image": {0: batch}}, verbose=False
+        Deciding(network).eval(), (images[:2],), file, dynamo=True, dynamic_shapes={"image": {0: batch}}, verbose=False
     )
     session = runtime.InferenceSession(file, providers=["CPUExecutionProvider"])
     with torch.no_grad():
         for module in (loaded.eval(), scripted):
-            assert torch.equal(module.p_values(module.image_scores(images)), expected)
-        assert torch.equal(Decision(network)(images)[2], expected)
+            assert torch.equal(module.decide(images).p_values, expected)
+        assert torch.equal(Deciding(network)(images)[2], expected)
     outputs = session.run(None, {session.get_inputs()[0].name: images.numpy()})
     np.testing.assert_allclose(outputs[1], scores.numpy(), rtol=1e-4, atol=1e-6)
     np.testing.assert_array_equal(outputs[2], expected.numpy())

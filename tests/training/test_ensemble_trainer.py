@@ -26,7 +26,7 @@ def train(tiny, make_dataset) -> Callable[..., DDADNet]:
     """Return a function that trains a model of 2 members on 8 normal and 4 unlabelled images."""
 
     def run(*, backbone="AE", seed=0, epochs=2, dataset=None, network=None, **options) -> DDADNet:
-        network = network or DDADNet(backbone, members=2, refine="none", seed=0, **tiny)
+        network = network or DDADNet(backbone=backbone, members=2, refine="none", seed=0, **tiny)
         options = {"batch_size": 4, "num_workers": 1, "optimizer": ADAM} | options
         EnsembleTrainer(
             "cpu", epochs, network, make_dataset() if dataset is None else dataset, seed=seed, **options
@@ -65,7 +65,7 @@ def plain_training(network: DDADNet, dataset, epochs: int, steps: int | None = N
             for epoch in range(1, epochs + 1):
                 for batch in epoch_order(len(positions), 4, derive_seed(0, number, k, epoch))[:steps]:
                     x = normalise(dataset.images[positions[batch]]).to(next(member.parameters()).dtype)
-                    loss = plain_loss(member, network.backbone, x)
+                    loss = plain_loss(member, network.settings.backbone, x)
                     optimizer.zero_grad()
                     loss.backward()
                     optimizer.step()
@@ -91,7 +91,7 @@ def recorded(trainer: EnsembleTrainer, stop_after: int | None = None) -> dict[st
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_the_first_steps_equal_a_plain_loop_over_each_member(tiny, make_dataset, backbone):
     dataset = make_dataset()
-    networks = [DDADNet(backbone, members=2, refine="none", seed=0, **tiny) for _ in range(2)]
+    networks = [DDADNet(backbone=backbone, members=2, refine="none", seed=0, **tiny) for _ in range(2)]
     trainer = EnsembleTrainer("cpu", 1, networks[0], dataset, ADAM, batch_size=4, num_workers=4)
     losses, expected = recorded(trainer, stop_after=2), plain_training(networks[1], dataset, 1, steps=2)
     assert losses.keys() == expected.keys() == {"ndm[0]", "ndm[1]", "udm[0]", "udm[1]"}
@@ -103,7 +103,7 @@ def test_the_first_steps_equal_a_plain_loop_over_each_member(tiny, make_dataset,
 def test_in_float64_whole_epochs_equal_a_plain_loop_over_each_member(tiny, make_dataset, monkeypatch, backbone):
     monkeypatch.setattr("monai_ddad.training.members.normalise", lambda image: normalise(image).double())
     dataset = make_dataset()
-    networks = [DDADNet(backbone, members=2, refine="none", seed=0, **tiny).double() for _ in range(2)]
+    networks = [DDADNet(backbone=backbone, members=2, refine="none", seed=0, **tiny).double() for _ in range(2)]
     trainer = EnsembleTrainer("cpu", 3, networks[0], dataset, ADAM, batch_size=4, num_workers=2)
     losses, expected = recorded(trainer), plain_training(networks[1], dataset, 3)
     assert [len(losses[name]) for name in ("ndm[0]", "udm[1]")] == [6, 9]  # 3 epochs of 8 // 4 and 12 // 4 steps
@@ -245,11 +245,11 @@ def test_weights_destroyed_by_the_last_step_are_not_saved(train, tiny, tmp_path)
 
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_bfloat16_trains_with_finite_losses(tiny, make_dataset, backbone):
-    network = DDADNet(backbone, members=2, refine="none", seed=0, **tiny)
+    network = DDADNet(backbone=backbone, members=2, refine="none", seed=0, **tiny)
     losses = recorded(EnsembleTrainer("cpu", 2, network, make_dataset(), ADAM, batch_size=4, precision="bfloat16"))
     assert all(torch.isfinite(loss) for values in losses.values() for loss in values)
     assert all(value.dtype == torch.float32 for value in network.parameters())
-    network = DDADNet(backbone, members=2, refine="none", seed=0, **tiny)
+    network = DDADNet(backbone=backbone, members=2, refine="none", seed=0, **tiny)
     exact = recorded(EnsembleTrainer("cpu", 1, network, make_dataset(), ADAM, batch_size=4))
     assert losses["ndm[0]"][0].item() == pytest.approx(exact["ndm[0]"][0].item(), rel=0.02, abs=0.01)
     assert losses["ndm[0]"][0] != exact["ndm[0]"][0]

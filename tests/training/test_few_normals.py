@@ -9,7 +9,7 @@ import torch
 
 from monai_ddad.data import normalise
 from monai_ddad.decision import cautions
-from monai_ddad.networks import DDADNet
+from monai_ddad.networks import DDADModel, build_model
 from monai_ddad.serving.runtimes import RUNTIMES, Runtime
 from monai_ddad.training import calibrate
 
@@ -21,7 +21,7 @@ NEED_POOL = {"pu_latent", "pu_map"}
 def learn(make_net, make_dataset):
     """Return a maker of models calibrated after a training on so many images."""
 
-    def make(normal: int, unlabeled: int, set_aside: int = 20, **settings: object) -> DDADNet:
+    def make(normal: int, unlabeled: int, set_aside: int = 20, **settings: object) -> DDADModel:
         network = make_net(**({"scores": "plus"} | settings))
         calibrate(network, make_dataset(normal, unlabeled), make_dataset(set_aside, 0, seed=5))
         return network
@@ -29,7 +29,7 @@ def learn(make_net, make_dataset):
     return make
 
 
-def deciding(network: DDADNet, scores: torch.Tensor) -> torch.Tensor:
+def deciding(network: DDADModel, scores: torch.Tensor) -> torch.Tensor:
     return scores[:, network.score_names.index(network.score)]
 
 
@@ -47,8 +47,11 @@ def test_a_score_that_so_few_images_cannot_teach_is_left_out_and_another_one_dec
 ):
     network = learn(normal, unlabeled)
     with torch.no_grad():
-        scores = network.image_scores(normalise(make_dataset(9, 0, seed=7).images))
-    assert deciding(network, scores).std() > 1e-3 and len(deciding(network, network.p_values(scores)).unique()) > 2
+        scores = network.decide(normalise(make_dataset(9, 0, seed=7).images)).scores
+    assert (
+        deciding(network, scores).std() > 1e-3
+        and len(deciding(network, network.calibration.images.p_values(scores)).unique()) > 2
+    )
     assert network.score == score and set(network.left_out) == left_out
     assert scores.shape[1] == len(network.score_names) == len(network.calibration.images.scores) == 12 - len(left_out)
     assert not set(network.score_names) & left_out and (scores.std(dim=0) > 0).all()
@@ -65,23 +68,23 @@ def test_every_runtime_leaves_out_the_same(learn, images, runtime):
         pytest.importorskip("onnxscript")
     network = learn(5, 25, masked=True)
     with torch.no_grad():
-        expected = network.image_scores(images)
-    _, found = Runtime(network, runtime).scored(images)
+        expected = network.decide(images).scores
+    found = Runtime(network, runtime).decide(images).scores
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-3)
 
 
 def test_a_model_that_is_built_from_its_record_scores_as_it_did(learn, images, tiny):
     network = learn(5, 25)
     settings = {"scores": "plus", "score": network.score, "wanted_score": "ddad_plus", "left_out": network.left_out}
-    other = DDADNet(**tiny, **settings, calibration_images=20)
+    other = build_model(**tiny, **settings, calibration_images=20)
     other.load_state_dict(network.state_dict())
     with torch.no_grad():
-        assert torch.equal(other.eval().image_scores(images), network.image_scores(images))
+        assert torch.equal(other.eval().decide(images).scores, network.decide(images).scores)
     assert other.notes == network.notes and other.score_names == network.score_names
-    asked = DDADNet(**tiny, **(settings | {"score": "inter"}))
+    asked = build_model(**tiny, **(settings | {"score": "inter"}))
     assert asked.score == "inter" and asked.notes[-1] == "inter decides instead of ddad_plus."
     with pytest.raises(ValueError, match=r"ddad_plus could not be learnt \(it takes 20 known normals.*5 are left"):
-        DDADNet(**tiny, **(settings | {"score": "ddad_plus"}))
+        build_model(**tiny, **(settings | {"score": "ddad_plus"}))
 
 
 def test_with_images_enough_a_later_calibration_learns_the_score_again(learn, make_dataset):
@@ -93,7 +96,7 @@ def test_with_images_enough_a_later_calibration_learns_the_score_again(learn, ma
 @pytest.mark.parametrize("value", [0.0, float("nan")])
 def test_a_score_that_is_constant_or_not_finite_for_another_reason_never_decides(make_net, make_dataset, value):
     network = make_net()
-    for parameter in network.asr.parameters():
+    for parameter in network.discrepancy.asr.parameters():
         parameter.data.fill_(value)
     calibrate(network, make_dataset(9, 9), make_dataset(20, 0, seed=5))
     assert network.score == "rec" and list(network.left_out) == ["r_dual"] and network.score_names[0] == "inter"

@@ -9,7 +9,7 @@ import pytest
 import torch
 from ignite.engine import Events
 
-from monai_ddad.networks import DDADNet
+from monai_ddad.networks import DDADNet, build_model
 from monai_ddad.serving.runtimes import Runtime
 from monai_ddad.training import EnsembleTrainer
 
@@ -32,9 +32,9 @@ def test_members_learn_in_bfloat16(tiny, make_dataset):
 
 
 def test_runtimes_notice_what_was_trained(tiny, make_dataset, images):
-    network = DDADNet(members=2, refine="none", seed=0, **tiny)
+    network = build_model(members=2, refine="none", seed=0, **tiny)
     runtime, found = Runtime(network), []
-    trainer = EnsembleTrainer("cpu", 3, network, make_dataset(), ADAM, 4)
+    trainer = EnsembleTrainer("cpu", 3, network.discrepancy, make_dataset(), ADAM, 4)
 
     @trainer.on(Events.EPOCH_COMPLETED)
     def compare() -> None:

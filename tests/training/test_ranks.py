@@ -53,25 +53,30 @@ def equal(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bo
 
 
 @pytest.mark.parametrize("number, members", [(2, 3), (3, 2), (4, 2), (4, 1)])
-def test_weights_are_those_of_one_process_in_each_of_several(make_net, make_dataset, processes, number, members):
+def test_weights_are_those_of_one_process_in_each_of_several(
+    make_discrepancy, make_dataset, processes, number, members
+):
     data = make_dataset()
 
     def train() -> dict[str, torch.Tensor]:
-        network = make_net(members=members, refine="none" if members == 1 else "dual")
+        network = make_discrepancy(members=members, refine="none" if members == 1 else "dual")
         EnsembleTrainer("cpu", 3, network, data, ADAM, batch_size=4).run()
         RefineTrainer("cpu", 2, network, data, ADAM, batch_size=4).run()
         return network.state_dict()
 
-    expected, before = train(), make_net(members=members, refine="none" if members == 1 else "dual").state_dict()
+    expected, before = (
+        train(),
+        make_discrepancy(members=members, refine="none" if members == 1 else "dual").state_dict(),
+    )
     assert all(not torch.equal(value, before[name]) for name, value in expected.items() if name.endswith("0.weight"))
     assert all(equal(found, expected) for found in processes(number, train))
 
 
-def test_one_module_alone_is_trained_by_all_processes(make_net, make_dataset, processes):
+def test_one_module_alone_is_trained_by_all_processes(make_discrepancy, make_dataset, processes):
     data = make_dataset()
 
     def train() -> tuple[dict[str, torch.Tensor], list[str]]:
-        network = make_net(members=2)
+        network = make_discrepancy(members=2)
         trainer = EnsembleTrainer("cpu", 2, network, data, ADAM, batch_size=4, modules=["udm"])
         trainer.run()
         return network.state_dict(), [unit.entry.name for unit in trainer.units]
@@ -96,11 +101,11 @@ class Weights:
 
 
 @pytest.mark.parametrize("interval", [None, 1])
-def test_weights_are_gathered_for_handlers_where_asked_for(make_net, make_dataset, processes, interval):
+def test_weights_are_gathered_for_handlers_where_asked_for(make_discrepancy, make_dataset, processes, interval):
     data = make_dataset()
 
     def train() -> list[list[dict[str, torch.Tensor]]]:
-        network = make_net(members=1, refine="none")
+        network = make_discrepancy(members=1, refine="none")
         handlers = [Weights(network, every_process=True), Weights(network, every_process=False)]
         options = {"gather_interval": interval, "train_handlers": handlers}
         EnsembleTrainer("cpu", 2, network, data, ADAM, batch_size=4, **options).run()
@@ -115,11 +120,11 @@ def test_weights_are_gathered_for_handlers_where_asked_for(make_net, make_datase
 
 
 @pytest.mark.parametrize("first, second", [(1, 3), (3, 1), (2, 4)])
-def test_another_number_of_processes_goes_on(make_net, make_dataset, tmp_path, processes, first, second):
+def test_another_number_of_processes_goes_on(make_discrepancy, make_dataset, tmp_path, processes, first, second):
     data = make_dataset()
 
     def train(folder: Path, epochs: int) -> dict[str, torch.Tensor]:
-        network, handlers = make_net(members=2), [ResumeCheckpoint(str(folder / f"{i}.pt")) for i in range(2)]
+        network, handlers = make_discrepancy(members=2), [ResumeCheckpoint(str(folder / f"{i}.pt")) for i in range(2)]
         EnsembleTrainer("cpu", min(epochs, 4), network, data, ADAM, 4, train_handlers=handlers[:1]).run()
         if epochs > 4:
             RefineTrainer("cpu", epochs - 4, network, data, ADAM, 4, train_handlers=handlers[1:]).run()

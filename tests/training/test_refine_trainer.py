@@ -23,9 +23,9 @@ SIDE = 16
 
 
 @pytest.fixture
-def make_net(make_net):
-    """Return a maker of models of 2 members and small images."""
-    return partial(make_net, members=2, image_size=SIDE)
+def make_net(make_discrepancy):
+    """Return a maker of networks of 2 members and small images."""
+    return partial(make_discrepancy, members=2, image_size=SIDE)
 
 
 @pytest.fixture
@@ -52,11 +52,13 @@ def plain_loss(network: DDADNet, images: torch.Tensor, masks: torch.Tensor) -> t
         ndm = torch.stack([member(images) for member in network.ndm.members])
         udm = torch.stack([member(images) for member in network.udm.members])
         deviation = torch.ones(())
-        if network.backbone == "AE-U":
+        if network.settings.backbone == "AE-U":
             deviation = ndm[:, :, 1:].exp().mean(dim=0).sqrt()
             ndm, udm = ndm[:, :, :1], udm[:, :, :1]
         inter, intra = (udm.mean(dim=0) - ndm.mean(dim=0)).abs() / deviation, ndm.std(dim=0) / deviation
-    probability = network.asr(torch.cat([inter, intra] if network.refine == "dual" else [intra], dim=1)).softmax(dim=1)
+    probability = network.asr(
+        torch.cat([inter, intra] if network.settings.refine == "dual" else [intra], dim=1)
+    ).softmax(dim=1)
     one_hot = torch.stack([1.0 - masks, 1.0 * masks], dim=1).clamp(1e-5, 1 - 1e-5)
     pt = (one_hot * probability).sum(dim=1) + 1e-5
     return (-((1 - pt) ** 2) * pt.log()).mean()
@@ -137,7 +139,7 @@ def test_the_anomaly_given_is_the_one_drawn(make_net, make_dataset):
     trainer = RefineTrainer("cpu", 12, network, make_dataset(), ADAM, batch_size=4, anomaly=RandBlendPatch(prob=0.0))
     losses = recorded(trainer)
     assert losses[-1] < 0.5 * losses[0]  # nothing but normal pixels is soon learnt
-    assert network(normalise(make_dataset().images))[:, 0].mean() < 0.5
+    assert network(normalise(make_dataset().images)).maps[:, 0].mean() < 0.5
 
 
 def test_the_mean_loss_of_the_epoch_is_a_metric(make_net, make_dataset):

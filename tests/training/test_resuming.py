@@ -39,7 +39,7 @@ def kind(request) -> str:
 
 
 @pytest.fixture
-def start(kind, make_net, make_dataset, tmp_path) -> Callable[..., Run]:
+def start(kind, make_discrepancy, make_dataset, tmp_path) -> Callable[..., Run]:
     """Return a function that prepares a run; each one starts from the same weights, with its own optimiser."""
 
     def prepare(
@@ -52,7 +52,7 @@ def start(kind, make_net, make_dataset, tmp_path) -> Callable[..., Run]:
         rate: float = 1e-3,
         **options: Any,
     ) -> Run:
-        net = make_net(**{"members": 2, "refine": "dual", "image_size": 16} | (network or {}))
+        net = make_discrepancy(**{"members": 2, "refine": "dual", "image_size": 16} | (network or {}))
         handler = ResumeCheckpoint(str(tmp_path / "run" / file), interval, on_mismatch)
         settings = {"batch_size": 4, "seed": 0, "optimizer": partial(torch.optim.Adam, lr=rate)} | options
         if kind == "ensemble":

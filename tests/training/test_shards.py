@@ -83,11 +83,11 @@ def test_running_statistics_move_as_those_of_the_layer_itself():
 
 
 @pytest.fixture
-def losses(make_net, make_dataset):
+def losses(make_discrepancy, make_dataset):
     """Return a function that trains an ASR-Net and returns the mean losses of its epochs."""
 
     def train(**options: object) -> list[float]:
-        network, found = make_net(members=2, image_size=16), []
+        network, found = make_discrepancy(members=2, image_size=16), []
         trainer = RefineTrainer("cpu", 3, network, make_dataset(side=16), ADAM, batch_size=4, **options)
         trainer.add_event_handler(Events.EPOCH_COMPLETED, lambda: found.append(trainer.state.metrics["asr_loss"]))
         trainer.run()
@@ -97,13 +97,13 @@ def losses(make_net, make_dataset):
     return train
 
 
-def test_the_weights_of_asr_net_do_not_depend_on_threads(make_net, make_dataset):
+def test_the_weights_of_asr_net_do_not_depend_on_threads(make_discrepancy, make_dataset):
     before = torch.get_num_threads()
     networks = []
     try:
         for number in (1, 2):
             torch.set_num_threads(number)
-            networks.append(make_net(members=2, image_size=16))
+            networks.append(make_discrepancy(members=2, image_size=16))
             RefineTrainer("cpu", 2, networks[-1], make_dataset(side=16), ADAM, batch_size=4).run()
             assert torch.get_num_threads() == number
     finally:

@@ -16,12 +16,13 @@ from monai_ddad.data import collate_items
 from monai_ddad.decision import Judge
 from monai_ddad.evaluation import ImageScores, ItemEvaluator
 from monai_ddad.training import EnsembleTrainer, RefineTrainer
+from monai_ddad.transforms.eight_bit import normalise
 
 ADAM = partial(torch.optim.Adam, lr=0.01)
 
 
 def make_trainer(network: Any, dataset: Any, epochs: int = 3, **options: Any) -> EnsembleTrainer:
-    return EnsembleTrainer("cpu", epochs, network, dataset, ADAM, batch_size=4, num_workers=1, **options)
+    return EnsembleTrainer("cpu", epochs, network.discrepancy, dataset, ADAM, batch_size=4, num_workers=1, **options)
 
 
 def make_validator(network: Any, dataset: Any, **options: Any) -> ItemEvaluator:
@@ -52,7 +53,7 @@ def test_a_schedule_sets_the_rate_of_every_member(make_net, make_dataset):
 
 
 def test_a_schedule_sets_the_rate_of_asr_net(make_net, make_dataset):
-    trainer = RefineTrainer("cpu", 2, make_net(), make_dataset(), ADAM, batch_size=4)
+    trainer = RefineTrainer("cpu", 2, make_net().discrepancy, make_dataset(), ADAM, batch_size=4)
     schedule = torch.optim.lr_scheduler.ExponentialLR(trainer.optimizer, gamma=0.5)
     LrScheduleHandler(schedule).attach(trainer)
     trainer.run()
@@ -65,7 +66,7 @@ def test_another_rate_trains_other_weights(make_net, make_dataset):
         trainer = make_trainer(network, make_dataset())
         LrScheduleHandler(torch.optim.lr_scheduler.ExponentialLR(trainer.optimizer, gamma)).attach(trainer)
         trainer.run()
-    first, second = (network.ndm.state_dict()["members.0.encoder.0.weight"] for network in networks)
+    first, second = (network.discrepancy.ndm.state_dict()["members.0.encoder.0.weight"] for network in networks)
     assert (first - second).abs().max() > 1e-4
 
 
@@ -90,9 +91,28 @@ def test_the_best_weights_by_a_metric_are_kept(make_net, make_dataset, labelled,
     assert len(found) == 3 and kept.name == f"net_key_metric={max(found):.4f}.pt"
 
 
+def test_handlers_see_the_batch_of_each_step(make_net, make_dataset):
+    network, dataset = make_net(), make_dataset()
+    seen: dict[str, list[Any]] = {"ensembles": [], "refine": []}
+    trainers = {
+        "ensembles": make_trainer(network, dataset, epochs=1),
+        "refine": RefineTrainer("cpu", 1, network.discrepancy, dataset, ADAM, batch_size=4),
+    }
+    for name, trainer in trainers.items():
+        trainer.add_event_handler(
+            Events.ITERATION_COMPLETED, lambda engine, found=seen[name]: found.append(engine.state.batch)
+        )
+        trainer.run()
+    images = torch.cat([batch["image"] for batch in seen["ensembles"]])
+    known = {image.numpy().tobytes() for image in normalise(dataset.images)}
+    assert len(images) > 8 and {image.numpy().tobytes() for image in images} == known
+    assert all(batch["image"].shape[:2] == (4, 2) for batch in seen["refine"])
+    assert any(batch["label"].any() for batch in seen["refine"])
+
+
 def test_moving_averages_of_the_weights_follow_the_training(make_net, make_dataset):
     network = make_net()
-    name = "ndm.members.0.encoder.0.weight"
+    name = "discrepancy.ndm.members.0.encoder.0.weight"
     start = network.state_dict()[name].clone()
     trainer = make_trainer(network, make_dataset())
     average = EMAHandler(network, momentum=0.5)

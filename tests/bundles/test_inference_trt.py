@@ -18,7 +18,7 @@ from monai.bundle import ConfigParser, ConfigWorkflow, trt_export
 from monai_ddad.bundle import network_settings
 from monai_ddad.io.checkpoints import load_weights
 from monai_ddad.io.errors import root_cause
-from monai_ddad.networks import build_model
+from monai_ddad.networks import Deciding, build_model
 from tests.small_models import KINDS
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -50,14 +50,14 @@ def test_the_overlay_scores_with_the_network_in_its_file(trained, tmp_path, monk
     images = trained(bundle) / "phantom/images"
     plain = infer(bundle, ["inference"], tmp_path, images)
     network = load_weights(build_model(network_settings(str(models))), models / "model.pt")
-    torch.jit.script(network.scoring()).save(models / "model_trt.ts")
+    torch.jit.script(Deciding(network)).save(models / "model_trt.ts")
     np.testing.assert_allclose(
         infer(bundle, ["inference", "inference_trt"], tmp_path, images), plain, rtol=1e-5, atol=1e-5
     )
 
     with torch.no_grad():
         network.discrepancy.ndm.members[0].decoder[-1].weight.mul_(1.5)
-    torch.jit.script(network.scoring()).save(models / "model_trt.ts")
+    torch.jit.script(Deciding(network)).save(models / "model_trt.ts")
     changed = infer(bundle, ["inference", "inference_trt"], tmp_path, images)
     assert np.abs(changed - plain).max() > 1e-3  # it is that file which computes
 
@@ -74,7 +74,7 @@ def test_without_the_package_the_overlay_is_refused(trained, tmp_path, monkeypat
 def test_the_documented_commands_are_those_of_monai_and_of_the_overlay():
     page = (REPOSITORY / "docs/quickstart.md").read_text()
     export, run = (shlex.split(line) for line in re.findall(r"^python .*trt.*$", page, re.MULTILINE))
-    assert export[:5] == ["python", "-m", "monai.bundle", "trt_export", "scoring_def"]
+    assert export[:5] == ["python", "-m", "monai.bundle", "trt_export", "deciding_def"]
     options = dict(zip(export[5::2], export[6::2]))
     known = {f"--{name}" for name in inspect.signature(trt_export).parameters} | {"--output_dir"}
     assert set(options) <= known and options["--filepath"] == "runs/mine/models/model_trt.ts"
@@ -92,4 +92,4 @@ def test_the_engines_input_is_that_of_the_metadata(bundle):
     parser.read_meta(str(REPOSITORY / f"bundles/{bundle}/configs/metadata.json"))
     image = parser["_meta_#network_data_format#inputs#image"]
     network = parser.get_parsed_content("network_def")
-    assert (image["num_channels"], *image["spatial_shape"]) == (network.in_channels, *[network.image_size] * 2)
+    assert (image["num_channels"], *image["spatial_shape"]) == network.discrepancy.image_shape

@@ -64,7 +64,7 @@ def test_monais_data_sets_give_the_scores_of_ours(bundle, kind, trained):
 def test_a_runtime_refuses_a_network_without_weights(runtime, tiny, images):
     network, other = build_model(**tiny).eval(), build_model(**tiny)
     run = Runtime(network, runtime)
-    for call in (run, run.scored, lambda image: DecidingInferer()(image[:1], network)):
+    for call in (run, run.decide, lambda image: DecidingInferer()(image[:1], network)):
         with pytest.raises(CheckpointError, match="no trained weights"):
             call(images)
     run.load_state_dict(other.state_dict())

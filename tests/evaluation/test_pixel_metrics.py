@@ -133,5 +133,7 @@ def test_what_is_outside_the_field_of_view_does_not_count(items):
         return field
 
     whole = evaluate(items, PlainResized("image"))
-    inside = evaluate(items, PlainResized("image"), SimpleNamespace(map_names=NAMES, discrepancy=SimpleNamespace(field=left_part)))
+    inside = evaluate(
+        items, PlainResized("image"), SimpleNamespace(map_names=NAMES, discrepancy=SimpleNamespace(field=left_part))
+    )
     assert inside["missed"]["pixel_average_precision"] > 1.2 * whole["missed"]["pixel_average_precision"]

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from monai_ddad.io.checkpoints import RECORD_KEY, load_file, save_file
+from monai_ddad.io.checkpoints import load_file, save_file
 from monai_ddad.serving.predictor import Predictor
 from tests.conftest import REAL_DATA
 from tests.small_models import BUNDLES, run
@@ -103,7 +103,7 @@ def found(bundle: str, models: Path, folder: Path) -> dict[str, np.ndarray]:
 def coarse(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Round the weights of ASR-Net, which are most of all, to what half the bytes can hold."""
     return {
-        name: value.half().float() if name.startswith("asr.") and value.is_floating_point() else value
+        name: value.half().float() if name.startswith("discrepancy.asr.") and value.is_floating_point() else value
         for name, value in weights.items()
     }
 
@@ -116,7 +116,7 @@ def write(bundle: str) -> None:
         save_file(weights, models / "model.pt")
         content = found(bundle, models, Path(scratch) / "found")
     for name, value in weights.items():
-        half = name.startswith("asr.") and value.is_floating_point()
+        half = name.startswith("discrepancy.asr.") and value.is_floating_point()
         content[f"weights/{name}"] = value.half().numpy() if half else value.numpy()
     np.savez_compressed(Path(__file__).parent / f"{bundle}.npz", **content)
 
@@ -129,10 +129,6 @@ def recorded(bundle: str, folder: Path) -> dict[str, np.ndarray]:
     for name in [name for name in content if name.startswith("weights/")]:
         value = torch.from_numpy(content.pop(name))
         weights[name.removeprefix("weights/")] = value.float() if value.dtype == torch.float16 else value
-    record = json.loads(weights[RECORD_KEY].numpy().tobytes())
-    record["network"].pop("pu_members", None)  # a setting that there was when it was recorded
-    text = json.dumps(record).encode().ljust(len(weights[RECORD_KEY]))
-    weights[RECORD_KEY] = torch.frombuffer(bytearray(text), dtype=torch.uint8)
     save_file(weights, folder / "model.pt")
     return content
 

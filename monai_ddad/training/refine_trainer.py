@@ -61,8 +61,8 @@ class RefineTrainer(ResumableTrainer):
         ValueError: a batch of one image, or of fewer than there are processes; more than a part a process on GPUs.
 
     After each step ``state.output[0]`` holds ``loss``; ``state.batch`` holds the (B, M, H, W) maps that ASR-Net has
-    seen as ``"image"`` and the (B, H, W) masks of the anomalies as ``"label"``. After each epoch ``state.metrics`` holds
-    the mean ``asr_loss``.
+    seen as ``"image"`` and the (B, H, W) masks of the anomalies as ``"label"``. After each epoch ``state.metrics``
+    holds the mean ``asr_loss``.
 
     Source: MedIA 2023, section 3.4; method.md section 4.
 

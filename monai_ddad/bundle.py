@@ -26,7 +26,7 @@ from monai_ddad.io.locks import require_free
 from monai_ddad.io.record import ModelRecord, check_form, parse_json
 from monai_ddad.io.writing import private_folder
 from monai_ddad.machine import PATIENCE
-from monai_ddad.networks import DDADModel, Settings
+from monai_ddad.networks import DDADModel, FeatureSettings, Settings
 from monai_ddad.packaged import is_installed
 from monai_ddad.processes import end_with_process
 
@@ -271,7 +271,8 @@ def network_settings(models_dir: str | os.PathLike[str], bundle: str | None = No
         'AE'
     """
     parameters = inspect.signature(DDADModel).parameters
-    settings = asdict(Settings()) | {name: one.default for name, one in parameters.items() if name != "discrepancy"}
+    settings = asdict(FeatureSettings()) | asdict(Settings())
+    settings |= {name: one.default for name, one in parameters.items() if name != "discrepancy"}
     if not weights_file(Path(models_dir)).exists():
         return settings
     record = model_record(models_dir, bundle)

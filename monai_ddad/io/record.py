@@ -12,7 +12,7 @@ import torch
 
 from monai_ddad.io.checkpoints import RECORD_KEY, CheckpointError
 
-__all__ = ["SETTINGS", "ModelRecord", "check_form", "parse_json"]
+__all__ = ["FEATURES", "SETTINGS", "ModelRecord", "check_form", "parse_json"]
 
 FORMAT = 1
 COUNTS = ("calibration_images", "calibration_volumes")
@@ -61,9 +61,17 @@ SETTINGS = _object(
     },
     optional=("memory_slots", "shrink_threshold", "entropy_weight"),  # of MemAE
 )
-NETWORK = SETTINGS | {
-    "properties": SETTINGS["properties"]
-    | {
+FEATURES = _object(
+    {
+        "backbone": {"const": "features"},
+        "encoder": {"type": "string", "pattern": "^[A-Za-z0-9_.-]{1,100}\\Z"},
+        "encoder_digest": {"type": "string", "pattern": "^([a-f0-9]{64}|random weights, seed [0-9]{1,10})?\\Z"},
+        "in_channels": {"enum": [1, 3]},
+        "image_size": _whole(32, 1024),
+    }
+)
+DECIDING = _object(
+    {
         "score": NAME,
         "wanted_score": NAME,
         "left_out": {
@@ -75,8 +83,7 @@ NETWORK = SETTINGS | {
         "calibration_images": _whole(0, 10**7),
         "calibration_volumes": _whole(0, 10**7),
     },
-    "required": [*SETTINGS["required"], "score", "wanted_score", "left_out", *COUNTS],
-}
+)
 PREPARATION = {
     "preprocess": {"enum": ["plain", "modality"]},
     "modalities": KINDS,
@@ -89,16 +96,29 @@ PREPARATION = {
     "clahe": {"anyOf": [{"type": "null"}, _number(0, 1)]},
     "channels": {"enum": ["luminance", "green", "rgb"]},
 }
-SCHEMA = _object(
-    {
-        "format": {"const": FORMAT},
-        "bundle": {"type": "string", "pattern": "^([A-Za-z0-9][A-Za-z0-9_.-]{0,63})?\\Z"},
-        "network": NETWORK,
-        "preparation": _object(PREPARATION, optional=tuple(PREPARATION)),
-        "map_names": NAMES,
-        "score_names": NAMES,
-    }
-)
+
+
+def _joined(*parts: dict[str, Any]) -> dict[str, Any]:
+    """Return the form of an object that has the properties of several."""
+    properties = {name: value for part in parts for name, value in part["properties"].items()}
+    required = [name for part in parts for name in part["required"]]
+    return {"type": "object", "properties": properties, "required": required, "additionalProperties": False}
+
+
+def _record(network: dict[str, Any]) -> dict[str, Any]:
+    return _object(
+        {
+            "format": {"const": FORMAT},
+            "bundle": {"type": "string", "pattern": "^([A-Za-z0-9][A-Za-z0-9_.-]{0,63})?\\Z"},
+            "network": _joined(network, DECIDING),
+            "preparation": _object(PREPARATION, optional=tuple(PREPARATION)),
+            "map_names": NAMES,
+            "score_names": NAMES,
+        }
+    )
+
+
+SCHEMAS = {"ensembles": _record(SETTINGS), "features": _record(FEATURES)}
 TYPES = jsonschema.Draft202012Validator.TYPE_CHECKER.redefine("integer", lambda _, value: type(value) is int)
 Validator = jsonschema.validators.extend(jsonschema.Draft202012Validator, type_checker=TYPES)
 
@@ -154,7 +174,7 @@ class ModelRecord:
             content = json.loads(json.dumps({"format": FORMAT, **asdict(self)}, allow_nan=False))
         except (TypeError, ValueError):
             raise ValueError("the model's settings must be finite numbers, text, and lists of them.") from None
-        check_form(content, SCHEMA, "the model's record")
+        check_form(content, _schema(content), "the model's record")
         if self.network["score"] not in self.score_names:
             raise ValueError(f"the model's record is not valid: {self.network['score']} is none of its scores.")
         object.__setattr__(self, "preparation", content["preparation"])  # lists, where tuples were given
@@ -163,6 +183,8 @@ class ModelRecord:
     def least_bytes(self) -> int:
         """Bytes that the weights of such a model have at least, by the largest layers of its autoencoders."""
         size = self.network
+        if size["backbone"] == "features":
+            return 4 * len(self.score_names) * (size["calibration_images"] + size["calibration_volumes"])
         width, hidden = size["width"], size["hidden_size"]
         linear = hidden * (4 * width * (size["image_size"] // 16) ** 2 + size["latent_size"])
         member = 2 * linear + 32 * 26 * width**2 + size.get("memory_slots", 0) * size["latent_size"]
@@ -199,7 +221,7 @@ class ModelRecord:
                 "the model's record is damaged: take another copy of the file, or train again."
             ) from None
         try:
-            check_form(content, SCHEMA, "the model's record")
+            check_form(content, _schema(content), "the model's record")
             del content["format"]
             return cls(**content)
         except ValueError as error:
@@ -236,6 +258,13 @@ class ModelRecord:
             raise CheckpointError(
                 f"the model is of {of} and cannot be used by {bundle}: give the bundle that trained it."
             )
+
+
+def _schema(content: Any) -> dict[str, Any]:
+    """Return the form that a record must have, by the kind of its network."""
+    network = content.get("network") if isinstance(content, dict) else None
+    features = isinstance(network, dict) and network.get("backbone") == "features"
+    return SCHEMAS["features" if features else "ensembles"]
 
 
 def parse_json(text: str | bytes) -> Any:

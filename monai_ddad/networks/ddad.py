@@ -10,7 +10,7 @@ from torch import nn
 from monai_ddad.networks.autoencoder import AE, AEU
 from monai_ddad.networks.ensemble import Ensemble
 from monai_ddad.networks.memory import MemAE
-from monai_ddad.networks.plus import plus_features
+from monai_ddad.networks.plus import PlusScores, plus_features
 from monai_ddad.networks.refine import ASRNet
 from monai_ddad.networks.scores import inter_map, intra_map, mean_variance, rec_map, ssim_map, z_map
 from monai_ddad.networks.settings import REFINE_INPUTS, Settings
@@ -106,6 +106,18 @@ class DDADNet(nn.Module):
                     for layer in network.modules():
                         if callable(reset := getattr(layer, "reset_parameters", None)):
                             reset()
+
+    @property
+    @torch.jit.unused
+    def loaded(self) -> bool:
+        """Whether the ensembles' weights were trained or loaded."""
+        return self.ndm.loaded and self.udm.loaded
+
+    @torch.jit.unused
+    def make_head(self) -> PlusScores | None:
+        """Return what makes scores of the features; None where they are the means of the maps alone."""
+        settings = self.settings
+        return PlusScores(settings.members * settings.latent_size) if self.plus else None
 
     @torch.jit.unused
     def mark_loaded(self) -> None:

@@ -1,6 +1,6 @@
 """DDADModel: all that is trained, saved in one file, exported as one graph, and served."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -10,10 +10,12 @@ from monai_ddad.io.checkpoints import RECORD_KEY, CheckpointError
 from monai_ddad.io.record import ModelRecord
 from monai_ddad.networks.calibration import Calibration
 from monai_ddad.networks.ddad import DDADNet
+from monai_ddad.networks.feature_net import FeatureNet
+from monai_ddad.networks.feature_scores import FeatureScores
 from monai_ddad.networks.plus import PLUS_NAMES, PlusScores
 from monai_ddad.networks.protocol import ProtocolCheck
 from monai_ddad.networks.scores import image_scores
-from monai_ddad.networks.settings import Settings
+from monai_ddad.networks.settings import FeatureSettings, Settings
 
 __all__ = ["DDADModel", "Decided", "Deciding", "ScoreHead", "build_model"]
 
@@ -39,24 +41,23 @@ class Decided(NamedTuple):
 
 
 class ScoreHead(nn.Module):
-    """Scores of images: the mean of each map, and those of :class:`PlusScores` where the network has them.
+    """Scores of images: the mean of each map, and those that are made of the network's features.
 
     Args:
-        settings: those of the network.
+        map_names: names of the maps.
+        plus: what makes scores of the features, and has learnt for it; None for the means of the maps alone.
 
     Attributes:
-        every: names of all scores: those of the maps, then :data:`PLUS_NAMES`.
+        every: names of all scores: those of the maps, then those of ``plus``.
         names: of those that are not left out.
-        plus: what the scores beyond the paper have learnt; None for the paper's alone.
     """
 
     columns: torch.Tensor
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, map_names: Sequence[str], plus: PlusScores | FeatureScores | None) -> None:
         super().__init__()
-        plus = settings.scores == "plus"
-        self.every: list[str] = [*settings.map_names, *(PLUS_NAMES if plus else ())]
-        self.plus = PlusScores(settings.members * settings.latent_size) if plus else None
+        self.every: list[str] = [*map_names, *(() if plus is None else plus.names)]
+        self.plus = plus
         self.register_buffer("columns", torch.zeros(0, dtype=torch.long), persistent=False)
         self.leave_out(())
 
@@ -120,7 +121,7 @@ class DDADModel(nn.Module):
 
     def __init__(
         self,
-        discrepancy: DDADNet,
+        discrepancy: DDADNet | FeatureNet,
         score: str | None = None,
         left_out: Mapping[str, str] | None = None,
         wanted_score: str | None = None,
@@ -131,7 +132,7 @@ class DDADModel(nn.Module):
     ) -> None:
         super().__init__()
         self.discrepancy = discrepancy
-        self.head = ScoreHead(discrepancy.settings)
+        self.head = ScoreHead(discrepancy.map_names, discrepancy.make_head())
         self.bundle = bundle
         self.preparation = dict(preparation or {})
         self.left_out: dict[str, str] = dict(left_out or {})
@@ -168,7 +169,7 @@ class DDADModel(nn.Module):
     @torch.jit.unused
     def loaded(self) -> bool:
         """Whether weights were loaded or trained."""
-        return self.discrepancy.ndm.loaded and self.discrepancy.udm.loaded
+        return self.discrepancy.loaded
 
     def _decide_by(self, score: str) -> None:
         """Let a score decide, or in its place the first of those that can."""
@@ -356,13 +357,20 @@ class Deciding(nn.Module):
         return self.model.load_state_dict(state_dict, strict, assign)
 
 
-def build_model(settings: Mapping[str, Any] | None = None, seed: int | None = None, **changes: Any) -> DDADModel:
+def build_model(
+    settings: Mapping[str, Any] | None = None,
+    seed: int | None = None,
+    encoder_file: str | None = None,
+    **changes: Any,
+) -> DDADModel:
     """Build a model from one set of settings.
 
     Args:
-        settings: those of :class:`Settings` and :class:`DDADModel` by name, as
-            :func:`monai_ddad.bundle.network_settings` returns them.
+        settings: those of :class:`Settings`, or with ``backbone="features"`` of :class:`FeatureSettings`, and of
+            :class:`DDADModel` by name, as :func:`monai_ddad.bundle.network_settings` returns them. Settings of the
+            other kind of network have no effect.
         seed: of the initial weights, see :class:`DDADNet`.
+        encoder_file: weights of the encoder, see :class:`FeatureNet`.
         **changes: settings that count in their place.
 
     Raises:
@@ -373,5 +381,10 @@ def build_model(settings: Mapping[str, Any] | None = None, seed: int | None = No
         'ddad_plus'
     """
     chosen = {**(settings or {}), **changes}
-    of_network = {name: chosen.pop(name) for name in Settings.names() if name in chosen}
+    kinds = (FeatureSettings.names(), Settings.names())
+    own = kinds[chosen.get("backbone") != "features"]
+    given = {name: chosen.pop(name) for name in {*kinds[0], *kinds[1]} if name in chosen}
+    of_network = {name: given[name] for name in own if name in given}
+    if of_network.get("backbone") == "features":
+        return DDADModel(FeatureNet(encoder_file, **of_network), **chosen)
     return DDADModel(DDADNet(seed, **of_network), **chosen)

@@ -8,7 +8,7 @@ from torch import nn
 from monai_ddad.networks.distributions import Discriminant, Reference
 from monai_ddad.networks.scores import cell_logs, f_score, image_scores, ratio_score
 
-__all__ = ["MIN_GROUPS", "PLUS_NAMES", "PlusScores", "plus_features", "unlearnable"]
+__all__ = ["MIN_GROUPS", "PLUS_NAMES", "PlusScores", "folds", "lacking", "plus_features", "unlearnable"]
 
 PLUS_NAMES = ("ratio", "f", "ssim", "maha_rec", "maha_inter", "pu_latent", "pu_map", "ddad_plus")
 POOL_NAMES = ("pu_latent", "pu_map")  # which need unlabelled images, too
@@ -33,7 +33,18 @@ def unlearnable(known: int, pool: int) -> dict[str, str]:
         >>> unlearnable(14, 20)["ddad_plus"]
         'it takes 20 known normals to learn from, each patient or volume counted once, and 14 are left for it'
     """
-    for number, kind, names in ((known, "known normals", PLUS_NAMES[3:]), (pool, "unlabelled images", POOL_NAMES)):
+    return lacking(known, pool, PLUS_NAMES[3:], POOL_NAMES)
+
+
+def lacking(known: int, pool: int, learnt: Sequence[str], of_pool: Sequence[str]) -> dict[str, str]:
+    """Return why scores cannot be learnt from so few groups, by name.
+
+    Args:
+        known, pool: see :func:`unlearnable`.
+        learnt: scores that known normals teach.
+        of_pool: scores that the unlabelled images teach, too.
+    """
+    for number, kind, names in ((known, "known normals", learnt), (pool, "unlabelled images", of_pool)):
         if number < MIN_GROUPS:
             reason = (
                 f"it takes {MIN_GROUPS} {kind} to learn from, each patient or volume counted once, and {number} are "
@@ -110,6 +121,7 @@ class PlusScores(nn.Module):
 
     def __init__(self, latents: int) -> None:
         super().__init__()
+        self.names = PLUS_NAMES
         self.sizes: list[int] = [1, 1, 1, CELLS**2, CELLS**2, latents]
         self.maha_rec = Reference(CELLS**2)
         self.maha_inter = Reference(CELLS**2)
@@ -136,6 +148,11 @@ class PlusScores(nn.Module):
         maha_rec = self.maha_rec.by_elements(rec).clamp(min=1e-6)
         return torch.stack([maha_rec.log(), ratio[:, 0], self.pu_latent(latent)], dim=1)
 
+    @staticmethod
+    def unlearnable(known: int, pool: int) -> dict[str, str]:
+        """Tell which scores cannot be learnt; see :func:`unlearnable`."""
+        return unlearnable(known, pool)
+
     @torch.jit.unused
     def fit(
         self,
@@ -157,8 +174,8 @@ class PlusScores(nn.Module):
         """
         known, pool = known.to(self.means.device), pool.to(self.means.device)
         self.load_state_dict(PlusScores(self.sizes[-1]).state_dict())
-        fold, groups = _folds(range(len(known)) if known_groups is None else known_groups)
-        other_fold, other_groups = _folds(range(len(pool)) if pool_groups is None else pool_groups)
+        fold, groups = folds(range(len(known)) if known_groups is None else known_groups)
+        other_fold, other_groups = folds(range(len(pool)) if pool_groups is None else pool_groups)
         if groups < MIN_GROUPS:
             return
         if other_groups < MIN_GROUPS:
@@ -185,7 +202,7 @@ class PlusScores(nn.Module):
             self.pu_map.fit(inter, other_inter)
 
 
-def _folds(groups: Sequence[int]) -> tuple[torch.Tensor, int]:
+def folds(groups: Sequence[int]) -> tuple[torch.Tensor, int]:
     """Deal groups to folds in turn: (N,) the fold of each image, and how many groups there are."""
     numbers = {group: number for number, group in enumerate(dict.fromkeys(groups))}
     return torch.tensor([numbers[group] % FOLDS for group in groups], dtype=torch.long), len(numbers)

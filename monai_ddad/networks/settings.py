@@ -1,11 +1,12 @@
 """Settings of a DDADNet."""
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal
 
-from monai_ddad.io.record import SETTINGS, check_form
+from monai_ddad.io.checkpoints import CheckpointError
+from monai_ddad.io.record import FEATURES, SETTINGS, check_form
 
-__all__ = ["REFINE_INPUTS", "Settings"]
+__all__ = ["REFINE_INPUTS", "FeatureSettings", "Settings"]
 
 REFINE_INPUTS: dict[str, list[str]] = {"dual": ["inter", "intra"], "intra": ["intra"], "none": []}
 MEMORY = ("memory_slots", "shrink_threshold", "entropy_weight")  # of MemAE alone
@@ -100,6 +101,64 @@ class Settings:
     def used(self) -> dict[str, Any]:
         """Return the settings that have an effect, by name."""
         return {name: value for name, value in asdict(self).items() if name not in MEMORY or name in self.member}
+
+    @classmethod
+    def names(cls) -> list[str]:
+        """Return the names of all settings."""
+        return [field.name for field in fields(cls)]
+
+
+@dataclass(frozen=True)
+class FeatureSettings:
+    """What a :class:`~monai_ddad.networks.FeatureNet` is built with.
+
+    Attributes:
+        backbone: ``"features"``.
+        encoder: name of a network of timm.
+        encoder_digest: SHA-256 of the file of its weights; empty takes any.
+        in_channels: channels of the image, 1 for grey and 3 for RGB.
+        image_size: side of the square image in pixels, a multiple of 32.
+
+    Raises:
+        ValueError: a value that no model may have.
+
+    Example:
+        >>> FeatureSettings(image_size=320).map_names
+        ['inter', 'rec', 'ratio']
+    """
+
+    backbone: Literal["features"] = "features"
+    encoder: str = "tf_efficientnet_lite0"
+    encoder_digest: str = ""
+    in_channels: int = 1
+    image_size: int = 224
+
+    def __post_init__(self) -> None:
+        check_form(asdict(self), FEATURES, "the settings")
+        if self.image_size % 32:
+            raise ValueError(f"image_size must be a multiple of 32, the encoder's stride, got {self.image_size}.")
+
+    @property
+    def map_names(self) -> list[str]:
+        """Names of all maps, in their order."""
+        return ["inter", "rec", "ratio"]
+
+    def of(self, digest: str) -> "FeatureSettings":
+        """Return the settings with the hash of the weights that are used.
+
+        Raises:
+            CheckpointError: they are to be others.
+        """
+        if self.encoder_digest not in ("", digest):
+            raise CheckpointError(
+                f"the model was made with other weights of {self.encoder} than those that are given: give the file "
+                f"whose SHA-256 begins with {self.encoder_digest[:8]}."
+            )
+        return replace(self, encoder_digest=digest)
+
+    def used(self) -> dict[str, Any]:
+        """Return the settings that have an effect, by name."""
+        return asdict(self)
 
     @classmethod
     def names(cls) -> list[str]:

@@ -2,7 +2,9 @@
 
 from monai_ddad.training.calibrate import calibrate
 from monai_ddad.training.checkpoint import ResumeCheckpoint
+from monai_ddad.training.choose import make_trainer
 from monai_ddad.training.ensemble_trainer import EnsembleTrainer
+from monai_ddad.training.feature_trainer import FeatureTrainer
 from monai_ddad.training.hold_out import hold_out
 from monai_ddad.training.non_finite import StopOnNonFinite
 from monai_ddad.training.progress import EpochProgress
@@ -12,6 +14,7 @@ from monai_ddad.training.workflow import TrainingWorkflow
 
 __all__ = [
     "EnsembleTrainer",
+    "FeatureTrainer",
     "EpochProgress",
     "RefineTrainer",
     "ResumableTrainer",
@@ -20,4 +23,5 @@ __all__ = [
     "TrainingWorkflow",
     "calibrate",
     "hold_out",
+    "make_trainer",
 ]

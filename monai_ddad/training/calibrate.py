@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 
 from monai_ddad.data.resident import ResidentDataset
-from monai_ddad.networks import DDADModel, unlearnable
+from monai_ddad.networks import DDADModel, DDADNet
 from monai_ddad.networks.calibration import TIE
 from monai_ddad.placement import set_tf32
 from monai_ddad.training.hold_out import find_groups
@@ -16,6 +16,7 @@ from monai_ddad.transforms.eight_bit import normalise
 
 __all__ = ["calibrate", "leave_out_unlearnable"]
 
+PIXELS = 2**21  # of a batch, at most
 FLOOR = 0.05  # least standard deviation of a pixel of a z-map, of the map's average one
 
 
@@ -54,7 +55,7 @@ def calibrate(
     set_tf32(device, "float32")  # as the images to come are scored
     known = _thinned(training.subset([i for i, label in enumerate(training.labels) if label == 0]), images)
     net, plus = network.discrepancy, network.head.plus
-    if net.z_channel >= 0:
+    if isinstance(net, DDADNet) and net.z_channel >= 0:
         net.z_mean, net.z_deviation = torch.zeros_like(net.z_mean), torch.ones_like(net.z_deviation)
         maps = _maps(network, known)[:, -1:]  # as they are, with mean 0 and deviation 1
         deviation = maps.std(dim=0)
@@ -83,11 +84,12 @@ def calibrate(
 
 def leave_out_unlearnable(network: DDADModel, training: ResidentDataset) -> None:
     """Leave the scores out that a model cannot learn from so few images of a training, and no others."""
-    groups = find_groups(training) if network.head.plus is not None else []
+    plus = network.head.plus
+    groups = find_groups(training) if plus is not None else []
     known, pool = (
         len({group for group, label in zip(groups, training.labels) if (label == 0) is side}) for side in (True, False)
     )
-    network.leave_out(unlearnable(known, pool) if network.head.plus is not None else {})
+    network.leave_out(plus.unlearnable(known, pool) if plus is not None else {})
 
 
 def _dead(scores: torch.Tensor, names: Sequence[str]) -> dict[str, str]:
@@ -106,9 +108,11 @@ def _thinned(dataset: ResidentDataset, images: int) -> ResidentDataset:
     return dataset.subset(range(0, len(dataset), max(1, math.ceil(len(dataset) / images))))
 
 
-def _batches(network: DDADModel, dataset: ResidentDataset) -> list[torch.Tensor]:
+def _batches(network: DDADModel, dataset: ResidentDataset) -> Iterator[torch.Tensor]:
     device = next(network.parameters()).device
-    return [normalise(batch).to(device) for batch in dataset.images.split(64)] if len(dataset) else []
+    if len(dataset):
+        size = max(4, min(64, PIXELS // dataset.images[0, 0].numel()))
+        yield from (normalise(batch).to(device) for batch in dataset.images.split(size))
 
 
 def _maps(network: DDADModel, dataset: ResidentDataset) -> torch.Tensor:

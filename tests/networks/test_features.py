@@ -1,0 +1,184 @@
+"""Encoder, network and scores of features: what they compute, and what they refuse."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file as save_safetensors
+from sklearn.linear_model import LogisticRegression
+
+from monai_ddad.io.checkpoints import CheckpointError, load_weights, save_file
+from monai_ddad.networks import FEATURE_SCORES, Encoder, FeatureNet, FeatureScores, Moments, build_model
+from monai_ddad.networks.feature_scores import balanced_logistic
+
+SIDE = 64
+
+
+@pytest.fixture(scope="module")
+def encoder() -> Encoder:
+    return Encoder(seed=0)
+
+
+@pytest.fixture
+def pictures() -> torch.Tensor:
+    return torch.rand(6, 1, SIDE, SIDE, generator=torch.Generator().manual_seed(0)) * 2 - 1
+
+
+def test_the_packaged_weights_are_those_of_the_default_network(pictures):
+    encoder = Encoder()
+    features = encoder(pictures)
+    assert [tuple(values.shape[1:]) for values in features] == [(40, 8, 8), (112, 4, 4), (320, 2, 2)]
+    assert encoder.digest.startswith("57934424")  # which is the name of the file, too
+    random = Encoder(seed=0)(pictures)
+    assert not any(torch.allclose(first, second, atol=0.1) for first, second in zip(features, random))
+
+
+def test_grey_is_three_equal_channels_and_a_batch_changes_nothing(encoder, pictures):
+    for grey, colour in zip(encoder(pictures), encoder(pictures.expand(-1, 3, -1, -1))):
+        torch.testing.assert_close(grey, colour)
+    for whole, one in zip(encoder(pictures), encoder(pictures[2:3])):
+        torch.testing.assert_close(whole[2:3], one, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
+def test_weights_come_from_a_file(encoder, pictures, tmp_path, suffix):
+    file = tmp_path / f"weights{suffix}"
+    weights = {name: value.contiguous() for name, value in encoder.network.state_dict().items()}
+    save_safetensors(weights, file) if suffix == ".safetensors" else save_file(weights, file)
+    loaded = Encoder(weights=file)
+    for first, second in zip(encoder(pictures), loaded(pictures)):
+        assert torch.equal(first, second)
+    assert len(loaded.digest) == 64
+
+
+def test_another_network_by_name(tmp_path):
+    encoder = Encoder("resnet18", seed=1)
+    assert encoder.channels == [128, 256, 512]
+    assert not any("network" in name for name in encoder.state_dict())  # known by their hash alone
+    with pytest.raises(ValueError, match="features of strides"):
+        Encoder("vit_tiny_patch16_224", seed=0)
+
+
+def damage(kind: str, weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    first = next(iter(weights))
+    if kind == "nan":
+        weights[first] = weights[first] * float("nan")
+    elif kind == "another architecture":
+        weights = dict(Encoder("resnet18", seed=0).network.state_dict())
+    return weights
+
+
+@pytest.mark.parametrize(
+    "kind, message",
+    [
+        ("nan", "NaN"),
+        ("another architecture", "of another network"),
+        ("truncated", "damaged"),
+        ("missing", "does not exist"),
+        ("pickle", "damaged"),
+    ],
+)
+def test_a_file_that_is_no_good_is_refused(encoder, tmp_path, kind, message):
+    file = tmp_path / "weights.pth"
+    if kind == "pickle":
+        torch.save(object, file)
+    elif kind != "missing":
+        save_file(damage(kind, dict(encoder.network.state_dict())), file)
+    if kind == "truncated":
+        file.write_bytes(file.read_bytes()[:-1000])
+    with pytest.raises(CheckpointError, match=message):
+        Encoder(weights=file)
+
+
+def test_without_timm_or_the_weights_the_error_says_what_to_install(monkeypatch):
+    find = "monai_ddad.networks.encoder.importlib.util.find_spec"
+    monkeypatch.setattr(find, lambda name: None)
+    with pytest.raises(ImportError, match=r"monai-ddad\[features\]"):
+        Encoder()
+
+
+@pytest.mark.parametrize("settings", [{"image_size": 48}, {"image_size": 16}, {"in_channels": 2}, {"encoder": "a b"}])
+def test_settings_that_no_network_can_have_are_refused(settings):
+    with pytest.raises(ValueError, match="image_size|in_channels|encoder"):
+        FeatureNet(seed=0, **settings)
+
+
+def test_maps_are_those_of_the_two_gaussians(pictures):
+    network = FeatureNet(seed=0, image_size=SIDE)
+    fine, coarse, pooled = network.cells(pictures)
+    known, pool = (Moments.of(part.flatten(0, -2)) for part in (fine[:3], fine[3:]))
+    network.fit(known, pool)
+    maps, features = network(pictures)
+    assert maps.shape == (6, 3, SIDE, SIDE) and maps.isfinite().all()
+    normal, unknown = network.ndm(fine) / network.size, network.udm(fine) / network.size
+    cells = torch.nn.functional.interpolate(normal[:, None], size=(SIDE, SIDE), mode="bilinear")
+    torch.testing.assert_close(maps[:, 1:2], cells)
+    mean = torch.nn.functional.interpolate((normal - unknown)[:, None], size=(SIDE, SIDE), mode="bilinear")
+    torch.testing.assert_close(maps[:, :1], mean, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(features, torch.cat([coarse.flatten(1), pooled], dim=1))
+    assert maps[3:, 0].mean() > maps[:3, 0].mean()  # the NDM explains the known normals better
+
+
+def features_of(count: int, shift: float, seed: int) -> torch.Tensor:
+    """Features of images with 16 cells of 6 numbers and 2 * (3 + 4) pooled ones, some of whose cells are shifted."""
+    generator = torch.Generator().manual_seed(seed)
+    cells = torch.randn(count, 16, 6, generator=generator)
+    cells[:, :3, 0] += shift
+    pooled = torch.randn(count, 14, generator=generator) * 0.3
+    pooled[:, 7] += shift
+    return torch.cat([cells.flatten(1), pooled], dim=1)
+
+
+@pytest.fixture
+def scores() -> FeatureScores:
+    return FeatureScores(6, 16, [2, 3, 4])
+
+
+def test_each_score_tells_new_abnormal_images_where_the_pool_holds_such(scores):
+    known, pool = features_of(80, 0, 1), torch.cat([features_of(30, 0, 2), features_of(50, 3, 3)])
+    scores.fit(known, pool)
+    normal, abnormal = scores(features_of(100, 0, 4)), scores(features_of(100, 3, 5))
+    assert scores.weight > 0.3
+    for column, name in enumerate(FEATURE_SCORES):
+        chance = (abnormal[:, None, column] > normal[None, :, column]).float().mean()
+        assert chance > (0.7 if name.endswith("_top") else 0.85), name
+
+
+def test_a_pool_that_holds_nothing_new_has_little_to_say(scores):
+    scores.fit(features_of(80, 0, 1), features_of(80, 0, 2))
+    assert scores.weight < 0.3
+
+
+def test_without_a_pool_the_one_class_part_is_left(scores):
+    scores.fit(features_of(80, 0, 1), features_of(5, 3, 2))
+    found = scores(torch.cat([features_of(50, 0, 4), features_of(50, 3, 5)]))
+    assert found.isfinite().all() and scores.weight == 0
+    order = found[:, FEATURE_SCORES.index("neighbours")].argsort()
+    assert torch.equal(order, found[:, -1].argsort())
+    assert set(scores.unlearnable(80, 5)) == set(FEATURE_SCORES[:5])
+    assert set(scores.unlearnable(10, 50)) == set(FEATURE_SCORES)
+
+
+def test_the_logistic_regression_is_that_of_scikit_learn():
+    generator = torch.Generator().manual_seed(0)
+    features, labels = torch.randn(90, 5, generator=generator), (torch.arange(90) % 3 == 0).float()
+    features[labels == 1] += 0.7
+    expected = LogisticRegression(C=0.01, class_weight="balanced", tol=1e-10, max_iter=10000).fit(features, labels)
+    np.testing.assert_allclose(balanced_logistic(features, labels, 0.01).numpy(), expected.coef_[0], rtol=1e-4)
+
+
+def test_a_model_of_features_is_saved_without_its_encoder_and_loaded_with_it(pictures, tmp_path):
+    model = build_model(backbone="features", image_size=SIDE, encoder_digest="random weights, seed 3")
+    fine = model.discrepancy.cells(pictures)[0].flatten(0, -2)
+    model.discrepancy.fit(Moments.of(fine[:200]), Moments.of(fine[200:]))
+    save_file({name: value.clone() for name, value in model.state_dict().items()}, tmp_path / "model.pt")
+    assert not any("encoder" in name for name in model.state_dict())
+    assert (tmp_path / "model.pt").stat().st_size < 5_000_000
+    other = build_model(model.record.network)
+    load_weights(other, tmp_path / "model.pt")
+    with torch.no_grad():
+        for first, second in zip(model.eval().decide(pictures), other.decide(pictures)):
+            assert torch.equal(first, second)
+    with pytest.raises(CheckpointError, match="other weights"):
+        build_model(model.record.network, encoder_digest="0" * 64)

@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.processes import python_m
+
 
 def bundle_run(config: str, folder: Path, **settings: Any) -> subprocess.CompletedProcess[str]:
     arguments = [f"--{name}={value}" for name, value in settings.items()]
-    return subprocess.run(
-        [sys.executable, "-W", "ignore", "-m", "monai.bundle", "run", "--config_file", config, *arguments],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        env=os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[2]), "OMP_WAIT_POLICY": "PASSIVE"},
-        timeout=300,
-    )
+    return python_m("monai.bundle", "run", "--config_file", config, *arguments, cwd=folder, OMP_WAIT_POLICY="PASSIVE")
 
 
 @pytest.mark.parametrize(

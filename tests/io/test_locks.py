@@ -147,7 +147,7 @@ def test_another_machine_counts_as_gone_after_some_minutes_of_silence(holder, tm
         os.kill(holder.pid, signal.SIGKILL)
         holder.join()
     now = time.time()
-    rewrite(folder, machine="another", host="node7\n/etc", started=now - 7200.0)
+    rewrite(folder, machine="another", host="node7\n/etc", started=now - 7300.0)
     os.utime(folder / LOCK, (now - silence, now - silence))
     if free:
         with lock_folder(folder, "--out"):

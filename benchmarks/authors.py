@@ -12,7 +12,7 @@ import plain
 import torch
 from PIL import Image
 
-from monai_ddad.networks import DDADModel, build_model
+from monai_ddad.networks import DDADNet
 
 __all__ = ["ADAM", "REFINE_ADAM", "SIDE", "Authors"]
 
@@ -65,21 +65,21 @@ class _Jobs:
         return [_read(path) for path in self.paths]
 
     @cached_property
-    def network(self) -> DDADModel:
-        network = build_model(seed=0).eval()
-        for part in (network.discrepancy.ndm, network.discrepancy.udm):
+    def network(self) -> DDADNet:
+        network = DDADNet(seed=0).eval()
+        for part in (network.ndm, network.udm):
             part.requires_grad_(False)
         return network
 
     @cached_property
     def training(self) -> tuple[torch.nn.Module, torch.optim.Optimizer]:
-        network = build_model(members=1, refine="none", seed=0).discrepancy.ndm.members[0].train()
+        network = DDADNet(members=1, refine="none", seed=0).ndm.members[0].train()
         return network, ADAM(network.parameters())
 
     @cached_property
     def refinement(self) -> torch.optim.Optimizer:
-        assert self.network.discrepancy.asr is not None
-        return REFINE_ADAM(self.network.discrepancy.asr.parameters())
+        assert self.network.asr is not None
+        return REFINE_ADAM(self.network.asr.parameters())
 
     def read(self) -> int:
         return len([_read(path) for path in self.paths[: self.few]])
@@ -91,13 +91,13 @@ class _Jobs:
         return len(batches)
 
     def refine(self) -> int:
-        assert self.network.discrepancy.asr is not None
-        asr = self.network.discrepancy.asr.train()
+        assert self.network.asr is not None
+        asr = self.network.asr.train()
         batches = plain.asr_loader(self.pictures[: self.few])
         for images, masks in batches:
             plain.asr_step(
-                [*self.network.discrepancy.ndm.members],
-                [*self.network.discrepancy.udm.members],
+                [*self.network.ndm.members],
+                [*self.network.udm.members],
                 asr,
                 self.refinement,
                 images,
@@ -119,8 +119,8 @@ class _Jobs:
 
     def _score(self, pictures: Iterable[Image.Image], refined: bool) -> int:
         network = self.network.eval()
-        asr = network.discrepancy.asr if refined else None
-        ndm, udm = [*network.discrepancy.ndm.members], [*network.discrepancy.udm.members]
+        asr = network.asr if refined else None
+        ndm, udm = [*network.ndm.members], [*network.udm.members]
         return len([plain.score(ndm, udm, asr, plain.to_tensor(picture)) for picture in pictures])
 
 

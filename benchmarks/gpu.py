@@ -18,7 +18,7 @@ import torch
 from pages import format_table, machine, publish
 
 from monai_ddad.data import ResidentDataset, normalise
-from monai_ddad.networks import DDADModel, build_model
+from monai_ddad.networks import DDADModel, DDADNet
 from monai_ddad.networks.scores import image_scores
 from monai_ddad.serving.runtimes import Runtime
 from monai_ddad.training import EnsembleTrainer, RefineTrainer
@@ -86,15 +86,17 @@ def main() -> None:
     for precision in options.precisions:
         for way, graph in WAYS.items():
             epochs = options.epochs if graph else min(options.few, options.epochs)
-            network = build_model(seed=0)
-            trainer = EnsembleTrainer(device, 1, network.discrepancy, data, ADAM, precision=precision, graph=graph)
+            network = DDADNet(seed=0)
+            trainer = EnsembleTrainer(device, 1, network, data, ADAM, precision=precision, graph=graph)
             note("six AEs", way, precision, timed(trainer, epochs), epochs, options.epochs)
         for way, graph in WAYS.items():
             epochs = options.refine_epochs if graph else min(options.few, options.refine_epochs)
-            refine = RefineTrainer(device, 1, network.discrepancy, data, REFINE_ADAM, precision=precision, graph=graph)
+            refine = RefineTrainer(device, 1, network, data, REFINE_ADAM, precision=precision, graph=graph)
             note("ASR-Net", way, precision, timed(refine, epochs), epochs, options.refine_epochs)
         for batch in (1, 256):
-            seconds = score(network, data.images[: 256 * (1 if batch == 1 else 8)], batch, precision, device)
+            seconds = score(
+                DDADModel(network).eval(), data.images[: 256 * (1 if batch == 1 else 8)], batch, precision, device
+            )
             rows.append([f"scoring, {batch} at a time", "", precision, f"{seconds * 1e3:.3f} ms an image", ""])
     header = ["phase", "way", "precision", "time", "timed over"]
     about = f"{machine()}; {options.normal} normal and {options.unlabeled} unlabelled random images of 64 x 64.\n"

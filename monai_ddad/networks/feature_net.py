@@ -23,9 +23,8 @@ STRIDES = (8, 16, 32)
 class FeatureNet(nn.Module):
     """Normative and unknown distribution of the features of an image's cells, each a Gaussian.
 
-    The NDM is fitted to the cells of known normal images, the UDM to those of known normal and unlabelled images. What
-    an autoencoder's error is in the paper, is here a cell's squared distance of Mahalanobis (q): how far it is from what
-    the distribution explains.
+    The NDM is fitted to the cells of known normal images, the UDM to those of known normal and unlabelled images. In
+    place of the paper's error of reconstruction stands a cell's squared distance of Mahalanobis (q).
 
     Args:
         weights, seed: of the encoder, see :class:`Encoder`.

@@ -40,17 +40,17 @@ class FeatureScores(nn.Module):
       mean and the mean of its highest 5 %;
     - ``pu_pooled``: balanced logistic regression of known normals against the pool, on the pooled features;
     - ``neighbours``: one-class, the log of the mean distance to the 5 nearest known normals in the last stride's means;
-    - ``ddad_plus``: ``neighbours`` + (.5 + 1.5 w) (the two of ratio, the two of cells and twice ``pu_pooled``) / 6, each
-      in standard deviations from its mean over known normals that were left out of what scores them. The weight w, from
-      0 to 1, is by how many of these deviations the pool exceeds the known normals in the sum of the latter.
+    - ``ddad_plus``: ``neighbours`` + (.5 + 1.5 w) (the two ratios, the two of cells, twice ``pu_pooled``) / 6, each in
+      standard deviations from its mean over known normals that were left out of what scores them. The weight w, from 0
+      to 1, is by how many of these deviations the pool exceeds the known normals in the sum of the latter.
 
     Args:
         size: numbers of a cell (F).
         cells: of an image (G).
         channels: of the encoder's three strides.
 
-    Source: positive-unlabelled scores after Elkan, Noto, KDD 2008; neighbours after Bergman, Cohen, Hoshen, Deep nearest
-    neighbor anomaly detection, 2020; not part of the DDAD paper.
+    Source: positive-unlabelled scores after Elkan, Noto, KDD 2008; neighbours after Bergman, Cohen, Hoshen, Deep
+    nearest neighbor anomaly detection, 2020; not part of the DDAD paper.
     """
 
     means: torch.Tensor
@@ -102,8 +102,8 @@ class FeatureScores(nn.Module):
         found = (cells - self.centre) @ self.direction
         places = pooled.shape[1] - 2 * self.last
         last = pooled[:, places : places + self.last]
-        distances = torch.cdist(last, self.bank, compute_mode="donot_use_mm_for_euclid_dist")
-        nearest = distances.topk(NEIGHBOURS, dim=1, largest=False).values
+        squares = last.square().sum(dim=1, keepdim=True) + self.bank.square().sum(dim=1) - 2 * last @ self.bank.T
+        nearest = squares.clamp(min=0).sqrt().topk(NEIGHBOURS, dim=1, largest=False).values
         top = [values.topk(self.top, dim=1).values.mean(dim=1) for values in (ratios, found)]
         neighbours = (nearest.mean(dim=1) + 1e-6).log()
         return torch.stack([ratio, top[0], found.mean(dim=1), top[1], pooled @ self.slope, neighbours], dim=1)

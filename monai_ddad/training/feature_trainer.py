@@ -43,8 +43,8 @@ class FeatureTrainer(Trainer):
     Raises:
         DataError: fewer than 2 known normal or 2 unlabelled images, or images of other channels than the network's.
 
-    After each batch ``state.output[0]`` holds ``loss``, always 0, as MONAI's handlers expect it; ``state.batch["image"]``
-    holds the (B, C, H, W) images.
+    After each batch ``state.output[0]`` holds ``loss``, always 0, as MONAI's handlers expect one, and
+    ``state.batch["image"]`` the (B, C, H, W) images.
 
     Example:
         >>> items = [{"image": value, "label": None if value % 2 else 0} for value in range(8)]

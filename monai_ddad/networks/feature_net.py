@@ -86,7 +86,7 @@ class FeatureNet(nn.Module):
         return FeatureScores(self.size, (self.image_size // STRIDES[1]) ** 2, self.encoder.channels)
 
     def field(self, image: torch.Tensor) -> torch.Tensor | None:
-        """Return which pixels count: None, all do."""
+        """Return which pixels count: None, as all do."""
         return None
 
     def cells(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -144,4 +144,4 @@ def _mean(values: torch.Tensor) -> torch.Tensor:
 
 
 def _deviation(values: torch.Tensor) -> torch.Tensor:
-    return values.std(dim=2)
+    return values.std(dim=2, correction=0)  # of a single cell, too

@@ -69,18 +69,17 @@ class ScoreHead(nn.Module):
         columns = torch.tensor([self.every.index(name) for name in self.names], dtype=torch.long)
         self.columns = columns.to(self.columns.device)
 
-    def forward(self, maps: torch.Tensor, features: torch.Tensor, field: torch.Tensor | None) -> torch.Tensor:
+    def forward(self, means: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
         """Score images.
 
         Args:
-            maps: (B, M, H, W).
+            means: (B, M) of the maps, see :func:`~monai_ddad.networks.scores.image_scores`.
             features: (B, F), see :class:`~monai_ddad.networks.ddad.Discrepancies`.
-            field: (B, 1, H, W), 1 where a pixel counts; None if all do.
 
         Returns:
             (B, S) in the order of ``names``.
         """
-        scores = image_scores(maps, field)
+        scores = means
         if self.plus is not None:
             scores = torch.cat([scores, self.plus(features)], dim=1)
         return scores if self.complete else scores.index_select(1, self.columns)
@@ -319,7 +318,7 @@ class DDADModel(nn.Module):
     def decide(self, image: torch.Tensor) -> Decided:
         """Compute all that is said of (B, C, H, W) images, float in [-1, 1]."""
         maps, features = self.discrepancy(image)
-        scores = self.head(maps, features, self.discrepancy.field(image))
+        scores = self.head(image_scores(maps, self.discrepancy.field(image)), features)
         return Decided(maps, scores, self.calibration.images.p_values(scores), self.protocol(image))
 
 

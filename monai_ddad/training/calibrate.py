@@ -10,6 +10,7 @@ import torch
 from monai_ddad.data.resident import ResidentDataset
 from monai_ddad.networks import DDADModel, DDADNet
 from monai_ddad.networks.calibration import TIE
+from monai_ddad.networks.scores import image_scores
 from monai_ddad.placement import set_tf32
 from monai_ddad.training.hold_out import find_groups
 from monai_ddad.transforms.eight_bit import normalise
@@ -42,8 +43,7 @@ def calibrate(
         training: the images that it was trained on.
         held_out: known normals that it was not trained on; may be empty.
         alpha: false-positive rate at which an image is flagged, in [0, 1].
-        images: known normals at most that z-maps and quantiles are taken from, evenly from the list, and images of
-            the training that scores are tried on.
+        images: known normals at most that z-maps and quantiles are taken from, evenly from the list.
 
     Raises:
         ValueError: no score tells the images of the training apart.
@@ -61,14 +61,15 @@ def calibrate(
         deviation = maps.std(dim=0)
         net.z_mean = maps.mean(dim=0).to(device)
         net.z_deviation = (deviation + FLOOR * deviation.mean().clamp(min=1e-12)).to(device)
+    means, features = _described(network, training)
     if plus is not None:
-        features = torch.cat([net(batch).features.cpu() for batch in _batches(network, training)])
         groups = find_groups(training)
         sides = [[i for i, label in enumerate(training.labels) if (label == 0) is side] for side in (True, False)]
         (known_groups, pool_groups), (first, second) = [[groups[i] for i in side] for side in sides], sides
         plus.fit(features[first], features[second], known_groups, pool_groups)
     leave_out_unlearnable(network, training)
-    tried = [network.decide(batch).scores.cpu() for batch in _batches(network, _thinned(training, images))]
+    parts = zip(means.split(64), features.split(64))
+    tried = [network.head(*(values.to(device) for values in part)).cpu() for part in parts]
     network.leave_out(network.left_out | _dead(torch.cat(tried), network.score_names))
     network.protocol.fit(normalise(training.images))
     calibration = network.calibration
@@ -113,6 +114,16 @@ def _batches(network: DDADModel, dataset: ResidentDataset) -> Iterator[torch.Ten
     if len(dataset):
         size = max(4, min(64, PIXELS // dataset.images[0, 0].numel()))
         yield from (normalise(batch).to(device) for batch in dataset.images.split(size))
+
+
+def _described(network: DDADModel, dataset: ResidentDataset) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the means of the maps, (N, M), and what further scores are made of, (N, F), of all images."""
+    found = []
+    for batch in _batches(network, dataset):
+        maps, features = network.discrepancy(batch)
+        found.append((image_scores(maps, network.discrepancy.field(batch)).cpu(), features.cpu()))
+    means, features = (torch.cat(parts) for parts in zip(*found))
+    return means, features
 
 
 def _maps(network: DDADModel, dataset: ResidentDataset) -> torch.Tensor:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
@@ -25,9 +26,10 @@ class _Operators(MetaPathFinder):
             import torch
 
             if torch.version.cuda is None:
-                self.library = torch.library.Library("torchvision", "DEF")
+                self.library = torch.library.Library("torchvision", "FRAGMENT")
                 for operator in ("nms", "qnms"):
-                    self.library.define(operator + SCHEMA)
+                    with suppress(RuntimeError):  # it is there
+                        self.library.define(operator + SCHEMA)
         return None
 
 

@@ -39,7 +39,7 @@ MOST_VALUES = 10**5
 MAX_RUN = 2**20  # bytes of run.json
 COUNT = {"type": ["integer", "null"], "minimum": 0, "maximum": 10**9}
 SHARE = {"type": ["number", "null"], "minimum": 0, "maximum": 1}
-RATE = {"type": "number", "minimum": 0}
+RATE = {"type": ["number", "null"], "minimum": 0}
 WORD = {"type": "string", "pattern": r"^[A-Za-z0-9_.:-]{1,64}\Z"}
 SETTINGS = {
     **dict.fromkeys(("unlabeled_size", "calibration_minimum", "seed"), COUNT),
@@ -146,13 +146,14 @@ def _is_command() -> bool:
     return Path(sys.argv[0]).parts[-3:] == ("monai", "bundle", "__main__.py")
 
 
-def check_command_line(without_effect: Sequence[str] = ()) -> None:
+def check_command_line(without_effect: Sequence[str] = (), of_ensembles: Sequence[str] = ()) -> None:
     """Refuse settings of ``python -m monai.bundle run`` that the config does not have, which MONAI takes in silence.
 
     Commands whose config is not named by ``--config_file``, or that take more from an ``--args_file``, are not checked.
 
     Args:
         without_effect: settings that the plain preparation of images does not use.
+        of_ensembles: settings that a network of features does not use.
 
     Raises:
         ValueError: an unknown setting, with the closest known one, or one without effect.
@@ -168,6 +169,8 @@ def check_command_line(without_effect: Sequence[str] = ()) -> None:
         name = re.split("=|#|::", word)[0].removeprefix("--").replace("-", "_")
         if word.startswith("--") and name in without_effect:
             raise ValueError(f"{name} has no effect on plain images: add --preprocess modality.")
+        if word.startswith("--") and name in of_ensembles:
+            raise ValueError(f"{name} has no effect on features of an encoder: it is a setting of the ensembles.")
         if word.startswith("--") and name and name not in known:
             close = difflib.get_close_matches(name, sorted(known), n=1)
             raise ValueError(f"there is no setting {name}" + (f": did you mean {close[0]}?" if close else "."))
@@ -391,7 +394,8 @@ def choose_preset(presets: dict[str, dict[str, Any]], preset: str, models_dir: s
     if preset == "trained":
         base, model = choose_preset(presets, "default"), model_record(models_dir)
         try:
-            settings = run_record(models_dir)["settings"]
+            found = run_record(models_dir)["settings"]
+            settings = {name: value for name, value in found.items() if value is not None}  # None had no effect
         except CheckpointError as error:
             logger.warning(f"The default settings of a training are used: {error}")
             settings = {}

@@ -61,7 +61,7 @@ def run(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if words[2] == "monai.bundle" and words[3] == "run" and "train.json" in command:
         # smaller and quicker, and without the full synthetic set
         given = [word for word in words if word.startswith("--")]
-        settings = SMALL if "evaluate.json" not in command else {}
+        settings = {} if "evaluate.json" in command else {"image_size": 64} if "features" in words else SMALL
         words += [part for name, value in settings.items() for part in (f"--{name}", str(value))]
         words += [] if "--dataset_dir" in given else ["--dataset_dir", str(Path("path/to/dataset").resolve())]
     monkeypatch.setattr(sys, "argv", words[2:])

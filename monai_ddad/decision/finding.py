@@ -255,7 +255,7 @@ def score_in_parts(
         moved = part if device is None else part.to(device)
         found = call(moved)
         if not isinstance(found, tuple):
-            raise ValueError("the compiled network returns no scores: export scoring_def instead of network_def.")
+            raise ValueError("the compiled network returns no scores: export deciding_def instead of network_def.")
         maps, scores, _, ratios = found
         kept = (maps if keep_maps else maps[:0], scores, ratios)
         parts.append(kept if device is None else tuple(values.cpu() for values in kept))

@@ -68,6 +68,7 @@ FEATURES = _object(
         "encoder_digest": {"type": "string", "pattern": "^([a-f0-9]{64}|random weights, seed [0-9]{1,10})?\\Z"},
         "in_channels": {"enum": [1, 3]},
         "image_size": _whole(32, 1024),
+        "masked": {"type": "boolean"},
     }
 )
 DECIDING = _object(

@@ -52,7 +52,8 @@ class FeatureNet(nn.Module):
         chosen = self.settings = FeatureSettings(**settings)
         if weights is None and chosen.encoder_digest.startswith("random"):
             seed = int(chosen.encoder_digest.split()[-1])
-        self.encoder = Encoder(chosen.encoder, weights, seed, STRIDES)
+        self.encoder = Encoder(chosen.encoder, weights, seed, STRIDES, chosen.encoder_digest)
+        self._check_shapes()
         self.settings = chosen.of(self.encoder.digest)
         self.map_names: list[str] = chosen.map_names
         self.in_channels = chosen.in_channels
@@ -60,8 +61,23 @@ class FeatureNet(nn.Module):
         self.size = sum(self.encoder.channels[:2])
         self.ndm = Gaussian(self.size)
         self.udm = Gaussian(self.size)
+        self.masked = chosen.masked
         self.fitted = False
         self.asr = None
+
+    def _check_shapes(self) -> None:
+        """Refuse an encoder whose features are no maps of the strides that it names."""
+        settings, side = self.settings, self.settings.image_size
+        expected = [
+            (1, number, side // stride, side // stride) for number, stride in zip(self.encoder.channels, STRIDES)
+        ]
+        try:
+            with torch.no_grad():
+                found = [tuple(part.shape) for part in self.encoder(torch.zeros(1, settings.in_channels, side, side))]
+        except (AssertionError, RuntimeError) as error:
+            raise ValueError(f"{settings.encoder} takes no images of {side} x {side} pixels: {error}") from None
+        if found != expected:
+            raise ValueError(f"{settings.encoder} gives features of shapes {found}, expected were {expected}.")
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -86,8 +102,10 @@ class FeatureNet(nn.Module):
         return FeatureScores(self.size, (self.image_size // STRIDES[1]) ** 2, self.encoder.channels)
 
     def field(self, image: torch.Tensor) -> torch.Tensor | None:
-        """Return which pixels count: None, as all do."""
-        return None
+        """Return which pixels of (B, C, H, W) images count: (B, 1, H, W) of 0 and 1; None if all do."""
+        if not self.masked:
+            return None
+        return (image.amax(dim=1, keepdim=True) > -1).to(image.dtype)
 
     def cells(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Compute the features of images.
@@ -124,6 +142,9 @@ class FeatureNet(nn.Module):
         ratio = (normal + 1e-6).log() - (unknown + 1e-6).log()
         maps = torch.stack([normal - unknown, normal, ratio], dim=1)
         maps = F.interpolate(maps, size=image.shape[-2:], mode="bilinear")
+        field = self.field(image)
+        if field is not None:
+            maps = maps * field
         return Discrepancies(maps, torch.cat([coarse.flatten(1), pooled], dim=1))
 
     @torch.no_grad()

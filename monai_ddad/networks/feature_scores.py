@@ -66,6 +66,8 @@ class FeatureScores(nn.Module):
     def __init__(self, size: int, cells: int, channels: Sequence[int]) -> None:
         super().__init__()
         self.names = FEATURE_SCORES
+        self.of_pool = FEATURE_SCORES[:5]
+        self.arguments = (size, cells, tuple(channels))
         self.size = size
         self.number = cells
         self.last = channels[2]
@@ -129,6 +131,17 @@ class FeatureScores(nn.Module):
             pool: (N', G * F + P) of the unlabelled images.
             known_groups, pool_groups: see :meth:`monai_ddad.networks.PlusScores.fit`.
         """
+        learner = FeatureScores(*self.arguments)  # on the CPU, and without what was learnt before
+        learner._fit(known.cpu(), pool.cpu(), known_groups, pool_groups)
+        self.load_state_dict(learner.state_dict())
+
+    def _fit(
+        self,
+        known: torch.Tensor,
+        pool: torch.Tensor,
+        known_groups: Sequence[int] | None,
+        pool_groups: Sequence[int] | None,
+    ) -> None:
         fold, groups = folds(range(len(known)) if known_groups is None else known_groups)
         other, other_groups = folds(range(len(pool)) if pool_groups is None else pool_groups)
         if groups < MIN_GROUPS:
@@ -138,13 +151,14 @@ class FeatureScores(nn.Module):
         own = [self._moments(known[fold == number]) for number in range(FOLDS)]
         others = [self._moments(pool[other == number]) for number in range(FOLDS)]
         of_known, of_pool = sum(own[1:], own[0]), sum(others[1:], others[0])
+        start = self.number * self.size
         parts, pools = [], []
         for number in range(FOLDS):
-            kept, left = known[fold != number], pool[other != number]
+            kept, left = known[fold != number, start:], pool[other != number, start:]
             self._learn(of_known - own[number], of_pool - others[number], kept, left)
             parts.append(torch.cat([self.parts(chunk) for chunk in known[fold == number].split(64)]))
             pools.append(torch.cat([self.parts(chunk) for chunk in pool[other == number].split(64)]))
-        self._learn(of_known, of_pool, known, pool)
+        self._learn(of_known, of_pool, known[:, start:], pool[:, start:])
         scored, exceeding = torch.cat(parts), torch.cat(pools)
         self.means.copy_(scored.mean(dim=0))
         self.deviations.copy_(scored.std(dim=0).clamp(min=1e-6))
@@ -160,6 +174,7 @@ class FeatureScores(nn.Module):
         return found
 
     def _learn(self, known: Moments, pool: Moments, normals: torch.Tensor, others: torch.Tensor) -> None:
+        """Learn from the moments of the cells, and from (N, P) and (N', P) pooled features."""
         scale = (known.covariance.diagonal().clamp(min=0).sqrt() + 1e-6).float()
         self.ndm.fit(known, scale)
         self.udm.fit(known + pool, scale)
@@ -169,16 +184,15 @@ class FeatureScores(nn.Module):
             within.fit(_centred(known, pool), scale)
             whitening = within.whitening.double()
             self.direction.copy_(whitening @ (whitening.T @ (pool.mean - known.mean)))
-        rows, other_rows = normals[:, self.number * self.size :], others[:, self.number * self.size :]
-        deviation = rows.std(dim=0)
-        self.pooled_mean.copy_(rows.mean(dim=0))
+        deviation = normals.std(dim=0)
+        self.pooled_mean.copy_(normals.mean(dim=0))
         self.pooled_scale.copy_(torch.where(deviation > 1e-6, deviation, torch.ones_like(deviation)))
-        units = torch.cat([rows, other_rows]).sub(self.pooled_mean).div(self.pooled_scale)
-        if len(other_rows):
-            labels = torch.cat([torch.zeros(len(rows)), torch.ones(len(other_rows))])
+        units = torch.cat([normals, others]).sub(self.pooled_mean).div(self.pooled_scale)
+        if len(others):
+            labels = torch.cat([torch.zeros(len(normals)), torch.ones(len(others))])
             self.slope.copy_(balanced_logistic(units, labels, PENALTY))
         places = units.shape[1] - 2 * self.last
-        bank = units[: len(rows), places : places + self.last]
+        bank = units[: len(normals), places : places + self.last]
         spread = torch.linspace(0, len(bank) - 1, min(BANK, len(bank))).round().long()
         self.bank.fill_(FAR)
         self.bank[: len(spread)] = bank[spread]

@@ -39,9 +39,9 @@ class Moments:
 
     @classmethod
     def of(cls, vectors: torch.Tensor) -> Moments:
-        """Return those of (N, F) vectors."""
+        """Return those of (N, F) vectors, which may lie on a GPU; sums are kept on the CPU."""
         values = vectors.double()
-        return cls(len(values), values.sum(dim=0), values.T @ values)
+        return cls(len(values), values.sum(dim=0).cpu(), (values.T @ values).cpu())
 
     def __add__(self, other: Moments) -> Moments:
         return Moments(self.count + other.count, self.total + other.total, self.products + other.products)
@@ -96,8 +96,8 @@ class Gaussian(nn.Module):
 
         Args:
             moments: of the vectors, at least one.
-            scale: (F,) positive, the unit of each number; in these units the covariance is shrunk towards the identity
-                times the mean variance.
+            scale: (F,) positive, on the CPU, the unit of each number; in these units the covariance is shrunk towards
+                the identity times the mean variance.
             shrinkage: weight of that, in (0, 1]. It keeps the covariance of few vectors, or of constant ones, from
                 being singular.
 
@@ -112,7 +112,7 @@ class Gaussian(nn.Module):
         if not covariance.isfinite().all():
             raise ValueError("the vectors hold values that are not finite.")
         variance = covariance.diagonal().mean().clamp(min=1e-6)
-        identity = torch.eye(len(covariance), dtype=torch.float64, device=covariance.device)
+        identity = torch.eye(len(covariance), dtype=torch.float64)
         factor = torch.linalg.cholesky((1 - shrinkage) * covariance + shrinkage * variance * identity)
         inverse = torch.linalg.solve_triangular(factor, identity, upper=False)
         self.mean.copy_(moments.mean)

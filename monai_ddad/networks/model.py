@@ -213,7 +213,8 @@ class DDADModel(nn.Module):
         for name, reason in self.left_out.items():
             names.setdefault(reason, []).append(name)
         said = [f"{', '.join(group)} could not be learnt: {reason}." for reason, group in names.items()]
-        if "pu_latent" in self.left_out and PLUS_NAMES[-1] in self.score_names:
+        plus = self.head.plus
+        if plus is not None and plus.of_pool[-1] in self.left_out and PLUS_NAMES[-1] in self.score_names:
             said.append(f"{PLUS_NAMES[-1]} is its one-class part alone.")
         if self.wanted_score in self.left_out:
             said.append(f"{self.score} decides instead of {self.wanted_score}.")
@@ -304,9 +305,9 @@ class DDADModel(nn.Module):
 
     @torch.jit.unused
     def without_refinement(self) -> "DDADModel":
-        """Return a model of the same ensembles, which it shares, that has their maps and the means of these alone.
+        """Return a model of the same distributions, which it shares, before refinement and calibration.
 
-        It is for maps and scores; p-values and percentiles are those of the whole model.
+        Of ensembles it has the maps and their means alone. Its p-values and percentiles mean nothing.
         """
         return DDADModel(self.discrepancy.without_refinement()).train(self.training)
 

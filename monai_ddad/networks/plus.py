@@ -122,6 +122,7 @@ class PlusScores(nn.Module):
     def __init__(self, latents: int) -> None:
         super().__init__()
         self.names = PLUS_NAMES
+        self.of_pool = POOL_NAMES
         self.sizes: list[int] = [1, 1, 1, CELLS**2, CELLS**2, latents]
         self.maha_rec = Reference(CELLS**2)
         self.maha_inter = Reference(CELLS**2)

@@ -3,7 +3,6 @@
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal
 
-from monai_ddad.io.checkpoints import CheckpointError
 from monai_ddad.io.record import FEATURES, SETTINGS, check_form
 
 __all__ = ["REFINE_INPUTS", "FeatureSettings", "Settings"]
@@ -118,6 +117,8 @@ class FeatureSettings:
         encoder_digest: SHA-256 of the file of its weights; empty takes any.
         in_channels: channels of the image, 1 for grey and 3 for RGB.
         image_size: side of the square image in pixels, a multiple of 32.
+        masked: leave pixels out of maps that are exactly -1 in all channels, as :class:`Settings` has it; cells are
+            described with their surroundings.
 
     Raises:
         ValueError: a value that no model may have.
@@ -132,11 +133,14 @@ class FeatureSettings:
     encoder_digest: str = ""
     in_channels: int = 1
     image_size: int = 224
+    masked: bool = False
 
     def __post_init__(self) -> None:
         check_form(asdict(self), FEATURES, "the settings")
         if self.image_size % 32:
             raise ValueError(f"image_size must be a multiple of 32, the encoder's stride, got {self.image_size}.")
+        if self.encoder_digest.startswith("random") and self.encoder != FeatureSettings.encoder:
+            raise ValueError(f"random weights are drawn for {FeatureSettings.encoder} alone, as a control.")
 
     @property
     def map_names(self) -> list[str]:
@@ -144,16 +148,7 @@ class FeatureSettings:
         return ["inter", "rec", "ratio"]
 
     def of(self, digest: str) -> "FeatureSettings":
-        """Return the settings with the hash of the weights that are used.
-
-        Raises:
-            CheckpointError: they are to be others.
-        """
-        if self.encoder_digest not in ("", digest):
-            raise CheckpointError(
-                f"the model was made with other weights of {self.encoder} than those that are given: give the file "
-                f"whose SHA-256 begins with {self.encoder_digest[:8]}."
-            )
+        """Return the settings with the hash of the weights that are used."""
         return replace(self, encoder_digest=digest)
 
     def used(self) -> dict[str, Any]:

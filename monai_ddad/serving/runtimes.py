@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from monai_ddad.networks import DDADModel, Decided, fold
+from monai_ddad.networks import DDADModel, Decided, FeatureNet, fold
 from monai_ddad.networks.cpu_layers import CPULayers
 from monai_ddad.placement import autocast, place, resolve_device, set_tf32
 from monai_ddad.serving.onnx_models import ONNX_FILE, OnnxModel, providers, require
@@ -35,7 +35,8 @@ class Runtime(nn.Module):
         network: the model, moved to the device; its weights may be loaded later.
         runtime: ``"torch"``; ``"torchscript"``; or ``"onnx"`` for ONNX Runtime, which needs the extra ``onnx``. In all
             of them batch normalisations are folded, see :func:`monai_ddad.networks.fold`.
-        precision: see :func:`monai_ddad.placement.autocast`; ``"onnx"`` has no ``"bfloat16"``.
+        precision: see :func:`monai_ddad.placement.autocast`; ``"onnx"`` has no ``"bfloat16"``,
+            and neither have features of an encoder, which have no ``"torchscript"`` either.
         device: where to run; None leaves the network where it is.
         models_dir: folder of ``model.onnx``, which is used where it was made of these weights, and written where not;
             None keeps it in memory.
@@ -67,6 +68,8 @@ class Runtime(nn.Module):
             raise ValueError(f"runtime must be one of {', '.join(RUNTIMES)}, got {runtime!r}.")
         if runtime == "onnx" and precision == "bfloat16":
             raise ValueError("the onnx runtime has no bfloat16: use precision float32, or runtime torch.")
+        if isinstance(network.discrepancy, FeatureNet) and (runtime == "torchscript" or precision == "bfloat16"):
+            raise ValueError("features of an encoder are computed in float32, by the runtime torch or onnx.")
         self.runtime = runtime
         self.precision = precision
         self.device = next(network.parameters()).device if device is None else resolve_device(device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -81,15 +82,19 @@ class FeatureTrainer(Trainer):
         self.batches = torch.arange(len(dataset)).split(batch_size)
         self.epochs = {"ndm": 0, "udm": 0}
         self.precision = "float32"
+        world = idist.get_world_size()
         self.seconds = 0.0
         super().__init__(
             device=resolve_device(device),
             max_epochs=1 if train else 0,
-            data_loader=range(idist.get_rank(), len(self.batches), idist.get_world_size()),
-            handlers=[own for own in train_handlers or [] if idist.get_rank() == 0],
+            # as many in each process, of which the last may be empty: all take part in the sum
+            data_loader=range(idist.get_rank(), world * math.ceil(len(self.batches) / world), world),
             decollate=False,
         )
-        self.add_event_handler(Events.COMPLETED, FeatureTrainer.finish)
+        self.add_event_handler(Events.EPOCH_COMPLETED, FeatureTrainer.finish)  # before handlers look at the weights
+        for handler in train_handlers or ():
+            if idist.get_rank() == 0 or getattr(handler, "every_process", False):
+                handler.attach(self)
 
     @property
     def unfinished(self) -> dict[str, str]:
@@ -107,17 +112,14 @@ class FeatureTrainer(Trainer):
 
     @torch.inference_mode()
     def _iteration(self, engine: Any, batchdata: int) -> list[dict[str, Any]]:
-        places = self.batches[batchdata]
+        places = self.batches[batchdata] if batchdata < len(self.batches) else torch.zeros(0, dtype=torch.long)
         images = normalise(self.images[places]).to(self.state.device)
         self.state.batch = {CommonKeys.IMAGE: images}
-        fine, _, _ = self.network.cells(images)
-        known = self.known[places].to(fine.device)
-        for side in (True, False):
-            found = Moments.of(fine[known == side].flatten(0, -2))
-            if side:
-                self._known = self._known + found
-            else:
-                self._pool = self._pool + found
+        if len(places):
+            fine, _, _ = self.network.cells(images)
+            known = self.known[places].to(fine.device)
+            self._known = self._known + Moments.of(fine[known].flatten(0, -2))
+            self._pool = self._pool + Moments.of(fine[~known].flatten(0, -2))
         engine.fire_event(IterationEvents.MODEL_COMPLETED)
         return [{CommonKeys.LOSS: torch.zeros(()), "losses": {}}]
 

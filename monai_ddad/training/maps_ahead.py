@@ -25,7 +25,7 @@ class MapsAhead:
     Maps of images that stay as they are are computed once and kept.
 
     Args:
-        network: the model with trained ensembles.
+        network: with trained ensembles.
         images: (N, C, H, W) uint8, on the network's device.
         anomaly: draws the synthetic anomalies.
         shards: the parts of a batch.

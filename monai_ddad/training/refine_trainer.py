@@ -41,7 +41,7 @@ class RefineTrainer(ResumableTrainer):
     Args:
         device: where to train.
         max_epochs: epochs over the known normals.
-        network: the model with trained ensembles; without ASR-Net (``refine="none"``) nothing is done.
+        network: with trained ensembles; without ASR-Net (``refine="none"``) nothing is done.
         dataset: training images, of which the known normals (label 0) are used.
         optimizer: makes an optimizer from ASR-Net's parameters.
         batch_size: images a step; the last incomplete batch of an epoch is dropped.
@@ -101,7 +101,7 @@ class RefineTrainer(ResumableTrainer):
         if len(normal) < 2:
             raise DataError(f"ASR-Net needs at least 2 known normal images, got {len(normal)}.")
         self.network = place(network, device)
-        self.images = dataset.images[normal].to(device)
+        self.images = dataset.images[normal if network.asr is not None else []].to(device)
         self.anomaly = RandBlendPatch() if anomaly is None else anomaly
         self.batch_size = batch_size
         self.seed = seed

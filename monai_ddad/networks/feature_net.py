@@ -13,6 +13,7 @@ from monai_ddad.networks.ddad import Discrepancies
 from monai_ddad.networks.encoder import Encoder
 from monai_ddad.networks.feature_scores import FeatureScores
 from monai_ddad.networks.gaussian import Gaussian, Moments
+from monai_ddad.networks.scores import field_of_view
 from monai_ddad.networks.settings import FeatureSettings
 
 __all__ = ["FeatureNet"]
@@ -103,9 +104,7 @@ class FeatureNet(nn.Module):
 
     def field(self, image: torch.Tensor) -> torch.Tensor | None:
         """Return which pixels of (B, C, H, W) images count: (B, 1, H, W) of 0 and 1; None if all do."""
-        if not self.masked:
-            return None
-        return (image.amax(dim=1, keepdim=True) > -1).to(image.dtype)
+        return field_of_view(image) if self.masked else None
 
     def cells(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Compute the features of images.

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 __all__ = [
     "cell_logs",
     "f_score",
+    "field_of_view",
     "image_scores",
     "inter_map",
     "intra_map",
@@ -126,6 +127,22 @@ def z_map(maps: torch.Tensor, mean: torch.Tensor, deviation: torch.Tensor) -> to
         tensor([2., 0.])
     """
     return ((maps - mean) / deviation).clamp(min=0)
+
+
+def field_of_view(image: torch.Tensor) -> torch.Tensor:
+    """Tell which pixels count where the outside of the field of view was made black.
+
+    Args:
+        image: (B, C, H, W) float in [-1, 1].
+
+    Returns:
+        (B, 1, H, W), 0 where all channels are exactly -1, else 1.
+
+    Example:
+        >>> field_of_view(torch.tensor([-1.0, -0.5, 1.0]).view(1, 1, 1, 3)).flatten().tolist()
+        [0.0, 1.0, 1.0]
+    """
+    return (image.amax(dim=1, keepdim=True) > -1).to(image.dtype)
 
 
 def image_scores(maps: torch.Tensor, field: torch.Tensor | None = None) -> torch.Tensor:

@@ -12,7 +12,6 @@ from monai.utils.enums import CommonKeys
 from torch import nn
 
 from monai_ddad.data.resident import ResidentDataset
-from monai_ddad.io.errors import DataError
 from monai_ddad.machine import available_cores
 from monai_ddad.networks import AE, DDADNet
 from monai_ddad.placement import autocast, choose_precision, place, resolve_device
@@ -20,7 +19,7 @@ from monai_ddad.ranks import broadcast, gather
 from monai_ddad.seeding import derive_seed, epoch_order
 from monai_ddad.training.members import AllOptimizers, MakeOptimizer, Member
 from monai_ddad.training.resumable import ResumableTrainer, hyperparameters
-from monai_ddad.training.units import MODULES, list_entries, make_units, plan_turns
+from monai_ddad.training.units import MODULES, list_entries, make_units, plan_turns, require_both_kinds
 from monai_ddad.transforms.eight_bit import normalise
 
 __all__ = ["EnsembleTrainer"]
@@ -112,7 +111,7 @@ class EnsembleTrainer(ResumableTrainer):
         self._optimizer_settings = hyperparameters(optimizer([nn.Parameter(torch.zeros(1, device=device))]))
         self.data_hash = dataset.sha256
         self.images = dataset.images.to(device)
-        self._check(dataset)
+        require_both_kinds(dataset, network.in_channels)
         normal = torch.tensor([i for i, label in enumerate(dataset.labels) if label == 0])
         positions = {"ndm": normal, "udm": torch.arange(len(dataset))}
         self.entries = list_entries(self.network, positions, batch_size, trained)
@@ -140,19 +139,6 @@ class EnsembleTrainer(ResumableTrainer):
             "optimizer": self._optimizer_settings,
             "training images": self.data_hash,
         }
-
-    def _check(self, dataset: ResidentDataset) -> None:
-        normal = dataset.labels.count(0)
-        if normal < 2 or len(dataset) - normal < 2:
-            raise DataError(
-                f"training needs at least 2 known normal and 2 unlabelled images, got {normal} and "
-                f"{len(dataset) - normal}."
-            )
-        if dataset.images.shape[1] != self.network.in_channels:
-            raise DataError(
-                f"the prepared images have {dataset.images.shape[1]} channels and the network expects "
-                f"{self.network.in_channels}: set in_channels to the former."
-            )
 
     @property
     def _on_threads(self) -> bool:

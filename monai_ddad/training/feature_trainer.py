@@ -15,9 +15,9 @@ from monai.engines.utils import IterationEvents
 from monai.utils.enums import CommonKeys
 
 from monai_ddad.data.resident import ResidentDataset
-from monai_ddad.io.errors import DataError
 from monai_ddad.networks import FeatureNet, Moments
 from monai_ddad.placement import place, resolve_device, set_tf32
+from monai_ddad.training.units import require_both_kinds
 from monai_ddad.transforms.eight_bit import normalise
 
 __all__ = ["FeatureTrainer"]
@@ -65,17 +65,7 @@ class FeatureTrainer(Trainer):
         train: bool = True,
         train_handlers: Sequence[Any] | None = None,
     ) -> None:
-        normal = dataset.labels.count(0)
-        if normal < 2 or len(dataset) - normal < 2:
-            raise DataError(
-                f"training needs at least 2 known normal and 2 unlabelled images, got {normal} and "
-                f"{len(dataset) - normal}."
-            )
-        if dataset.images.shape[1] != network.in_channels:
-            raise DataError(
-                f"the prepared images have {dataset.images.shape[1]} channels and the network expects "
-                f"{network.in_channels}: set in_channels to the former."
-            )
+        require_both_kinds(dataset, network.in_channels)
         self.network = place(network, resolve_device(device))
         self.images = dataset.images
         self.known = torch.tensor([label == 0 for label in dataset.labels])

@@ -8,12 +8,14 @@ from dataclasses import dataclass, field
 import ignite.distributed as idist
 import torch
 
+from monai_ddad.data.resident import ResidentDataset
+from monai_ddad.io.errors import DataError
 from monai_ddad.networks import AE, DDADNet
 from monai_ddad.ranks import assign
 from monai_ddad.seeding import epoch_order
 from monai_ddad.training.members import Member
 
-__all__ = ["MODULES", "Entry", "Unit", "list_entries", "make_units", "plan_turns"]
+__all__ = ["MODULES", "Entry", "Unit", "list_entries", "make_units", "plan_turns", "require_both_kinds"]
 
 MODULES = ("ndm", "udm")
 
@@ -108,3 +110,25 @@ def plan_turns(steps: Sequence[int], side_by_side: int) -> list[list[tuple[int, 
         for i in chosen:
             left[i] -= 1
     return turns
+
+
+def require_both_kinds(dataset: ResidentDataset, in_channels: int) -> None:
+    """Refuse images that NDM and UDM cannot be trained on.
+
+    Args:
+        dataset: known normal (label 0) and unlabelled (None) images.
+        in_channels: of the network.
+
+    Raises:
+        DataError: fewer than 2 of a kind, or images of other channels.
+    """
+    normal = dataset.labels.count(0)
+    if normal < 2 or len(dataset) - normal < 2:
+        raise DataError(
+            f"training needs at least 2 known normal and 2 unlabelled images, got {normal} and {len(dataset) - normal}."
+        )
+    if dataset.images.shape[1] != in_channels:
+        raise DataError(
+            f"the prepared images have {dataset.images.shape[1]} channels and the network expects {in_channels}: set "
+            "in_channels to the former."
+        )

@@ -148,6 +148,7 @@ class WriteEvaluation:
             "score": self.network.score,
             "left_out": self.network.left_out,
             "map": self.network.shown_map,
+            "backbone": self.network.discrepancy.settings.backbone,
             "decision": decisions.summary() if decisions else None,
             "volume_decision": volumes.summary() if volumes else None,
             "protocol_checked": self.network.protocol.fitted,

@@ -11,6 +11,7 @@ import torch
 
 from monai_ddad.bundle import model_record
 from monai_ddad.data.phantom import write_phantom_dataset
+from monai_ddad.evaluation.report.words import FEATURE_SCORE_NAMES, SCORE_NAMES
 from monai_ddad.io.checkpoints import load_file
 from monai_ddad.networks import FEATURE_SCORES
 from monai_ddad.serving import Predictor
@@ -39,6 +40,9 @@ def test_a_training_leaves_a_small_model_that_knows_its_encoder(trained):
     metrics = json.loads((folder / "eval" / "metrics.json").read_text())
     assert metrics["splits"]["all"]["scores"]["ddad_plus"]["auroc"] > 0.7
     assert metrics["decision"]["calibration_normals"] == 10
+    page = (folder / "eval" / "report.html").read_text()
+    assert all(text.replace("'", "&#39;") in page for text in FEATURE_SCORE_NAMES.values())
+    assert not any(text in page for text in SCORE_NAMES.values())  # which explain those of ensembles
 
 
 def test_an_evaluation_of_the_model_gives_the_same_scores(trained, tmp_path):

@@ -20,7 +20,7 @@ from monai_ddad.evaluation.report.tables import (
     unreadable_table,
 )
 from monai_ddad.evaluation.report.units import Unit, find_units, slice_rows
-from monai_ddad.evaluation.report.words import SCORE_NAMES
+from monai_ddad.evaluation.report.words import FEATURE_SCORE_NAMES, SCORE_NAMES
 from monai_ddad.io.writing import remove_leftovers
 
 __all__ = ["write_report"]
@@ -49,6 +49,7 @@ def write_report(run: str | os.PathLike[str], output: str | os.PathLike[str] | N
     found = read_run(run)
     units = find_units(found)
     cards = make_cards(found)
+    explained = FEATURE_SCORE_NAMES if found.metrics.get("backbone") == "features" else SCORE_NAMES
     return write_page(
         "report.html",
         find_evaluation(run) / "report.html" if output is None else output,
@@ -61,7 +62,7 @@ def write_report(run: str | os.PathLike[str], output: str | os.PathLike[str] | N
         rates=rates_tables(found, units),
         distances=distances_tables(units),
         calibration=_calibration_plots(found, units),
-        scores={name: text for name, text in SCORE_NAMES.items() if name in found.table.scores},
+        scores={name: text for name, text in explained.items() if name in found.table.scores},
         curves=_curves(units),
         histograms=_histograms(found, units),
         cards=cards,

@@ -7,6 +7,7 @@ from typing import Any
 
 __all__ = [
     "METRIC_NAMES",
+    "FEATURE_SCORE_NAMES",
     "SCORE_NAMES",
     "duration",
     "figure",
@@ -49,6 +50,19 @@ SCORE_NAMES = {
     "pu_map": "towards the unlabelled images rather than the known normals, in inter",
     "ddad_plus": "maha_rec and, as far as the unlabelled images differ from known normals, ratio and pu_latent, each "
     "in standard deviations from known normals",
+}
+FEATURE_SCORE_NAMES = {
+    "inter": "how much less the known normals explain the features of a place than they and the unlabelled images do",
+    "rec": "how far the features of each place are from those of known normals",
+    "ratio": "the ratio of what inter is the difference of, as a logarithm",
+    "log_ratio": "the same of the whole image",
+    "log_ratio_top": "the same of the places where it is highest",
+    "pu_cells": "towards the unlabelled images rather than the known normals, in the features of places",
+    "pu_cells_top": "the same, of the places where it is highest",
+    "pu_pooled": "towards the unlabelled images rather than the known normals, in features of the whole image",
+    "neighbours": "how far the image is from the most similar known normals; needs no unlabelled images",
+    "ddad_plus": "neighbours and, the more the further the unlabelled images differ from known normals, the five "
+    "scores above it, each in standard deviations from known normals",
 }
 SPLIT_NAMES = {
     "all": "all images",

@@ -61,8 +61,8 @@ FEATURE_SCORE_NAMES = {
     "pu_cells_top": "the same, of the places where it is highest",
     "pu_pooled": "towards the unlabelled images rather than the known normals, in features of the whole image",
     "neighbours": "how far the image is from the most similar known normals; needs no unlabelled images",
-    "ddad_plus": "neighbours and the five scores above it, which count more where the unlabelled images differ more from "
-    "known normals; each in standard deviations from known normals",
+    "ddad_plus": "neighbours and the five scores above it, which count more where the unlabelled images differ more "
+    "from known normals; each in standard deviations from known normals",
 }
 SPLIT_NAMES = {
     "all": "all images",

@@ -20,7 +20,7 @@ import torch
 from pages import format_table, machine, publish
 
 from monai_ddad.data import normalise
-from monai_ddad.networks import AE, DDADModel, DDADNet
+from monai_ddad.networks import AE, DDADModel, DDADNet, PlusScores
 from monai_ddad.placement import autocast, choose_precision
 from monai_ddad.serving.runtimes import Runtime
 from monai_ddad.training.members import Member
@@ -75,7 +75,7 @@ def measure(precision: str, images: torch.Tensor, rounds: int) -> list[list[str]
             features = torch.cat(
                 [network.eval().discrepancy(normalise(batch)).features for batch in images.split(BATCH)]
             )
-            assert network.head.plus is not None
+            assert isinstance(network.head.plus, PlusScores)
             network.head.plus.fit(features[:known], features[known:])
 
     trained, learned = in_turns([epoch, learn], max(1, rounds // 3))

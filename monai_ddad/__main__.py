@@ -72,6 +72,14 @@ examples:
   torchrun --nproc_per_node=4 -m monai_ddad score films --output scores.parquet --bundle bundles/ddad_cxr \\
     --models runs/mine/models
 """
+EXPORT = """\
+Writes a trained model as one file for programs without this package: images as the bundle prepares them in, maps,
+scores, p-values and the check of the input out. The suffix says which: .onnx for ONNX Runtime (needs the extra onnx),
+.pt2 for PyTorch (torch.export.load). A .ts of TorchScript is made by "python -m monai.bundle ckpt_export".
+
+example:
+  python -m monai_ddad export runs/mine/models model.pt2
+"""
 REPORT = """\
 Writes eval/report.html of a run that was evaluated, one file that any browser shows without a network, or with
 --compare two runs side by side.
@@ -135,7 +143,7 @@ def _fail(message: str, code: int = 1) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="monai-ddad" if Path(sys.argv[0]).stem == "monai-ddad" else "python -m monai_ddad",
-        description="Copy bundles, prepare and check data for DDAD, score archives, and report on runs.",
+        description="Copy bundles, prepare and check data for DDAD, score archives, export models, report on runs.",
     )
     commands = parser.add_subparsers(required=True)
 
@@ -196,6 +204,11 @@ def _parser() -> argparse.ArgumentParser:
     overwrite = "replace a finished output, and drop an unfinished one with other settings"
     command.add_argument("--overwrite", action="store_true", help=overwrite)
     command.set_defaults(run=_score)
+
+    command = add("export", "write a trained model for other programs", EXPORT)
+    command.add_argument("models", help="folder of model.pt")
+    command.add_argument("output", help="file to write, .onnx or .pt2")
+    command.set_defaults(run=_export)
 
     command = add("report", "write a report on an evaluation, or compare two", REPORT)
     command.add_argument("folder", nargs="?", metavar="RUN", help="output folder of the run")
@@ -312,6 +325,25 @@ def _score(options: argparse.Namespace) -> int:
         return _fail(str(error))
     if counts is not None and counts[0] == 0:
         return _fail(f"none of the {counts[1]} images can be read: the table of unreadable ones says why.")
+    return 0
+
+
+def _export(options: argparse.Namespace) -> int:
+    from monai_ddad.bundle import network_settings, weights_file
+    from monai_ddad.io.checkpoints import CheckpointError, load_weights
+    from monai_ddad.networks import build_model
+    from monai_ddad.serving.onnx_models import export_onnx
+    from monai_ddad.serving.programs import export_program
+
+    export = {".onnx": export_onnx, ".pt2": export_program}.get(Path(options.output).suffix)
+    if export is None:
+        _parser().error("export writes .onnx or .pt2, by the suffix of the output")
+    try:
+        model = build_model(network_settings(options.models)).eval()
+        load_weights(model, weights_file(Path(options.models)))
+        export(model, options.output)
+    except (CheckpointError, ImportError) as error:
+        return _fail(str(error))
     return 0
 
 

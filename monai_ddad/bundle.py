@@ -27,6 +27,7 @@ from monai_ddad.io.record import ModelRecord, check_form, parse_json
 from monai_ddad.io.writing import private_folder
 from monai_ddad.machine import PATIENCE
 from monai_ddad.networks import DDADModel, FeatureSettings, Settings
+from monai_ddad.networks.encoder import find_weights
 from monai_ddad.packaged import is_installed
 from monai_ddad.processes import end_with_process
 
@@ -274,13 +275,14 @@ def network_settings(models_dir: str | os.PathLike[str], bundle: str | None = No
         'AE'
     """
     parameters = inspect.signature(DDADModel).parameters
-    settings = asdict(FeatureSettings()) | asdict(Settings())
+    settings = asdict(FeatureSettings()) | asdict(Settings()) | {"encoder_file": None}
     settings |= {name: one.default for name, one in parameters.items() if name != "discrepancy"}
     if not weights_file(Path(models_dir)).exists():
         return settings
     record = model_record(models_dir, bundle)
     found = settings | record.network | {"bundle": record.bundle, "preparation": record.preparation}
-    return refuse_expressions(found, "the model's record")
+    refuse_expressions(found, "the model's record")
+    return found | {"encoder_file": find_weights(models_dir, found["encoder_digest"])}  # a path, which is no text
 
 
 def choose_square(squares: dict[str, Any], preprocess: str) -> Any:

@@ -116,6 +116,11 @@ class ResidentDataset(Dataset):
         return part
 
     @property
+    def volumes(self) -> list[int | None]:
+        """Position in ``data`` of the volume that each image is a slice of; None of a picture."""
+        return [None if part is None else position for position, part in zip(self.positions, self.slices)]
+
+    @property
     def sha256(self) -> str:
         """Hash of the images and labels, in their order."""
         return hashlib.sha256(self.images.numpy().tobytes() + str(self.labels).encode()).hexdigest()

@@ -7,7 +7,7 @@ from monai_ddad.networks.ensemble import Ensemble
 from monai_ddad.networks.feature_net import FeatureNet
 from monai_ddad.networks.feature_scores import FEATURE_SCORES, FeatureScores
 from monai_ddad.networks.folding import fold
-from monai_ddad.networks.gaussian import Gaussian, Moments
+from monai_ddad.networks.gaussian import DualGaussian, Gaussian, Moments
 from monai_ddad.networks.memory import MemAE, Memory
 from monai_ddad.networks.model import DDADModel, Decided, Deciding, ScoreHead, build_model
 from monai_ddad.networks.plus import MIN_GROUPS, PLUS_NAMES, PlusScores, unlearnable
@@ -29,6 +29,7 @@ __all__ = [
     "Decided",
     "Deciding",
     "Discrepancies",
+    "DualGaussian",
     "Encoder",
     "Ensemble",
     "FeatureNet",

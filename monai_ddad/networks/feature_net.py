@@ -1,7 +1,5 @@
 """FeatureNet: the dual-distribution discrepancy in the features of a frozen encoder."""
 
-from __future__ import annotations
-
 import os
 from typing import Any
 
@@ -12,13 +10,11 @@ from torch.nn import functional as F
 from monai_ddad.networks.ddad import Discrepancies
 from monai_ddad.networks.encoder import Encoder
 from monai_ddad.networks.feature_scores import FeatureScores
-from monai_ddad.networks.gaussian import Gaussian, Moments
+from monai_ddad.networks.gaussian import DualGaussian
 from monai_ddad.networks.scores import field_of_view
 from monai_ddad.networks.settings import FeatureSettings
 
 __all__ = ["FeatureNet"]
-
-STRIDES = (8, 16, 32)
 
 
 class FeatureNet(nn.Module):
@@ -34,6 +30,8 @@ class FeatureNet(nn.Module):
     Attributes:
         map_names: ``inter``, q of the NDM less q of the UDM, which is twice the log-likelihood ratio up to a constant;
             ``rec``, q of the NDM; ``ratio``, the logarithm of one over the other.
+        dual: the two distributions.
+        fitted: whether they were fitted or loaded.
 
     Raises:
         ImportError, CheckpointError, ValueError: see :class:`Encoder` and :class:`FeatureSettings`.
@@ -53,78 +51,97 @@ class FeatureNet(nn.Module):
         chosen = self.settings = FeatureSettings(**settings)
         if weights is None and chosen.encoder_digest.startswith("random"):
             seed = int(chosen.encoder_digest.split()[-1])
-        self.encoder = Encoder(chosen.encoder, weights, seed, STRIDES, chosen.encoder_digest)
-        self._check_shapes()
+        digest, side = chosen.encoder_digest, chosen.image_size
+        self.encoder = Encoder(chosen.encoder, weights, seed, digest=digest, side=side)
         self.settings = chosen.of(self.encoder.digest)
         self.map_names: list[str] = chosen.map_names
         self.in_channels = chosen.in_channels
-        self.image_size = chosen.image_size
+        self.image_size = side
+        self.grids = self._measure()
         self.size = sum(self.encoder.channels[:2])
-        self.ndm = Gaussian(self.size)
-        self.udm = Gaussian(self.size)
+        self.dual = DualGaussian(self.size)
         self.masked = chosen.masked
         self.fitted = False
         self.asr = None
 
-    def _check_shapes(self) -> None:
-        """Refuse an encoder whose features are no maps of the strides that it names."""
-        settings, side = self.settings, self.settings.image_size
-        expected = [
-            (1, number, side // stride, side // stride) for number, stride in zip(self.encoder.channels, STRIDES)
-        ]
+    def _measure(self) -> list[int]:
+        """Return the sides of the three grids of features; refuse an encoder whose features are no such grids."""
+        name, side = self.settings.encoder, self.image_size
         try:
             with torch.no_grad():
-                found = [tuple(part.shape) for part in self.encoder(torch.zeros(1, settings.in_channels, side, side))]
+                found = [tuple(part.shape) for part in self.encoder(torch.zeros(1, self.in_channels, side, side))]
         except (AssertionError, RuntimeError) as error:
-            raise ValueError(f"{settings.encoder} takes no images of {side} x {side} pixels: {error}") from None
-        if found != expected:
-            raise ValueError(f"{settings.encoder} gives features of shapes {found}, expected were {expected}.")
+            raise ValueError(f"{name} takes no images of {side} x {side} pixels: {error}") from None
+        grids = [shape[-1] for shape in found]
+        expected = [(1, number, grid, grid) for number, grid in zip(self.encoder.channels, grids)]
+        if found != expected or grids[0] % grids[1] or grids[1] < grids[2]:
+            raise ValueError(f"{name} gives features of shapes {found}, expected were square maps with channels first.")
+        return grids
 
     @property
+    @torch.jit.unused
     def image_shape(self) -> tuple[int, int, int]:
         """Shape (C, H, W) of an image."""
         return self.in_channels, self.image_size, self.image_size
 
     @property
+    @torch.jit.unused
     def loaded(self) -> bool:
         """Whether the distributions were fitted or loaded."""
         return self.fitted
 
+    @torch.jit.unused
     def mark_loaded(self) -> None:
         """Note that the distributions were fitted or loaded."""
         self.fitted = True
 
-    def without_refinement(self) -> FeatureNet:
+    @torch.jit.unused
+    def without_refinement(self) -> "FeatureNet":
         """Return the network itself, which has no refinement."""
         return self
 
+    @torch.jit.unused
     def make_head(self) -> FeatureScores:
         """Return what makes scores of the features."""
-        return FeatureScores(self.size, (self.image_size // STRIDES[1]) ** 2, self.encoder.channels)
+        return FeatureScores(self.size, self.grids[1] ** 2, self.encoder.channels)
 
     def field(self, image: torch.Tensor) -> torch.Tensor | None:
         """Return which pixels of (B, C, H, W) images count: (B, 1, H, W) of 0 and 1; None if all do."""
         return field_of_view(image) if self.masked else None
 
-    def cells(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def encode(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Compute the features of images.
 
         Args:
-            image: (B, C, H, W) float in [-1, 1].
+            image: (B, C, H, W) float in [-1, 1], H = W = ``image_size``.
 
         Returns:
-            fine: (B, H / 8, W / 8, F), for maps.
-            coarse: (B, H * W / 256, F), each the mean of its surroundings, for scores.
-            pooled: (B, P), means and deviations of the two coarser strides over the image.
+            first: (B, F1, g, g), of the finest of the ``grids``.
+            second: (B, F2, g', g'), of the next.
+            pooled: (B, P), means and deviations of the second and the last over the image.
         """
-        eighth, sixteenth, last = self.encoder(image)
-        up = F.interpolate(sixteenth, size=eighth.shape[-2:], mode="bilinear")
-        fine = torch.cat([eighth, up], dim=1).permute(0, 2, 3, 1)
-        smooth = F.avg_pool2d(F.avg_pool2d(eighth, 3, 1, 1, count_include_pad=False), 2)
-        around = F.avg_pool2d(sixteenth, 3, 1, 1, count_include_pad=False)
+        first, second, last = self.encoder(image)
+        return first, second, torch.cat(_moments(second) + _moments(last), dim=1)
+
+    def cells(self, first: torch.Tensor, second: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Join the features of :meth:`encode` to those of cells, F numbers each.
+
+        Returns:
+            fine: (B, g, g, F), for maps.
+            coarse: (B, g' * g', F), each the mean of its surroundings, for scores.
+        """
+        up = F.interpolate(second, size=first.shape[-2:], mode="bilinear")
+        fine = torch.cat([first, up], dim=1).permute(0, 2, 3, 1)
+        smooth = F.avg_pool2d(first, 3, 1, 1, count_include_pad=False)
+        smooth = F.avg_pool2d(smooth, self.grids[0] // self.grids[1])
+        around = F.avg_pool2d(second, 3, 1, 1, count_include_pad=False)
         coarse = torch.cat([smooth, around], dim=1).flatten(2).transpose(1, 2)
-        parts = [part(values.flatten(2)) for values in (sixteenth, last) for part in (_mean, _deviation)]
-        return fine, coarse, torch.cat(parts, dim=1)
+        return fine, coarse
+
+    def enlarged(self, maps: torch.Tensor, field: torch.Tensor | None) -> torch.Tensor:
+        """Interpolate (B, M, g, g) maps to the images, 0 outside their (B, 1, H, W) field: (B, M, H, W)."""
+        maps = F.interpolate(maps, size=[self.image_size, self.image_size], mode="bilinear")
+        return maps if field is None else maps * field
 
     def forward(self, image: torch.Tensor) -> Discrepancies:
         """Compute the maps, and what scores are made of.
@@ -136,32 +153,12 @@ class FeatureNet(nn.Module):
             maps: (B, 3, H, W), divided by the number of features; ``inter`` and ``ratio`` may be negative.
             features: (B, G * F + P), see :class:`FeatureScores`.
         """
-        fine, coarse, pooled = self.cells(image)
-        normal, unknown = (gaussian(fine) / self.size for gaussian in (self.ndm, self.udm))
-        ratio = (normal + 1e-6).log() - (unknown + 1e-6).log()
-        maps = torch.stack([normal - unknown, normal, ratio], dim=1)
-        maps = F.interpolate(maps, size=image.shape[-2:], mode="bilinear")
-        field = self.field(image)
-        if field is not None:
-            maps = maps * field
+        first, second, pooled = self.encode(image)
+        fine, coarse = self.cells(first, second)
+        maps = self.enlarged(self.dual.maps(fine), self.field(image))
         return Discrepancies(maps, torch.cat([coarse.flatten(1), pooled], dim=1))
 
-    @torch.no_grad()
-    def fit(self, known: Moments, pool: Moments) -> None:
-        """Take the distributions.
 
-        Args:
-            known: moments of the fine cells of the known normals.
-            pool: of the unlabelled images.
-        """
-        scale = (known.covariance.diagonal().clamp(min=0).sqrt() + 1e-6).float()
-        self.ndm.fit(known, scale)
-        self.udm.fit(known + pool, scale)
-
-
-def _mean(values: torch.Tensor) -> torch.Tensor:
-    return values.mean(dim=2)
-
-
-def _deviation(values: torch.Tensor) -> torch.Tensor:
-    return values.std(dim=2, correction=0)  # of a single cell, too
+def _moments(values: torch.Tensor) -> list[torch.Tensor]:
+    """Return means and deviations over the image: (B, F, g, g) -> two of (B, F)."""
+    return [values.mean(dim=(2, 3)), values.std(dim=(2, 3), correction=0)]  # of a single cell, too

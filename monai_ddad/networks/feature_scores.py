@@ -1,14 +1,12 @@
 """Scores of images from the features of their cells."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch
 from torch import nn
 
-from monai_ddad.networks.gaussian import Gaussian, Moments
-from monai_ddad.networks.plus import FOLDS, MIN_GROUPS, folds, lacking
+from monai_ddad.networks.gaussian import DualGaussian, Gaussian, Moments
+from monai_ddad.networks.plus import lacking
 
 __all__ = ["FEATURE_SCORES", "FeatureScores"]
 
@@ -67,14 +65,14 @@ class FeatureScores(nn.Module):
         super().__init__()
         self.names = FEATURE_SCORES
         self.of_pool = FEATURE_SCORES[:5]
-        self.arguments = (size, cells, tuple(channels))
         self.size = size
         self.number = cells
         self.last = channels[2]
         pooled = 2 * (channels[1] + channels[2])
+        self.floor = FLOOR
+        self.nearest = NEIGHBOURS
         self.top = max(1, round(TOP * cells))
-        self.ndm = Gaussian(size)
-        self.udm = Gaussian(size)
+        self.dual = DualGaussian(size)
         for name, length in (("centre", size), ("direction", size), ("pooled_mean", pooled), ("slope", pooled)):
             self.register_buffer(name, torch.zeros(length))
         self.register_buffer("pooled_scale", torch.ones(pooled))
@@ -85,30 +83,42 @@ class FeatureScores(nn.Module):
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """Score images: (B, G * F + P) features -> (B, 7), higher is more abnormal."""
-        parts = self.parts(features)
+        places = self.number * self.size
+        parts = self.parts(features[:, :places].unflatten(1, [self.number, self.size]), features[:, places:])
+        return torch.cat([parts, self.plus(parts)[:, None]], dim=1)
+
+    def plus(self, parts: torch.Tensor) -> torch.Tensor:
+        """Compute ``ddad_plus`` from the other scores: (B, 6) -> (B,)."""
         units = (parts - self.means) / self.deviations
-        plus = units[:, 5] + (FLOOR + (2 - FLOOR) * self.weight) * self._learnt(units)
-        return torch.cat([parts, plus[:, None]], dim=1)
+        return units[:, 5] + (self.floor + (2 - self.floor) * self.weight) * self._learnt(units)
 
     def _learnt(self, units: torch.Tensor) -> torch.Tensor:
         """Return the mean of what the pool has taught: (B, 6) -> (B,)."""
         return (units[:, :5].sum(dim=1) + units[:, 4]) / 6
 
-    def parts(self, features: torch.Tensor) -> torch.Tensor:
-        """Compute all scores but ``ddad_plus``: (B, G * F + P) -> (B, 6)."""
-        cells = features[:, : self.number * self.size].unflatten(1, (self.number, self.size))
-        pooled = (features[:, self.number * self.size :] - self.pooled_mean) / self.pooled_scale
-        normal, unknown = self.ndm(cells) + 1e-6, self.udm(cells) + 1e-6
+    def parts(self, cells: torch.Tensor, pooled: torch.Tensor) -> torch.Tensor:
+        """Compute all scores but ``ddad_plus``, of (B, G, F) cells and (B, P) pooled features: (B, 6)."""
+        pooled = (pooled - self.pooled_mean) / self.pooled_scale
+        normal, unknown = self.dual(cells)
+        normal, unknown = normal + 1e-6, unknown + 1e-6
         ratio = normal.mean(dim=1).log() - unknown.mean(dim=1).log()
         ratios = normal.log() - unknown.log()
         found = (cells - self.centre) @ self.direction
         places = pooled.shape[1] - 2 * self.last
         last = pooled[:, places : places + self.last]
-        squares = last.square().sum(dim=1, keepdim=True) + self.bank.square().sum(dim=1) - 2 * last @ self.bank.T
-        nearest = squares.clamp(min=0).sqrt().topk(NEIGHBOURS, dim=1, largest=False).values
-        top = [values.topk(self.top, dim=1).values.mean(dim=1) for values in (ratios, found)]
-        neighbours = (nearest.mean(dim=1) + 1e-6).log()
-        return torch.stack([ratio, top[0], found.mean(dim=1), top[1], pooled @ self.slope, neighbours], dim=1)
+        neighbours = (self._distances(last).mean(dim=1) + 1e-6).log()
+        top, found_top = self._highest(ratios), self._highest(found)
+        return torch.stack([ratio, top, found.mean(dim=1), found_top, pooled @ self.slope, neighbours], dim=1)
+
+    def _distances(self, last: torch.Tensor) -> torch.Tensor:
+        """Return the distances of (B, F) vectors to the nearest of the bank: (B, 5)."""
+        squares = self.bank.square().sum(dim=1) - 2 * last @ self.bank.T  # but for what is the same for all
+        nearest = self.bank[squares.topk(self.nearest, dim=1, largest=False).indices]
+        return (nearest - last.unsqueeze(1)).square().sum(dim=2).sqrt()  # without the rounding of the products
+
+    def _highest(self, values: torch.Tensor) -> torch.Tensor:
+        """Return the mean of the highest of (B, G) cells."""
+        return values.topk(self.top, dim=1).values.mean(dim=1)
 
     @staticmethod
     def unlearnable(known: int, pool: int) -> dict[str, str]:
@@ -117,71 +127,20 @@ class FeatureScores(nn.Module):
 
     @torch.jit.unused
     @torch.no_grad()
-    def fit(
-        self,
-        known: torch.Tensor,
-        pool: torch.Tensor,
-        known_groups: Sequence[int] | None = None,
-        pool_groups: Sequence[int] | None = None,
-    ) -> None:
-        """Learn from the features of the images of the training.
+    def learn(self, known: Moments, pool: Moments, normals: torch.Tensor, others: torch.Tensor) -> None:
+        """Learn all parts but their units.
 
         Args:
-            known: (N, G * F + P) features of the known normals.
-            pool: (N', G * F + P) of the unlabelled images.
-            known_groups, pool_groups: see :meth:`monai_ddad.networks.PlusScores.fit`.
+            known: moments of the cells of the known normals.
+            pool: of the unlabelled images; none leaves what they teach as it is.
+            normals: (N, P) pooled features of the known normals.
+            others: (N', P) of the unlabelled images.
         """
-        learner = FeatureScores(*self.arguments)  # on the CPU, and without what was learnt before
-        learner._fit(known.cpu(), pool.cpu(), known_groups, pool_groups)
-        self.load_state_dict(learner.state_dict())
-
-    def _fit(
-        self,
-        known: torch.Tensor,
-        pool: torch.Tensor,
-        known_groups: Sequence[int] | None,
-        pool_groups: Sequence[int] | None,
-    ) -> None:
-        fold, groups = folds(range(len(known)) if known_groups is None else known_groups)
-        other, other_groups = folds(range(len(pool)) if pool_groups is None else pool_groups)
-        if groups < MIN_GROUPS:
-            return
-        if other_groups < MIN_GROUPS:
-            pool, other = pool[:0], other[:0]
-        own = [self._moments(known[fold == number]) for number in range(FOLDS)]
-        others = [self._moments(pool[other == number]) for number in range(FOLDS)]
-        of_known, of_pool = sum(own[1:], own[0]), sum(others[1:], others[0])
-        start = self.number * self.size
-        parts, pools = [], []
-        for number in range(FOLDS):
-            kept, left = known[fold != number, start:], pool[other != number, start:]
-            self._learn(of_known - own[number], of_pool - others[number], kept, left)
-            parts.append(torch.cat([self.parts(chunk) for chunk in known[fold == number].split(64)]))
-            pools.append(torch.cat([self.parts(chunk) for chunk in pool[other == number].split(64)]))
-        self._learn(of_known, of_pool, known[:, start:], pool[:, start:])
-        scored, exceeding = torch.cat(parts), torch.cat(pools)
-        self.means.copy_(scored.mean(dim=0))
-        self.deviations.copy_(scored.std(dim=0).clamp(min=1e-6))
-        learnt, pooled = (self._learnt((values - self.means) / self.deviations) for values in (scored, exceeding))
-        if len(pool):
-            self.weight.copy_(((pooled.mean() - learnt.mean()) / learnt.std().clamp(min=1e-6)).clamp(0, 1))
-
-    def _moments(self, features: torch.Tensor) -> Moments:
-        """Return the moments of the cells of (N, G * F + P) features."""
-        found = Moments.none(self.size)
-        for chunk in features.split(64):
-            found = found + Moments.of(chunk[:, : self.number * self.size].reshape(-1, self.size))
-        return found
-
-    def _learn(self, known: Moments, pool: Moments, normals: torch.Tensor, others: torch.Tensor) -> None:
-        """Learn from the moments of the cells, and from (N, P) and (N', P) pooled features."""
-        scale = (known.covariance.diagonal().clamp(min=0).sqrt() + 1e-6).float()
-        self.ndm.fit(known, scale)
-        self.udm.fit(known + pool, scale)
+        self.dual.fit(known, pool)
         self.centre.copy_(known.mean)
         if pool.count:
             within = Gaussian(self.size)
-            within.fit(_centred(known, pool), scale)
+            within.fit(_centred(known, pool), known.scale)
             whitening = within.whitening.double()
             self.direction.copy_(whitening @ (whitening.T @ (pool.mean - known.mean)))
         deviation = normals.std(dim=0)
@@ -190,12 +149,27 @@ class FeatureScores(nn.Module):
         units = torch.cat([normals, others]).sub(self.pooled_mean).div(self.pooled_scale)
         if len(others):
             labels = torch.cat([torch.zeros(len(normals)), torch.ones(len(others))])
-            self.slope.copy_(balanced_logistic(units, labels, PENALTY))
+            self.slope.copy_(balanced_logistic(units, labels, PENALTY, self.slope))
         places = units.shape[1] - 2 * self.last
         bank = units[: len(normals), places : places + self.last]
         spread = torch.linspace(0, len(bank) - 1, min(BANK, len(bank))).round().long()
         self.bank.fill_(FAR)
         self.bank[: len(spread)] = bank[spread]
+
+    @torch.jit.unused
+    @torch.no_grad()
+    def settle(self, known: torch.Tensor, pool: torch.Tensor) -> None:
+        """Take the units of ``ddad_plus`` and the weight of what the pool has taught.
+
+        Args:
+            known: (N, 6) :meth:`parts` of known normals, by what was learnt without them.
+            pool: (N', 6) of unlabelled images, likewise; none leaves the weight at its least.
+        """
+        self.means.copy_(known.mean(dim=0))
+        self.deviations.copy_(known.std(dim=0).clamp(min=1e-6))
+        learnt, pooled = (self._learnt((values - self.means) / self.deviations) for values in (known, pool))
+        excess = (pooled.mean() - learnt.mean()) / learnt.std().clamp(min=1e-6) if len(pool) else torch.zeros(())
+        self.weight.copy_(excess.clamp(0, 1))
 
 
 def _centred(known: Moments, pool: Moments) -> Moments:
@@ -204,13 +178,16 @@ def _centred(known: Moments, pool: Moments) -> Moments:
     return Moments(1, torch.zeros_like(known.total), covariance)
 
 
-def balanced_logistic(features: torch.Tensor, labels: torch.Tensor, penalty: float) -> torch.Tensor:
+def balanced_logistic(
+    features: torch.Tensor, labels: torch.Tensor, penalty: float, start: torch.Tensor | None = None
+) -> torch.Tensor:
     """Fit a logistic regression whose two classes weigh the same.
 
     Args:
         features: (N, F), in units of about 1.
         labels: (N,) 0 or 1, both there.
         penalty: inverse strength of the squared penalty, C of scikit-learn's ``LogisticRegression``.
+        start: (F,) slope to begin with, which does not change the result; None begins with 0.
 
     Returns:
         (F,) float64 slope; the intercept, which changes no order, is left out.
@@ -227,10 +204,12 @@ def balanced_logistic(features: torch.Tensor, labels: torch.Tensor, penalty: flo
     strength = torch.full((joined.shape[1],), 1 / penalty, dtype=torch.float64)
     strength[-1] = 0
     slope = torch.zeros(joined.shape[1], dtype=torch.float64)
+    if start is not None:
+        slope[:-1] = start
     for _ in range(50):  # Newton's method, which has come to rest long before
         shown = (joined @ slope).sigmoid()
         gradient = joined.T @ (weights * (shown - targets)) + strength * slope
-        curvature = (joined * (weights * shown * (1 - shown))[:, None]).T @ joined + torch.diag(strength)
+        curvature = joined.T @ (joined * (weights * shown * (1 - shown))[:, None]) + torch.diag(strength)
         step = torch.linalg.solve(curvature + 1e-9 * torch.eye(len(curvature), dtype=torch.float64), gradient)
         slope = slope - step
         if step.abs().max() < 1e-10:

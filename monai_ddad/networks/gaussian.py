@@ -1,13 +1,11 @@
 """Gaussians of feature vectors, from sums that can be added up, and how far a vector is from one."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 
-__all__ = ["Gaussian", "Moments"]
+__all__ = ["DualGaussian", "Gaussian", "Moments"]
 
 SHRINKAGE = 0.01  # towards the mean variance
 
@@ -33,20 +31,20 @@ class Moments:
     products: torch.Tensor
 
     @classmethod
-    def none(cls, size: int) -> Moments:
+    def none(cls, size: int) -> "Moments":
         """Return those of no vectors of ``size`` numbers."""
         return cls(0, torch.zeros(size, dtype=torch.float64), torch.zeros(size, size, dtype=torch.float64))
 
     @classmethod
-    def of(cls, vectors: torch.Tensor) -> Moments:
+    def of(cls, vectors: torch.Tensor) -> "Moments":
         """Return those of (N, F) vectors, which may lie on a GPU; sums are kept on the CPU."""
         values = vectors.double()
         return cls(len(values), values.sum(dim=0).cpu(), (values.T @ values).cpu())
 
-    def __add__(self, other: Moments) -> Moments:
+    def __add__(self, other: "Moments") -> "Moments":
         return Moments(self.count + other.count, self.total + other.total, self.products + other.products)
 
-    def __sub__(self, other: Moments) -> Moments:
+    def __sub__(self, other: "Moments") -> "Moments":
         return Moments(self.count - other.count, self.total - other.total, self.products - other.products)
 
     @property
@@ -58,6 +56,11 @@ class Moments:
     def covariance(self) -> torch.Tensor:
         """(F, F) float64, of the vectors themselves (divided by their number)."""
         return self.products / max(1, self.count) - self.mean.outer(self.mean)
+
+    @property
+    def scale(self) -> torch.Tensor:
+        """(F,) float32, the deviations, above 0."""
+        return (self.covariance.diagonal().clamp(min=0).sqrt() + 1e-6).float()
 
 
 class Gaussian(nn.Module):
@@ -117,3 +120,48 @@ class Gaussian(nn.Module):
         inverse = torch.linalg.solve_triangular(factor, identity, upper=False)
         self.mean.copy_(moments.mean)
         self.whitening.copy_(inverse.T / scale.double()[:, None])
+
+
+class DualGaussian(nn.Module):
+    """Normative and unknown distribution of vectors, each a Gaussian.
+
+    Args:
+        size: numbers of a vector (F).
+
+    Attributes:
+        ndm: of what known normal images have; udm: of what they and the unlabelled images have.
+
+    Source: the principle is that of MedIA 2023, section 3.2; Gaussians of features are not of the paper.
+    """
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.ndm = Gaussian(size)
+        self.udm = Gaussian(size)
+
+    def forward(self, vectors: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Compute the squared distances of (..., F) vectors to both, over F: two of (...)."""
+        size = vectors.shape[-1]
+        return self.ndm(vectors) / size, self.udm(vectors) / size
+
+    def maps(self, cells: torch.Tensor) -> torch.Tensor:
+        """Compute inter, rec and ratio of (B, g, g, F) cells, see :class:`.feature_net.FeatureNet`: (B, 3, g, g)."""
+        normal, unknown = self.forward(cells)
+        ratio = (normal + 1e-6).log() - (unknown + 1e-6).log()
+        return torch.stack([normal - unknown, normal, ratio], dim=1)
+
+    @torch.jit.unused
+    @torch.no_grad()
+    def fit(self, known: Moments, pool: Moments) -> None:
+        """Take both, in units of the deviations of the known normals.
+
+        Args:
+            known: moments of the vectors of known normals, at least one.
+            pool: of the unlabelled images.
+
+        Raises:
+            ValueError: see :meth:`Gaussian.fit`.
+        """
+        scale = known.scale
+        self.ndm.fit(known, scale)
+        self.udm.fit(known + pool, scale)

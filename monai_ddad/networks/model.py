@@ -360,17 +360,16 @@ class Deciding(nn.Module):
 def build_model(
     settings: Mapping[str, Any] | None = None,
     seed: int | None = None,
-    encoder_file: str | None = None,
     **changes: Any,
 ) -> DDADModel:
     """Build a model from one set of settings.
 
     Args:
         settings: those of :class:`Settings`, or with ``backbone="features"`` of :class:`FeatureSettings`, and of
-            :class:`DDADModel` by name, as :func:`monai_ddad.bundle.network_settings` returns them. Settings of the
-            other kind of network have no effect.
+            :class:`DDADModel` by name, as :func:`monai_ddad.bundle.network_settings` returns them; and
+            ``encoder_file``, weights of the encoder, see :class:`FeatureNet`. Settings of the other kind of network
+            have no effect.
         seed: of the initial weights, see :class:`DDADNet`.
-        encoder_file: weights of the encoder, see :class:`FeatureNet`.
         **changes: settings that count in their place.
 
     Raises:
@@ -381,6 +380,7 @@ def build_model(
         'ddad_plus'
     """
     chosen = {**(settings or {}), **changes}
+    encoder_file = chosen.pop("encoder_file", None)
     kinds = (FeatureSettings.names(), Settings.names())
     own = kinds[chosen.get("backbone") != "features"]
     given = {name: chosen.pop(name) for name in {*kinds[0], *kinds[1]} if name in chosen}

@@ -186,18 +186,24 @@ class ProtocolCheck(nn.Module):
         Raises:
             ValueError: the images are of another shape or hold a value that is not finite.
         """
-        count, channels, height, width = images.shape
+        _, channels, height, width = images.shape
         if channels != self.in_channels or height != width or height % 16:
             raise ValueError(
                 f"the protocol check needs square images of {self.in_channels} channels whose side is a multiple of 16 "
                 f"pixels, got {channels} channels of {height} x {width}."
             )
+        chunks = [protocol_features(chunk.to(self.limits.device)) for chunk in images.split(CHUNK)]
+        self.fit_features([torch.cat(group) for group in zip(*chunks)])
+
+    @torch.no_grad()
+    def fit_features(self, features: Sequence[torch.Tensor]) -> None:
+        """Learn what is ordinary from what :func:`protocol_features` says of all images; see :meth:`fit`."""
+        features = [group.to(self.limits.device) for group in features]
+        count = len(features[0])
         if count < MIN_IMAGES:
             logger.warning(f"{count} images are too few to tell what is out of protocol: at least {MIN_IMAGES} needed.")
             self.load_state_dict(ProtocolCheck(self.in_channels).state_dict())
             return
-        chunks = [protocol_features(chunk.to(self.limits.device)) for chunk in images.split(CHUNK)]
-        features = [torch.cat(group) for group in zip(*chunks)]
         if not all(group.isfinite().all() for group in features):
             raise ValueError("the images hold values that are not finite: remove these images or repair them.")
         first = torch.arange(count, device=self.limits.device) % 2 == 0  # so that both halves are alike in any order

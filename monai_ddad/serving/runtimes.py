@@ -36,7 +36,7 @@ class Runtime(nn.Module):
         runtime: ``"torch"``; ``"torchscript"``; or ``"onnx"`` for ONNX Runtime, which needs the extra ``onnx``. In all
             of them batch normalisations are folded, see :func:`monai_ddad.networks.fold`.
         precision: see :func:`monai_ddad.placement.autocast`; ``"onnx"`` has no ``"bfloat16"``,
-            and neither have features of an encoder, which have no ``"torchscript"`` either.
+            and neither have features of an encoder.
         device: where to run; None leaves the network where it is.
         models_dir: folder of ``model.onnx``, which is used where it was made of these weights, and written where not;
             None keeps it in memory.
@@ -68,8 +68,8 @@ class Runtime(nn.Module):
             raise ValueError(f"runtime must be one of {', '.join(RUNTIMES)}, got {runtime!r}.")
         if runtime == "onnx" and precision == "bfloat16":
             raise ValueError("the onnx runtime has no bfloat16: use precision float32, or runtime torch.")
-        if isinstance(network.discrepancy, FeatureNet) and (runtime == "torchscript" or precision == "bfloat16"):
-            raise ValueError("features of an encoder are computed in float32, by the runtime torch or onnx.")
+        if isinstance(network.discrepancy, FeatureNet) and precision == "bfloat16":
+            raise ValueError("features of an encoder are computed in float32.")
         self.runtime = runtime
         self.precision = precision
         self.device = next(network.parameters()).device if device is None else resolve_device(device)

@@ -8,22 +8,29 @@ from collections.abc import Iterator, Sequence
 import torch
 
 from monai_ddad.data.resident import ResidentDataset
-from monai_ddad.networks import DDADModel, DDADNet
+from monai_ddad.networks import DDADModel, DDADNet, PlusScores
 from monai_ddad.networks.calibration import TIE
 from monai_ddad.networks.scores import image_scores
 from monai_ddad.placement import set_tf32
+from monai_ddad.training.feature_fit import TrainingFeatures, fit_features
 from monai_ddad.training.hold_out import find_groups
 from monai_ddad.transforms.eight_bit import normalise
 
 __all__ = ["calibrate", "leave_out_unlearnable"]
 
 PIXELS = 2**21  # of a batch, at most
+DESCRIBED = ("brightness", "layout", "detail")  # for the check of the input
 FLOOR = 0.05  # least standard deviation of a pixel of a z-map, of the map's average one
 
 
 @torch.no_grad()
 def calibrate(
-    network: DDADModel, training: ResidentDataset, held_out: ResidentDataset, alpha: float = 0.05, images: int = 500
+    network: DDADModel,
+    training: ResidentDataset,
+    held_out: ResidentDataset,
+    alpha: float = 0.05,
+    images: int = 500,
+    features: TrainingFeatures | None = None,
 ) -> None:
     """Fill the buffers by which a model compares an image with those of the training and with new normal ones.
 
@@ -33,10 +40,10 @@ def calibrate(
     A score that so few images cannot teach, or that is the same for all of them or not finite, is left out of the
     model, see :meth:`monai_ddad.networks.DDADModel.leave_out`.
 
-    Scores are calibrated on the images that no network has seen; where there are none, p-values stay 1. Means and
-    deviations of a z-map come from the known normals that were trained on, so that the calibration images are as new to
-    it as any other. Quantiles of the maps, which only colour them, come from the former, or the latter where there are
-    none.
+    Scores are calibrated on the images that no network has seen. Where there are none, a model of features is
+    calibrated on the known normals of the training, each scored by a fit without its fifth of them, and p-values of
+    other models stay 1. Means and deviations of a z-map come from the known normals that were trained on, so that the
+    calibration images are as new to it as any other. Quantiles of the maps only colour them.
 
     Args:
         network: the trained model.
@@ -44,15 +51,47 @@ def calibrate(
         held_out: known normals that it was not trained on; may be empty.
         alpha: false-positive rate at which an image is flagged, in [0, 1].
         images: known normals at most that z-maps and quantiles are taken from, evenly from the list.
+        features: those of the images of the training, for a model of features.
 
     Raises:
         ValueError: no score tells the images of the training apart.
 
-    Source: Bates et al., Annals of Statistics 51, 2023, section 2 (split conformal p-values).
+    Source: Bates et al., Annals of Statistics 51, 2023, section 2 (split conformal p-values); Vovk, Cross-conformal
+    predictors, Annals of Mathematics and Artificial Intelligence 74, 2015, after which one fit to all images, in place
+    of the five, gives the score that is compared.
     """
     device = next(network.parameters()).device
     network.to(device).eval()  # also what no trainer has moved
     set_tf32(device, "float32")  # as the images to come are scored
+    if features is not None:
+        _fit_to_features(network, features, bool(len(held_out)))
+        network.to(device)
+    else:
+        _fit_to_images(network, training, held_out, images)
+    network.calibration.alpha = torch.tensor(alpha, device=device)
+    if len(held_out):
+        scores = torch.cat([network.decide(batch).scores.cpu() for batch in _batches(network, held_out)])
+        network.calibration.fit_scores(scores, find_groups(held_out), held_out.volumes)
+    network.calibration.to(device)
+
+
+def _fit_to_features(network: DDADModel, features: TrainingFeatures, held_out: bool) -> None:
+    """Teach a model of features; calibrate it where no images are held out."""
+    found = fit_features(network, features)
+    _leave_out(network, *features.numbers)
+    network.leave_out(network.left_out | _dead(found.scores[:, network.head.columns.cpu()], network.score_names))
+    described = [[part[name] for name in DESCRIBED] for _, part in features.read()]
+    network.protocol.fit_features([torch.cat(group) for group in zip(*described)])
+    network.calibration.fit_maps(found.maps)
+    known = [] if held_out or features.numbers[0] < 2 else features.known.nonzero()[:, 0].tolist()
+    scores = found.scores[known][:, network.head.columns.cpu()]
+    groups, volumes = ([values[index] for index in known] for values in (features.groups, features.volumes))
+    network.calibration.fit_scores(scores, groups, volumes)
+
+
+def _fit_to_images(network: DDADModel, training: ResidentDataset, held_out: ResidentDataset, images: int) -> None:
+    """Teach a model of ensembles all but the scores of the calibration images."""
+    device = next(network.parameters()).device
     known = _thinned(training.subset([i for i, label in enumerate(training.labels) if label == 0]), images)
     net, plus = network.discrepancy, network.head.plus
     if isinstance(net, DDADNet) and net.z_channel >= 0:
@@ -62,7 +101,7 @@ def calibrate(
         net.z_mean = maps.mean(dim=0).to(device)
         net.z_deviation = (deviation + FLOOR * deviation.mean().clamp(min=1e-12)).to(device)
     means, features = _described(network, training)
-    if plus is not None:
+    if isinstance(plus, PlusScores):
         groups = find_groups(training)
         sides = [[i for i, label in enumerate(training.labels) if (label == 0) is side] for side in (True, False)]
         (known_groups, pool_groups), (first, second) = [[groups[i] for i in side] for side in sides], sides
@@ -72,25 +111,27 @@ def calibrate(
     tried = [network.head(*(values.to(device) for values in part)).cpu() for part in parts]
     network.leave_out(network.left_out | _dead(torch.cat(tried), network.score_names))
     network.protocol.fit(normalise(training.images))
-    calibration = network.calibration
-    calibration.alpha = torch.tensor(alpha, device=device)
     shown = _thinned(held_out, images) if len(held_out) else known
-    calibration.fit_maps(_maps(network, shown), net.field(normalise(shown.images)))
-    scores = [network.decide(batch).scores.cpu() for batch in _batches(network, held_out)]
-    volumes = [None if part is None else position for position, part in zip(held_out.positions, held_out.slices)]
-    joined = torch.cat(scores) if scores else torch.zeros(0, len(network.score_names))
-    calibration.fit_scores(joined, find_groups(held_out), volumes)
-    calibration.to(device)
+    network.calibration.fit_maps(_maps(network, shown), net.field(normalise(shown.images)))
+    network.calibration.fit_scores(torch.zeros(0, len(network.score_names)), [], [])
 
 
 def leave_out_unlearnable(network: DDADModel, training: ResidentDataset) -> None:
     """Leave the scores out that a model cannot learn from so few images of a training, and no others."""
-    plus = network.head.plus
-    groups = find_groups(training) if plus is not None else []
-    known, pool = (
-        len({group for group, label in zip(groups, training.labels) if (label == 0) is side}) for side in (True, False)
+    groups = find_groups(training) if network.head.plus is not None else []
+    _leave_out(
+        network,
+        *(
+            len({group for group, label in zip(groups, training.labels) if (label == 0) is side})
+            for side in (True, False)
+        ),
     )
-    network.leave_out(plus.unlearnable(known, pool) if plus is not None else {})
+
+
+def _leave_out(network: DDADModel, known: int, pool: int) -> None:
+    """Leave the scores out that so many groups of known normals and of unlabelled images cannot teach."""
+    plus = network.head.plus
+    network.leave_out({} if plus is None else plus.unlearnable(known, pool))
 
 
 def _dead(scores: torch.Tensor, names: Sequence[str]) -> dict[str, str]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import math
+import os
+import tempfile
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import ignite.distributed as idist
@@ -15,8 +17,12 @@ from monai.engines.utils import IterationEvents
 from monai.utils.enums import CommonKeys
 
 from monai_ddad.data.resident import ResidentDataset
-from monai_ddad.networks import FeatureNet, Moments
+from monai_ddad.networks import FeatureNet
 from monai_ddad.placement import place, resolve_device, set_tf32
+from monai_ddad.ranks import broadcast, from_first
+from monai_ddad.training.feature_fit import TrainingFeatures
+from monai_ddad.training.feature_store import FeatureStore, keys_of
+from monai_ddad.training.hold_out import find_groups
 from monai_ddad.training.units import require_both_kinds
 from monai_ddad.transforms.eight_bit import normalise
 
@@ -24,20 +30,23 @@ __all__ = ["FeatureTrainer"]
 
 
 class FeatureTrainer(Trainer):
-    """Sum up the features of all training images, and fit NDM and UDM to the sums.
+    """Store the features of all training images, and fit NDM and UDM to them.
 
-    An iteration is a batch of images. There is one epoch and nothing random, so the same images in any order and any
-    number of processes give the same distributions, up to rounding.
+    An iteration is a batch of images whose features are not stored yet, so a run that was stopped anywhere goes on from
+    there. There is one epoch and nothing random: the same images in any number of processes and of runs give the same
+    distributions. The processes of ``torchrun`` share the folder.
 
     Args:
-        device: where to compute.
+        device: where the encoder computes.
         network: whose distributions are fitted.
         dataset: known normal (label 0) and unlabelled (None) images.
-        batch_size: images that the encoder takes at once.
+        folder: of the stored features; None keeps them until the trainer is gone.
+        batch_size: images that the encoder takes at once, and of a file.
         train: False leaves the network as it is.
         train_handlers: handlers to attach.
 
     Attributes:
+        features: of the images, once they are stored.
         epochs: passes done, by module.
         seconds: time spent.
 
@@ -61,25 +70,25 @@ class FeatureTrainer(Trainer):
         device: str | torch.device,
         network: FeatureNet,
         dataset: ResidentDataset,
+        folder: str | os.PathLike[str] | None = None,
         batch_size: int = 16,
         train: bool = True,
         train_handlers: Sequence[Any] | None = None,
     ) -> None:
         require_both_kinds(dataset, network.in_channels)
         self.network = place(network, resolve_device(device))
-        self.images = dataset.images
-        self.known = torch.tensor([label == 0 for label in dataset.labels])
-        self.batches = torch.arange(len(dataset)).split(batch_size)
+        self.dataset = dataset
+        if folder is None:
+            self._temporary = tempfile.TemporaryDirectory()
+            folder = self._temporary.name
+        self.folder = Path(folder)
+        self.batch_size = batch_size
+        self.features: TrainingFeatures | None = None
         self.epochs = {"ndm": 0, "udm": 0}
         self.precision = "float32"
-        world = idist.get_world_size()
         self.seconds = 0.0
         super().__init__(
-            device=resolve_device(device),
-            max_epochs=1 if train else 0,
-            # as many in each process, of which the last may be empty: all take part in the sum
-            data_loader=range(idist.get_rank(), world * math.ceil(len(self.batches) / world), world),
-            decollate=False,
+            device=resolve_device(device), max_epochs=1 if train else 0, data_loader=range(1), decollate=False
         )
         self.add_event_handler(Events.EPOCH_COMPLETED, FeatureTrainer.finish)  # before handlers look at the weights
         for handler in train_handlers or ():
@@ -92,42 +101,48 @@ class FeatureTrainer(Trainer):
         return {part: "0 of 1 epochs" for part, done in self.epochs.items() if not done}
 
     def run(self) -> None:
-        """Pass over all images and fit."""
+        """Look at all images that are new, and fit."""
         set_tf32(self.state.device, self.precision)
         self._started = time.perf_counter()
-        self._known, self._pool = Moments.none(self.network.size), Moments.none(self.network.size)
         if self.state.max_epochs:
+            self._keys = keys_of(self.dataset.images)
+            self._store = FeatureStore(self.folder, self.network)
+            self._batches = self._missing()
+            # as many in each process, of which some may be empty, and at least one, or the engine would not run
+            steps = max(1, -(-len(self._batches) // idist.get_world_size()))
+            self.data_loader = range(steps)
+            self.state.epoch_length = steps
             super().run()
         self.network.eval()
 
-    @torch.inference_mode()
+    def _missing(self) -> list[list[int]]:
+        """Return the images without features in batches, the same in all processes."""
+        first = {key: index for index, key in reversed(list(enumerate(self._keys)))}
+        every = sorted(first.values())
+        missing = from_first(lambda: [index for index in every if self._keys[index] not in self._store])
+        return [missing[start : start + self.batch_size] for start in range(0, len(missing), self.batch_size)]
+
     def _iteration(self, engine: Any, batchdata: int) -> list[dict[str, Any]]:
-        places = self.batches[batchdata] if batchdata < len(self.batches) else torch.zeros(0, dtype=torch.long)
-        images = normalise(self.images[places]).to(self.state.device)
-        self.state.batch = {CommonKeys.IMAGE: images}
-        if len(places):
-            fine, _, _ = self.network.cells(images)
-            known = self.known[places].to(fine.device)
-            self._known = self._known + Moments.of(fine[known].flatten(0, -2))
-            self._pool = self._pool + Moments.of(fine[~known].flatten(0, -2))
+        own = batchdata * idist.get_world_size() + idist.get_rank()
+        images = self.dataset.images[self._batches[own] if own < len(self._batches) else []]
+        self.state.batch = {CommonKeys.IMAGE: normalise(images).to(self.state.device)}
+        if len(images):
+            self._store.add(images)
         engine.fire_event(IterationEvents.MODEL_COMPLETED)
         return [{CommonKeys.LOSS: torch.zeros(()), "losses": {}}]
 
     def finish(self) -> None:
-        """Add up what the processes have found, and fit."""
-        known, pool = (_over_processes(moments) for moments in (self._known, self._pool))
-        self.network.fit(known, pool)
+        """Fit the distributions to what all processes have stored."""
+        idist.barrier()
+        if idist.get_rank() == 0:
+            self._store.scan()
+            self._store.keep(self._keys)
+            dataset = self.dataset
+            known = [label == 0 for label in dataset.labels]
+            self.features = TrainingFeatures(self._store, self._keys, known, find_groups(dataset), dataset.volumes)
+            self.network.dual.fit(*(sums.fine for sums in self.features.totals))
+        place(self.network, self.state.device)
+        broadcast(self.network.dual.buffers(), rank=0)
         self.network.mark_loaded()
         self.epochs = {"ndm": 1, "udm": 1}
         self.seconds += time.perf_counter() - self._started
-
-
-def _over_processes(moments: Moments) -> Moments:
-    """Return the sums over all processes."""
-    if idist.get_world_size() == 1:
-        return moments
-    joined = torch.cat([torch.tensor([moments.count]).double(), moments.total, moments.products.flatten()])
-    total = idist.all_reduce(joined)
-    assert isinstance(total, torch.Tensor)
-    size = len(moments.total)
-    return Moments(round(total[0].item()), total[1 : size + 1], total[size + 1 :].view(size, size))

@@ -22,6 +22,7 @@ from monai_ddad.io.errors import DataError
 from monai_ddad.io.locks import lock_folder
 from monai_ddad.io.writing import remove_leftovers
 from monai_ddad.networks import DDADModel
+from monai_ddad.networks.encoder import keep_weights
 from monai_ddad.ranks import from_first
 from monai_ddad.training.calibrate import calibrate, leave_out_unlearnable
 from monai_ddad.training.ensemble_trainer import EnsembleTrainer
@@ -51,6 +52,8 @@ class TrainingWorkflow:
         calibration: known normals set aside, by which the scores are calibrated; may be empty.
         alpha: false-positive rate at which an image is flagged.
         models_dir: folder of the two files.
+        encoder_file: weights of the encoder of features, of which a copy is left there, too; None where they come in a
+            package.
         phases: any of ``"ndm"``, ``"udm"``, ``"refine"`` and ``"evaluate"``.
         settings: the run's settings, recorded in ``run.json``.
         instead: let another score decide where the one that is to decide cannot be learnt from so few images; False
@@ -75,6 +78,7 @@ class TrainingWorkflow:
         phases: Sequence[str] = PHASES,
         settings: dict[str, Any] | None = None,
         instead: bool = True,
+        encoder_file: str | None = None,
     ) -> None:
         if not 0 <= alpha <= 1:
             raise ValueError(f"alpha must be in [0, 1], got {alpha}.")
@@ -92,6 +96,7 @@ class TrainingWorkflow:
         self.phases = phases
         self.settings = settings or {}
         self.instead = instead
+        self.encoder_file = encoder_file
 
     def run(self) -> None:
         """Run the phases.
@@ -128,7 +133,8 @@ class TrainingWorkflow:
             return
         expected = self.network.notes
         self.network.discrepancy.mark_loaded()  # also where all parts were resumed
-        calibrate(self.network, self.dataset, self.calibration, self.alpha)
+        features = self.ensembles.features if isinstance(self.ensembles, FeatureTrainer) else None
+        calibrate(self.network, self.dataset, self.calibration, self.alpha, features=features)
         self.network.record_text = self.network.record.text()
         if self.network.notes != expected:
             self._tell()
@@ -136,6 +142,8 @@ class TrainingWorkflow:
             name: value.cpu().clone(memory_format=torch.contiguous_format)  # of members that share memory, too
             for name, value in self.network.state_dict().items()
         }
+        if self.encoder_file is not None:
+            keep_weights(self.encoder_file, self.models_dir)
         save_file(weights, self.models_dir / "model.pt")
         write_json(self.record(), self.models_dir / "run.json")
         if "evaluate" in self.phases and self.evaluator.state.epoch_length == 0:

@@ -79,7 +79,26 @@ def test_another_network_by_name(tmp_path):
     assert encoder.channels == [128, 256, 512]
     assert not any("network" in name for name in encoder.state_dict())  # known by their hash alone
     with pytest.raises(ValueError, match="features of strides"):
-        Encoder("vit_tiny_patch16_224", seed=0)
+        Encoder("resnet18", seed=1, strides=(3, 5))
+
+
+def test_a_vision_transformer_from_a_file_of_another_side(tmp_path):
+    whole = timm.create_model("vit_tiny_patch16_224", pretrained=False)
+    save_file(dict(whole.state_dict()), tmp_path / "weights.pth")
+    network = FeatureNet(tmp_path / "weights.pth", encoder="vit_tiny_patch16_224", image_size=96)
+    image = torch.rand(2, 1, 96, 96, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    first, second, pooled = network.encode(image)
+    assert first.shape == second.shape == (2, 192, 6, 6) and pooled.shape == (2, 768)
+    fine, coarse = network.cells(first, second)
+    assert fine.shape == (2, 6, 6, 384) and coarse.shape == (2, 36, 384)
+    known = timm.create_model("vit_tiny_patch16_224", pretrained=False, img_size=96)
+    places = timm.layers.resample_abs_pos_embed(whole.pos_embed, [6, 6])
+    known.load_state_dict({**whole.state_dict(), "pos_embed": places})
+    pixels = ((image + 1) / 2).expand(-1, 3, -1, -1).sub(network.encoder.mean).div(network.encoder.deviation)
+    with torch.no_grad():
+        expected = known.eval().forward_intermediates(pixels, indices=[5, 8, 11], intermediates_only=True)
+    for one, other in zip(network.encoder(image), expected):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
 
 
 def damage(kind: str, weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -128,12 +147,13 @@ def test_settings_that_no_network_can_have_are_refused(settings):
 
 def test_maps_are_those_of_the_two_gaussians(pictures):
     network = FeatureNet(seed=0, image_size=SIDE)
-    fine, coarse, pooled = network.cells(pictures)
+    *grids, pooled = network.encode(pictures)
+    fine, coarse = network.cells(*grids)
     known, pool = (Moments.of(part.flatten(0, -2)) for part in (fine[:3], fine[3:]))
-    network.fit(known, pool)
+    network.dual.fit(known, pool)
     maps, features = network(pictures)
     assert maps.shape == (6, 3, SIDE, SIDE) and maps.isfinite().all()
-    normal, unknown = network.ndm(fine) / network.size, network.udm(fine) / network.size
+    normal, unknown = (gaussian(fine) / network.size for gaussian in (network.dual.ndm, network.dual.udm))
     cells = torch.nn.functional.interpolate(normal[:, None], size=(SIDE, SIDE), mode="bilinear")
     torch.testing.assert_close(maps[:, 1:2], cells)
     mean = torch.nn.functional.interpolate((normal - unknown)[:, None], size=(SIDE, SIDE), mode="bilinear")
@@ -157,9 +177,17 @@ def scores() -> FeatureScores:
     return FeatureScores(6, 16, [2, 3, 4])
 
 
+def teach(scores: FeatureScores, known: torch.Tensor, pool: torch.Tensor) -> None:
+    """Teach scores by one half of the images, and take their units from the other."""
+    halves = [(known[::2], pool[::2]), (known[1::2], pool[1::2])]
+    cells = [[Moments.of(part[:, :96].reshape(-1, 6)) for part in half] for half in halves]
+    scores.learn(*cells[0], *(part[:, 96:] for part in halves[0]))
+    scores.settle(*(scores.parts(part[:, :96].view(-1, 16, 6), part[:, 96:]) for part in halves[1]))
+
+
 def test_each_score_tells_new_abnormal_images_where_the_pool_holds_such(scores):
     known, pool = features_of(80, 0, 1), torch.cat([features_of(30, 0, 2), features_of(50, 3, 3)])
-    scores.fit(known, pool)
+    teach(scores, known, pool)
     normal, abnormal = scores(features_of(100, 0, 4)), scores(features_of(100, 3, 5))
     assert scores.weight > 0.3
     for column, name in enumerate(FEATURE_SCORES):
@@ -168,12 +196,12 @@ def test_each_score_tells_new_abnormal_images_where_the_pool_holds_such(scores):
 
 
 def test_a_pool_that_holds_nothing_new_has_little_to_say(scores):
-    scores.fit(features_of(80, 0, 1), features_of(80, 0, 2))
+    teach(scores, features_of(80, 0, 1), features_of(80, 0, 2))
     assert scores.weight < 0.3
 
 
 def test_without_a_pool_the_one_class_part_is_left(scores):
-    scores.fit(features_of(80, 0, 1), features_of(5, 3, 2))
+    teach(scores, features_of(80, 0, 1), features_of(0, 3, 2))
     found = scores(torch.cat([features_of(50, 0, 4), features_of(50, 3, 5)]))
     assert found.isfinite().all() and scores.weight == 0
     order = found[:, FEATURE_SCORES.index("neighbours")].argsort()
@@ -190,17 +218,10 @@ def test_the_logistic_regression_is_that_of_scikit_learn():
     np.testing.assert_allclose(balanced_logistic(features, labels, 0.01).numpy(), expected.coef_[0], rtol=1e-4)
 
 
-def test_another_fit_forgets_what_was_learnt(scores):
-    scores.fit(features_of(80, 0, 1), features_of(80, 3, 2))
-    scores.fit(features_of(10, 0, 1), features_of(80, 3, 2))  # too few to learn from
-    assert scores.weight == 0 and not scores.ndm.whitening.any()
-
-
-@pytest.mark.parametrize("options", [{"runtime": "torchscript"}, {"precision": "bfloat16"}])
-def test_runtimes_that_features_do_not_have_are_refused(options):
+def test_a_precision_that_features_do_not_have_is_refused():
     model = build_model(backbone="features", image_size=SIDE, encoder_digest="random weights, seed 0")
     with pytest.raises(ValueError, match="computed in float32"):
-        Runtime(model, **options)
+        Runtime(model, precision="bfloat16")
 
 
 def test_a_file_may_not_ask_for_any_network(tmp_path):
@@ -228,8 +249,9 @@ def test_weights_named_as_in_the_whole_network_fit(tmp_path, pictures):
 
 def test_a_model_of_features_is_saved_without_its_encoder_and_loaded_with_it(pictures, tmp_path):
     model = build_model(backbone="features", image_size=SIDE, encoder_digest="random weights, seed 3")
-    fine = model.discrepancy.cells(pictures)[0].flatten(0, -2)
-    model.discrepancy.fit(Moments.of(fine[:200]), Moments.of(fine[200:]))
+    first, second, _ = model.discrepancy.encode(pictures)
+    fine = model.discrepancy.cells(first, second)[0].flatten(0, -2)
+    model.discrepancy.dual.fit(Moments.of(fine[:200]), Moments.of(fine[200:]))
     save_file({name: value.clone() for name, value in model.state_dict().items()}, tmp_path / "model.pt")
     assert not any("encoder" in name for name in model.state_dict())
     assert (tmp_path / "model.pt").stat().st_size < 5_000_000

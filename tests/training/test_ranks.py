@@ -138,16 +138,16 @@ def test_another_number_of_processes_goes_on(make_discrepancy, make_dataset, tmp
 
 
 @pytest.mark.parametrize("number, batch", [(2, 3), (4, 8)])  # of 12 images: with a part each, and with none for some
-def test_features_are_summed_over_all_processes(make_dataset, processes, number, batch):
+def test_features_are_summed_over_all_processes(make_dataset, processes, number, batch, tmp_path):
     data = make_dataset(side=64)
 
-    def fit() -> dict[str, torch.Tensor]:
+    def fit(folder: str) -> dict[str, torch.Tensor]:
         network = FeatureNet(seed=0, image_size=64)
-        FeatureTrainer("cpu", network, data, batch).run()
+        FeatureTrainer("cpu", network, data, tmp_path / folder, batch).run()
         assert network.loaded
         return network.state_dict()
 
-    expected = fit()
-    for found in processes(number, fit):
+    expected = fit("one")
+    for found in processes(number, lambda: fit("many")):
         for name, value in expected.items():
             torch.testing.assert_close(found[name], value, rtol=1e-6, atol=1e-6)

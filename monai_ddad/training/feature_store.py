@@ -1,0 +1,147 @@
+"""Features of images in files, so that what the encoder has seen once it need not see again."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import torch
+
+from monai_ddad.io.checkpoints import CheckpointError, load_file, save_file
+from monai_ddad.networks import FeatureNet
+from monai_ddad.networks.protocol import protocol_features
+from monai_ddad.transforms.eight_bit import normalise
+
+__all__ = ["FeatureStore", "describe", "keys_of"]
+
+logger = logging.getLogger(__name__)
+
+Features = dict[str, torch.Tensor]
+LARGEST = torch.finfo(torch.float16).max
+
+
+def keys_of(images: torch.Tensor) -> list[str]:
+    """Return a name by content of each of (N, C, H, W) uint8 images."""
+    return [hashlib.sha256(image.numpy().tobytes()).hexdigest()[:32] for image in images]
+
+
+@torch.inference_mode()
+def describe(network: FeatureNet, images: torch.Tensor) -> Features:
+    """Compute all that a fit asks of images.
+
+    Args:
+        network: whose encoder is asked.
+        images: (B, C, H, W) uint8.
+
+    Returns:
+        on the CPU, by name: ``first``, ``second`` (float16) and ``pooled`` of :meth:`FeatureNet.encode`;
+        ``brightness``, ``layout`` and ``detail`` of :func:`~monai_ddad.networks.protocol.protocol_features`; and
+        ``field``, (B, H, W) bool, where the network has one.
+
+    Raises:
+        ValueError: the encoder gives values that are not finite.
+    """
+    device = network.dual.ndm.mean.device
+    values = normalise(images).to(device)
+    first, second, pooled = network.encode(values)
+    if not pooled.isfinite().all():
+        raise ValueError(f"{network.settings.encoder} gives features that are not finite for images of the training.")
+    found = dict(zip(("brightness", "layout", "detail"), protocol_features(values)))
+    found |= {"pooled": pooled.float(), "first": _halved(first), "second": _halved(second)}
+    field = network.field(values)
+    if field is not None:
+        found["field"] = field[:, 0] > 0
+    return {name: value.cpu().contiguous() for name, value in found.items()}
+
+
+def _halved(values: torch.Tensor) -> torch.Tensor:
+    return values.clamp(-LARGEST, LARGEST).half()
+
+
+class FeatureStore:
+    """Features of images by the images' content, in files of some images each.
+
+    A file is written whole or not at all, so a run that was killed goes on with the images that are missing, and
+    processes may add files side by side. A file that is damaged, or of another encoder or size, counts for nothing.
+
+    Args:
+        folder: of the files; it is made when the first is written.
+        network: whose features they are.
+    """
+
+    def __init__(self, folder: Path, network: FeatureNet) -> None:
+        self.folder = folder
+        self.network = network
+        self._kind = hashlib.sha256(str(network.settings.used()).encode()).hexdigest()[:16]
+        self._places: dict[str, tuple[Path, int]] = {}
+        self.scan()
+
+    def scan(self) -> None:
+        """Look at the files anew."""
+        self._places = {}
+        for file in sorted(self.folder.glob(f"{self._kind}_*.pt")):
+            try:
+                keys = load_file(file)["keys"]
+            except (CheckpointError, KeyError, TypeError):
+                logger.warning("A damaged file of features is left out, and made anew.")
+                continue
+            self._places |= {key: (file, row) for row, key in enumerate(keys)}
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._places
+
+    def add(self, images: torch.Tensor) -> None:
+        """Compute and keep the features of (B, C, H, W) uint8 images."""
+        keys = keys_of(images)
+        features = describe(self.network, images)
+        if "field" in features:
+            features["field"] = _packed(features["field"])
+        file = self.folder / f"{self._kind}_{hashlib.sha256(''.join(keys).encode()).hexdigest()[:16]}.pt"
+        self.folder.mkdir(parents=True, exist_ok=True)
+        save_file({"keys": keys, **features}, file)
+        self._places |= {key: (file, row) for row, key in enumerate(keys)}
+
+    def read(self, keys: Sequence[str]) -> Iterator[tuple[torch.Tensor, Features]]:
+        """Read the features of images, file by file.
+
+        Args:
+            keys: of the images; one may come several times.
+
+        Yields:
+            where they stand in ``keys``, (B,), and the features there.
+
+        Raises:
+            KeyError: one is not there.
+        """
+        wanted: dict[Path, list[tuple[int, int]]] = {}
+        for place, key in enumerate(keys):
+            file, row = self._places[key]
+            wanted.setdefault(file, []).append((place, row))
+        side = self.network.image_size
+        for file in sorted(wanted):
+            content = load_file(file)
+            places, rows = (torch.tensor(column) for column in zip(*wanted[file]))
+            features = {name: value[rows] for name, value in content.items() if name != "keys"}
+            if "field" in features:
+                features["field"] = _unpacked(features["field"], side)
+            yield places, features
+
+    def keep(self, keys: Iterable[str]) -> None:
+        """Remove the files that hold none of these images, and those of other encoders and sizes."""
+        kept = {self._places[key][0] for key in keys}
+        for file in set(self.folder.glob("*_*.pt")) - kept:
+            file.unlink(missing_ok=True)
+
+
+def _packed(field: torch.Tensor) -> torch.Tensor:
+    """Pack (B, H, W) bool into (B, H * W / 8) uint8."""
+    bits = field.flatten(1).unflatten(1, (-1, 8)).to(torch.uint8)
+    return (bits << torch.arange(8, dtype=torch.uint8)).sum(dim=2).to(torch.uint8)
+
+
+def _unpacked(field: torch.Tensor, side: int) -> torch.Tensor:
+    """Return the (B, side, side) bool that were packed."""
+    bits = (field[:, :, None] >> torch.arange(8, dtype=torch.uint8)) & 1
+    return bits.bool().flatten(1).unflatten(1, (side, side))

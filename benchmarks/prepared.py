@@ -83,12 +83,12 @@ def read_data(bundle: Path, data: Path, seed: int = 0, epochs: int | None = None
         bundle: folder of the bundle for such images.
         data: folder or JSON file of the data set.
         seed: of the methods' trainings.
-        epochs: of them; None takes those of the bundle's preset ``default``, as is the rest.
+        epochs: of them; None takes those of the bundle's preset ``pixels``, as is the rest.
 
     Raises:
         DataError: the data set cannot be used.
     """
-    preset = choose_preset(ConfigParser.load_config_file(str(bundle / "configs" / "train.json"))["presets"], "default")
+    preset = choose_preset(ConfigParser.load_config_file(str(bundle / "configs" / "train.json"))["presets"], "pixels")
     size, rate = preset["unlabeled_size"], preset["abnormal_rate"]
     training, test = _read(bundle, bundle / "untrained", data, size, rate, preprocess=preset["preprocess"])
     near_copy = audit(training, test, test_required=True).near_copy

@@ -373,7 +373,7 @@ def default_preset(dataset_dir: Any, models_dir: str) -> str:
     """
     if dataset_dir is None and not is_served():
         return "phantom"
-    return "trained" if dataset_dir is None and weights_file(Path(models_dir)).is_file() else "default"
+    return "trained" if dataset_dir is None and weights_file(Path(models_dir)).is_file() else "features"
 
 
 def choose_preset(presets: dict[str, dict[str, Any]], preset: str, models_dir: str = "") -> dict[str, Any]:
@@ -382,7 +382,7 @@ def choose_preset(presets: dict[str, dict[str, Any]], preset: str, models_dir: s
     Args:
         presets: settings by preset; ``"like"`` names another one whose settings count where a preset has none.
         preset: name of the one to use; ``"trained"`` takes network and preparation of the model in ``models_dir`` and
-            the settings of its training, and the default where ``run.json`` does not say.
+            the settings of its training, and those of its kind where ``run.json`` does not say.
         models_dir: folder of ``model.pt`` and ``run.json``.
 
     Raises:
@@ -394,7 +394,8 @@ def choose_preset(presets: dict[str, dict[str, Any]], preset: str, models_dir: s
         {'epochs': 250}
     """
     if preset == "trained":
-        base, model = choose_preset(presets, "default"), model_record(models_dir)
+        model = model_record(models_dir)
+        base = choose_preset(presets, "features" if model.network["backbone"] == "features" else "pixels")
         try:
             found = run_record(models_dir)["settings"]
             settings = {name: value for name, value in found.items() if value is not None}  # None had no effect
@@ -403,6 +404,7 @@ def choose_preset(presets: dict[str, dict[str, Any]], preset: str, models_dir: s
             settings = {}
         known = settings | model.network | model.preparation
         known["score"] = known["wanted_score"]  # where another one decided for want of images
+        known["encoder_file"] = find_weights(models_dir, known.get("encoder_digest", ""))
         return {name: known.get(name, value) for name, value in base.items()}
     if preset not in presets:
         raise ValueError(f"preset must be one of {', '.join(presets)}, got {preset!r}.")

@@ -24,7 +24,7 @@ from monai_ddad.label.datastores import normal_images
 from monai_ddad.label.progress import FILE, read_progress, write_progress
 from monai_ddad.label.schemas import TrainParams
 from monai_ddad.label.versions import ModelVersions
-from monai_ddad.networks import MIN_GROUPS, unlearnable
+from monai_ddad.networks import MIN_GROUPS, FeatureScores, unlearnable
 from monai_ddad.networks.calibration import groups_to_flag
 
 __all__ = ["AnomalyTrain"]
@@ -32,9 +32,10 @@ __all__ = ["AnomalyTrain"]
 logger = logging.getLogger(__name__)
 
 CALIBRATION = 0.1  # share of the normals that is set aside, whatever the model was trained with before
+PRESET = "features"  # of a first training
 LEAST = 2  # images of each kind
 ALPHA = 0.05  # of train.json, at which a new version is to be able to flag
-ENOUGH = MIN_GROUPS + groups_to_flag(ALPHA)  # known normals to learn from and to calibrate by
+ENOUGH = MIN_GROUPS + groups_to_flag(ALPHA)  # known normals to learn from and to calibrate by; features do with one set
 
 
 class AnomalyTrain(TrainTask):
@@ -85,16 +86,19 @@ class AnomalyTrain(TrainTask):
                 )
         known = self._count(datastore, normal)
         score = self._wanted(params)
-        lacking = unlearnable(known, len(unlabeled)).get(score or "")
+        features = self._has_features(params)
+        enough = MIN_GROUPS if features else ENOUGH
+        teach = FeatureScores.unlearnable if features else unlearnable
+        lacking = teach(known, len(unlabeled)).get(score or "")
         if lacking:
             lacking = f"{score} is to decide, which a training could not learn: {lacking}"
-        elif known < ENOUGH and self._calibrated():
+        elif known < enough and self._calibrated():
             lacking = f"the served model is calibrated, and {known} known normals are too few to calibrate another one"
         if lacking:
             raise HTTPException(
                 status_code=409,
-                detail=f"{lacking}. It takes {MIN_GROUPS} known normals to learn from, and {ENOUGH} to calibrate by "
-                "some of them, too. Submit more images as normal; until then the model stays as it is.",
+                detail=f"{lacking}. It takes {MIN_GROUPS} known normals to learn from, and {enough} to calibrate by "
+                "them, too. Submit more images as normal; until then the model stays as it is.",
             )
         if not self.versions.writable:
             raise HTTPException(
@@ -108,6 +112,12 @@ class AnomalyTrain(TrainTask):
             return network_settings(str(self.versions.current[1])) if self.versions.trained else {}
         except CheckpointError:
             return {}
+
+    def _has_features(self, params: TrainParams) -> bool:
+        """Tell whether a new model will be of features."""
+        if params.pretrained and self.versions.trained:
+            return self._served().get("backbone") == "features"
+        return self.settings.get("preset", PRESET) == "features"
 
     def _wanted(self, params: TrainParams) -> str | None:
         """Return the score by which the new model has to decide; None where the served one cannot, either."""
@@ -178,18 +188,19 @@ class AnomalyTrain(TrainTask):
     def _settings(self, params: TrainParams) -> dict[str, Any]:
         """Return settings of ``train.json`` by name."""
         settings: dict[str, Any] = {"audit#skip_unreadable": True}  # a pile holds such things
-        settings |= {"unlabeled_size": None, "abnormal_rate": None, "calibration_share": CALIBRATION, "alpha": ALPHA}
-        settings |= {"bundle_root": str(self.versions.bundle), "preset": "default"}
+        settings |= {"unlabeled_size": None, "abnormal_rate": None, "alpha": ALPHA}
+        settings |= {"bundle_root": str(self.versions.bundle), "preset": PRESET}
+        shared = self.versions.versions_dir / f"features_{self.versions.name}"  # by all versions
+        settings |= {"features_dir": str(shared)}
+        features = self._has_features(params)
+        settings |= {} if features else {"calibration_share": CALIBRATION}
         lengths = {"epochs", "refine_epochs"}  # numbers: a text of a request could be an expression of the config
         settings |= TrainParams().model_dump(include=lengths) | self.settings
         settings |= params.model_dump(include=lengths, exclude_unset=True)
         _, models = self.versions.current
         if params.pretrained and self.versions.trained:
-            settings |= {
-                "start_from": str(models / "model.pt"),
-                "preset": "trained",
-                "defaults#models_dir": str(models),
-            }
+            settings |= {"preset": "trained", "defaults#models_dir": str(models)}
+            settings |= {} if features else {"start_from": str(models / "model.pt")}
         return settings
 
     def _run(self, folder: Path, params: TrainParams) -> None:
@@ -206,7 +217,8 @@ class AnomalyTrain(TrainTask):
         )
         write_progress(workflow.parser, folder)
         workflow.initialize()
-        if calibrated and not len(workflow.parser.get_parsed_content("train#calibration")):
+        held_out = workflow.parser.get_parsed_content("train#calibration")
+        if calibrated and not self._has_features(params) and not len(held_out):
             raise DataError(
                 "the served model is calibrated, and of the known normals, equal pictures counted once, too few can be "
                 f"read to calibrate another one: it takes {ENOUGH}."

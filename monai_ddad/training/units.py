@@ -112,22 +112,24 @@ def plan_turns(steps: Sequence[int], side_by_side: int) -> list[list[tuple[int, 
     return turns
 
 
-def require_both_kinds(dataset: ResidentDataset, in_channels: int) -> None:
+def require_both_kinds(dataset: ResidentDataset, in_channels: int, least: int = 2) -> None:
     """Refuse images that NDM and UDM cannot be trained on.
 
     Args:
         dataset: known normal (label 0) and unlabelled (None) images.
         in_channels: of the network.
+        least: images of each kind.
 
     Raises:
-        DataError: fewer than 2 of a kind, or images of other channels.
+        DataError: fewer of a kind, or images of other channels.
     """
     normal = dataset.labels.count(0)
-    if normal < 2 or len(dataset) - normal < 2:
+    if min(normal, len(dataset) - normal) < least:
         raise DataError(
-            f"training needs at least 2 known normal and 2 unlabelled images, got {normal} and {len(dataset) - normal}."
+            f"training needs at least {least} known normal and {least} unlabelled images, got {normal} and "
+            f"{len(dataset) - normal}."
         )
-    if dataset.images.shape[1] != in_channels:
+    if len(dataset) and dataset.images.shape[1] != in_channels:
         raise DataError(
             f"the prepared images have {dataset.images.shape[1]} channels and the network expects {in_channels}: set "
             "in_channels to the former."

@@ -153,8 +153,9 @@ class TrainingWorkflow:
 
     def _look_ahead(self) -> None:
         """Say before anything is trained which scores cannot be learnt, and which one decides instead."""
-        leave_out_unlearnable(self.network, self.dataset)
-        self._tell()
+        if not (isinstance(self.ensembles, FeatureTrainer) and self.ensembles.add):  # which has more images than these
+            leave_out_unlearnable(self.network, self.dataset)
+            self._tell()
 
     def _tell(self) -> None:
         """Log which scores were left out, or raise where the one that is to decide is among them and must not be."""
@@ -166,6 +167,8 @@ class TrainingWorkflow:
 
     def record(self) -> dict[str, Any]:
         """Return what is needed to know and to repeat this run, for people: programs read the model's own record."""
+        features = self.ensembles.features if isinstance(self.ensembles, FeatureTrainer) else None
+        known = [label == 0 for label in self.dataset.labels] if features is None else features.known.tolist()
         packages = ("torch", "monai", "pytorch-ignite", "numpy", "pillow")
         model = self.network.record
         return {
@@ -179,8 +182,8 @@ class TrainingWorkflow:
                 "refine": round(self.refine.seconds, 3),
             },
             "data": {
-                "normal": self.dataset.labels.count(0),
-                "unlabeled": self.dataset.labels.count(None),
+                "normal": sum(known),
+                "unlabeled": len(known) - sum(known),
                 "calibration": len(self.calibration),
                 "sha256": self.dataset.sha256,
             },

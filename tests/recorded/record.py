@@ -26,7 +26,7 @@ BESIDE = {
     "ddad_cxr": ["dicom/chest_cr"],
     "ddad_fundus": [],
 }
-SMALL = {"preset": "default", "members": 2, "image_size": 32, "width": 2, "latent_size": 4, "hidden_size": 8}
+SMALL = {"preset": "pixels", "members": 2, "image_size": 32, "width": 2, "latent_size": 4, "hidden_size": 8}
 SMALL |= {
     "epochs": 12,
     "refine_epochs": 1,

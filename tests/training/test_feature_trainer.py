@@ -74,6 +74,55 @@ def test_a_pass_that_ends_early_fits_nothing_and_another_goes_on_from_there(netw
     assert all(torch.equal(value, found[name]) for name, value in network.state_dict().items())
 
 
+def test_images_added_later_give_the_weights_of_one_fit_to_all(make_dataset, tmp_path):
+    data = make_dataset(30, 25, side=64)
+    models = []
+    for parts in ([range(55)], [[*range(12), *range(30, 40)], [*range(12, 30), *range(40, 55)]]):
+        model = DDADModel(FeatureNet(seed=0, image_size=64))
+        for number, part in enumerate(parts):
+            some = data.subset(list(part))
+            folder = tmp_path / f"features of {len(parts)}"
+            trainer = FeatureTrainer("cpu", model.discrepancy, some, folder, add=number > 0)
+            trainer.run()
+            calibrate(model, some, some.subset([]), features=trainer.features)
+        models.append(model)
+    expected, found = (model.state_dict() for model in models)
+    assert models[1].calibration.images.groups == 30
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, rtol=1e-6, atol=1e-6, msg=name)
+
+
+def test_an_image_that_comes_again_is_what_it_is_now(network, make_dataset, tmp_path):
+    data = make_dataset(6, 6, side=64)
+    FeatureTrainer("cpu", network, data, tmp_path).run()
+    again = data.subset([6, 7])
+    again.labels = [0, 0]
+    trainer = FeatureTrainer("cpu", network, again, tmp_path, add=True)
+    trainer.run()
+    assert trainer.features.numbers == [8, 4]
+    with torch.no_grad():
+        trained = weights_of(network)
+        everything = data.subset([*range(6), 8, 9, 10, 11, 6, 7])
+        everything.labels = [0] * 6 + [None] * 4 + [0, 0]
+        FeatureTrainer("cpu", network, everything).run()
+    for name, value in network.state_dict().items():
+        torch.testing.assert_close(trained[name], value, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "kind, message", [("none", "no earlier fit"), ("other", "another encoder"), ("lost", "missing")]
+)
+def test_nothing_can_be_added_to_what_is_not_there(network, make_dataset, tmp_path, kind, message):
+    data, folder = make_dataset(side=64), tmp_path / "features"
+    if kind != "none":
+        other = FeatureNet(seed=int(kind == "other"), image_size=64)
+        FeatureTrainer("cpu", other, data, folder, batch_size=6).run()
+    if kind == "lost":
+        min(folder.glob("*_*.pt")).unlink()
+    with pytest.raises(DataError, match=message):
+        FeatureTrainer("cpu", network, data, folder, add=True).run()
+
+
 def test_without_training_the_network_stays_as_it_is(network, make_dataset):
     trainer = FeatureTrainer("cpu", network, make_dataset(side=64), train=False)
     trainer.run()
@@ -118,7 +167,7 @@ def test_files_that_are_damaged_or_of_another_network_are_made_anew(make_dataset
     others = set(tmp_path.iterdir())
     FeatureTrainer("cpu", network, data, tmp_path, batch_size=6).run()
     files, expected = sorted(tmp_path.iterdir()), weights_of(network)
-    assert len(files) == 2 and not others & set(files)
+    assert len(files) == 3 and others & set(files) == {tmp_path / "fitted.pt"}
     files[0].write_bytes(files[0].read_bytes()[:-100])
     FeatureTrainer("cpu", network, data, tmp_path, batch_size=6).run()
     assert "damaged" in caplog.text and sorted(tmp_path.iterdir()) == files

@@ -143,7 +143,7 @@ def test_features_are_summed_over_all_processes(make_dataset, processes, number,
 
     def fit(folder: str) -> dict[str, torch.Tensor]:
         network = FeatureNet(seed=0, image_size=64)
-        FeatureTrainer("cpu", network, data, tmp_path / folder, batch).run()
+        FeatureTrainer("cpu", network, data, tmp_path / folder, batch_size=batch).run()
         assert network.loaded
         return network.state_dict()
 

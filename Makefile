@@ -10,8 +10,12 @@ PIP_INSTALL = $(PIP) --constraint .ci/constraints.txt
 
 .PHONY: demo test test-label test-deploy test-compare lint clean
 
+# once with the paper's networks and once with features of an encoder, and both in one report
+DEMO = OMP_WAIT_POLICY=PASSIVE .venv/bin/python -W ignore
 demo: .venv/installed
-	OMP_WAIT_POLICY=PASSIVE .venv/bin/python -W ignore -m monai.bundle run --config_file bundles/ddad_brain/train.json
+	$(DEMO) -m monai.bundle run --config_file bundles/ddad_brain/train.json
+	$(DEMO) -m monai.bundle run --config_file bundles/ddad_brain/train.json --preset features --output_dir runs/features
+	$(DEMO) -m monai_ddad report --compare bundles/ddad_brain runs/features --output runs/comparison.html
 
 test: .venv-test/installed lint
 	$(call PYTEST,.venv-test)

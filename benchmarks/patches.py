@@ -1,7 +1,8 @@
-"""PaDiM and PatchCore of anomalib on a ResNet-18, with random weights or a user's own."""
+"""PaDiM and PatchCore of anomalib: on a ResNet-18 with random weights or a user's own, and on the features' encoder."""
 
 from __future__ import annotations
 
+import functools
 import importlib
 from typing import Any
 
@@ -11,11 +12,13 @@ from measured import Method, Score, Settings
 from torch import nn
 
 from monai_ddad.io.checkpoints import load_file
+from monai_ddad.networks.encoder import ENCODER, fill_packaged
 from monai_ddad.seeding import derive_seed
 
 __all__ = ["PATCHES", "set_weights"]
 
 BACKBONE = "resnet18"
+STRIDES = ["blocks.2", "blocks.4"]  # of the features' encoder, 8 and 16, as DDAD takes them
 LAYERS = {"Padim": ["layer1", "layer2", "layer3"], "Patchcore": ["layer2", "layer3"]}
 KEPT = 0.01  # of PatchCore's patches, the smallest share of its paper
 STREAM = 1001  # of seeds
@@ -23,16 +26,16 @@ MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, w
 MODULE = "anomalib.models.image.{}.torch_model"
 
 
-def padim(known: torch.Tensor, pool: torch.Tensor, settings: Settings) -> Score:
+def padim(known: torch.Tensor, pool: torch.Tensor, settings: Settings, encoder: bool = False) -> Score:
     """Fit a Gaussian of features at each place; the score is the largest distance."""
-    model = _embedded("Padim", known, settings)
+    model = _embedded("Padim", known, settings, encoder)
     model.fit()
     return _scorer(model)
 
 
-def patchcore(known: torch.Tensor, pool: torch.Tensor, settings: Settings) -> Score:
+def patchcore(known: torch.Tensor, pool: torch.Tensor, settings: Settings, encoder: bool = False) -> Score:
     """Keep features of patches; the score is the largest distance to the nearest, weighted by its neighbours."""
-    model = _embedded("Patchcore", known, settings)
+    model = _embedded("Patchcore", known, settings, encoder)
     model.subsample_embedding(KEPT)
     return _scorer(model)
 
@@ -70,14 +73,22 @@ def set_weights(backbone: nn.Module, file: str | None) -> None:
     backbone.load_state_dict({name: given.get(name, value) for name, value in expected.items()})
 
 
-def _embedded(name: str, known: torch.Tensor, settings: Settings) -> Any:
-    """Return a model that has seen the known normals."""
+def _embedded(name: str, known: torch.Tensor, settings: Settings, encoder: bool) -> Any:
+    """Return a model that has seen the known normals, of the features' encoder or of the settings' backbone."""
     module = importlib.import_module(MODULE.format(name.lower()))
     seed = derive_seed(settings.seed, STREAM)
     torch.manual_seed(seed)
     np.random.seed(seed % 2**32)  # of the projection by which PatchCore chooses
-    model = getattr(module, f"{name}Model")(backbone=BACKBONE, layers=LAYERS[name], pre_trained=False)
-    set_weights(model.feature_extractor.feature_extractor, settings.backbone_weights)
+    chosen: dict[str, Any] = (
+        {"backbone": ENCODER, "layers": STRIDES} if encoder else {"backbone": BACKBONE, "layers": LAYERS[name]}
+    )
+    if encoder and name == "Padim":
+        chosen["n_features"] = 100  # as of a ResNet-18
+    model = getattr(module, f"{name}Model")(pre_trained=False, **chosen)
+    if encoder:
+        fill_packaged(model.feature_extractor.feature_extractor)
+    else:
+        set_weights(model.feature_extractor.feature_extractor, settings.backbone_weights)
     model.train()
     for images in known.split(64):
         model(_colours(images))
@@ -103,4 +114,6 @@ def _colours(images: torch.Tensor) -> torch.Tensor:
 PATCHES = {
     "anomalib PaDiM": Method(padim, MODULE.format("padim")),
     "anomalib PatchCore": Method(patchcore, MODULE.format("patchcore")),
+    "anomalib PaDiM, same encoder": Method(functools.partial(padim, encoder=True), MODULE.format("padim")),
+    "anomalib PatchCore, same encoder": Method(functools.partial(patchcore, encoder=True), MODULE.format("patchcore")),
 }

@@ -69,7 +69,8 @@ def read_trained(bundle: Path, run: Path, data: Path) -> Prepared:
     training, test = _read(bundle, run / "models", data, trained["unlabeled_size"], trained["abnormal_rate"])
     table = evaluation.table
     near_copy = [table.cell("near_copy", row) == "1" for row in range(len(table))]
-    settings = Settings(trained["seed"], precision=trained["precision"], **{name: trained[name] for name in TRAINED})
+    lengths = {name: trained.get(name) for name in TRAINED}  # of which features have none but the epochs
+    settings = Settings(trained["seed"], precision=trained["precision"], **lengths)
     found = _split(training, test, near_copy, settings)
     if evaluation.metrics["images"]["sha256"] != found.sha256 or not np.array_equal(table.label, found.labels):
         raise ValueError(f"{run} was evaluated on other images than those of {data}.")

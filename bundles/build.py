@@ -1,12 +1,19 @@
-"""Write the configs of the bundles from their templates: ``python bundles/build.py``.
+"""Write the configs of the bundles from their templates: ``python bundles/build.py [FOLDER]``.
 
 A bundle has to be whole when it is copied elsewhere, so each has all its files. What they share stands once, in
 ``templates/``; ``templates/<bundle>.json`` holds what is different, as ``id#of#the#value: value`` by file.
+
+With a folder of the public data sets by which the models that come along are made (``brain_mri``, ``chest_xray`` and
+``fundus``, each with ``data.json`` and ``images/``), these are made anew, too.
 """
 
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
+import sys
+import tempfile
 import textwrap
 from pathlib import Path
 from typing import Any
@@ -21,6 +28,7 @@ CONFIGS = (
     "inference_trt.json",
     "metadata.json",
 )
+DATA = {"ddad_brain": "brain_mri", "ddad_cxr": "chest_xray", "ddad_fundus": "fundus"}
 WIDTH = 120
 
 
@@ -67,6 +75,7 @@ def render(bundle: str) -> dict[str, str]:
     texts |= {f"configs/{name}": text for name, text in texts.items()}  # and at the top, for shorter commands
     texts["large_files.yml"] = (TEMPLATES / "large_files.yml").read_text(encoding="utf-8")
     texts["docs/README.md"] = fill(TEMPLATES.joinpath("README.md").read_text(encoding="utf-8"), specific["README"])
+    texts["docs/data_license.txt"] = (TEMPLATES / f"{bundle}_data_license.txt").read_text(encoding="utf-8")
     texts["LICENSE"] = (BUNDLES.parent / "LICENSE").read_text(encoding="utf-8")
     return texts
 
@@ -78,6 +87,18 @@ def fill(text: str, parts: dict[str, str]) -> str:
     return "\n\n".join(part if part.startswith(("```", "#")) else wrap(part) for part in paragraphs) + "\n"
 
 
+def train(bundle: str, data: Path) -> None:
+    """Make the model that comes with a bundle: ``shipped/model.pt``, and ``run.json``, which says how it was made."""
+    target = BUNDLES / bundle / "shipped"
+    with tempfile.TemporaryDirectory() as folder:
+        config = str(BUNDLES / bundle / "train.json")
+        settings = ["--dataset_dir", str(data), "--output_dir", folder, "--phases", "['ndm', 'udm']"]
+        subprocess.run([sys.executable, "-m", "monai.bundle", "run", "--config_file", config, *settings], check=True)
+        target.mkdir(exist_ok=True)
+        for name in ("model.pt", "run.json"):
+            shutil.copyfile(Path(folder, "models", name), target / name)
+
+
 def main() -> None:
     """Write the files of all bundles."""
     for template in sorted(TEMPLATES.glob("ddad_*.json")):
@@ -85,6 +106,8 @@ def main() -> None:
             file = BUNDLES / template.stem / name
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(text, encoding="utf-8")
+        if len(sys.argv) > 1:
+            train(template.stem, Path(sys.argv[1]).resolve() / DATA[template.stem])
 
 
 if __name__ == "__main__":

@@ -245,7 +245,8 @@ def model_record(models_dir: str | os.PathLike[str], bundle: str | None = None) 
     file = weights_file(Path(models_dir))
     if not file.is_file():
         raise CheckpointError(
-            "there is no model in the models folder: train first, or give the folder of a model (models_dir)."
+            "there is no model in the models folder: train first, or give the folder of a model (models_dir), such as "
+            "shipped in the bundle's folder, which was trained on public images."
         )
     weights = load_file(file)
     if not isinstance(weights, dict) or not all(isinstance(value, torch.Tensor) for value in weights.values()):

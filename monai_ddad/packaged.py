@@ -11,7 +11,7 @@ __all__ = ["bundle_files", "bundle_names", "copy_bundle", "find_bundle", "is_ins
 
 PACKAGE = Path(__file__).parent
 INSTALLED = PACKAGE / "bundles"  # where setup.py puts them; in the repository they stand beside the package
-FILES = ("*.json", "*.conf", "*.yml", "LICENSE", "configs/*", "docs/*")
+FILES = ("*.json", "*.conf", "*.yml", "LICENSE", "configs/*", "docs/*", "shipped/*")
 
 
 def bundle_files(folder: str | os.PathLike[str]) -> list[str]:

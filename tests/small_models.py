@@ -25,6 +25,13 @@ def run(bundle: str, *configs: str, **settings: Any) -> None:
     workflow.finalize()
 
 
+def features_model(folder: Path, bundle: str = "ddad_cxr") -> Path:
+    """Train a small model of features in a folder, on phantoms in ``phantom/images`` in it."""
+    write_phantom_dataset(folder / "phantom", kind=KINDS[bundle], normal=30, unlabeled=24, test=6, side=64)
+    run(bundle, "train", dataset_dir=str(folder / "phantom"), output_dir=str(folder), preset="features", image_size=64)
+    return folder
+
+
 def small_models(make_folder: Callable[[str], Path]) -> Callable[[str], Path]:
     """Return a function that gives the output folder of a small run of a bundle, with 10 calibration images."""
     folders: dict[str, Path] = {}

@@ -61,9 +61,14 @@ def run(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if words[2] == "monai.bundle" and words[3] == "run" and "train.json" in command:
         # smaller and quicker, and without the full synthetic set
         given = [word for word in words if word.startswith("--")]
-        settings = {} if "evaluate.json" in command else {"image_size": 64} if "features" in words else SMALL
+        preset = words[words.index("--preset") + 1] if "--preset" in given else None
+        if "--dataset_dir" not in given:
+            words += ["--dataset_dir", str(Path("path/to/dataset").resolve())]
+            words += [] if preset else ["--preset", "phantom"]  # as it is without a data set
+        elif preset is None:
+            preset = "features"
+        settings = {} if "evaluate.json" in command else {"image_size": 64} if preset == "features" else SMALL
         words += [part for name, value in settings.items() for part in (f"--{name}", str(value))]
-        words += [] if "--dataset_dir" in given else ["--dataset_dir", str(Path("path/to/dataset").resolve())]
     monkeypatch.setattr(sys, "argv", words[2:])
     hook = sys.excepthook
     try:

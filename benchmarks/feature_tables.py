@@ -35,7 +35,7 @@ def figures(studies: list[dict[str, Any]]) -> str:
     for study in studies:
         name = NAMES[study["bundle"]]
         for kind, label in (("splits", ""), ("random weights", ", random weights")):
-            for number, split in enumerate(study[kind]):
+            for number, split in enumerate(study.get(kind, ())):
                 for part in ("all", "without near copies"):
                     if part in split:
                         found = [split[part][name] for name in SHOWN]
@@ -48,7 +48,7 @@ def flags(studies: list[dict[str, Any]]) -> str:
     """Return shares flagged at a promised rate of .05, by how p-values were made."""
     rows = []
     for study in studies:
-        for pool in ("calibration", "calibration, 5 % abnormal"):
+        for pool in [name for name in ("calibration", "calibration, 5 % abnormal") if name in study]:
             for way, label in WAYS.items():
                 found = study[pool][way]
                 draws = found if isinstance(found, list) else [found]
@@ -71,7 +71,7 @@ def pools(studies: list[dict[str, Any]]) -> str:
     """Return AUROCs by what the pool holds, means of draws."""
     rows = []
     for study in studies:
-        for pool, draws in study["pools"].items():
+        for pool, draws in study.get("pools", {}).items():
             cells = [f"{mean(draw[name] for draw in draws):.3f}" for name in SHOWN]
             rows.append([NAMES[study["bundle"]], pool, *cells, f"{mean(draw['weight'] for draw in draws):.2f}"])
     return format_table(["images", "pool", *(f"`{name}`" for name in SHOWN), "w"], rows)
@@ -79,6 +79,7 @@ def pools(studies: list[dict[str, Any]]) -> str:
 
 def draw(studies: list[dict[str, Any]], file: Path) -> None:
     """Draw AUROC by the share of abnormal images in the pool."""
+    studies = [study for study in studies if "pools" in study]
     figure, axes = plt.subplots(1, len(studies), figsize=(3.6 * len(studies), 3.2), sharey=True, squeeze=False)
     for axis, study in zip(axes[0], studies):
         total = next(iter(study["pools"])).split()[0]

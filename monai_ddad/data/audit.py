@@ -46,6 +46,7 @@ def audit(
     trained_on: str | None = None,
     skip_unreadable: bool = False,
     near_copy: float = NEAR_COPY,
+    least: int = 2,
 ) -> Audit:
     """Check the training and test images and log what only makes results optimistic.
 
@@ -57,6 +58,7 @@ def audit(
         trained_on: ``sha256`` of the training images that the model to be evaluated has seen.
         skip_unreadable: files that cannot be read are a counted warning, as long as there are others.
         near_copy: correlation with a training image above which a test image is a near copy, in (0, 1).
+        least: training images of each kind that are needed.
 
     Returns:
         warnings and duplicate flags.
@@ -82,7 +84,7 @@ def audit(
     skipped = skip_unreadable and all(len(data) for data in sets.values() if data.data)
     errors = [error for name, data in sets.items() for error in _check_files(name, data, skipped)]
     if training is not None:
-        errors += _check_counts(training)
+        errors += _check_counts(training, least)
     if training is not None and test is not None:
         errors += _check_names(training, test)
     if test_required and not test:
@@ -149,9 +151,9 @@ def _files(item: dict[str, Any]) -> list[str]:
     return [os.path.realpath(path) for path in (image if isinstance(image, (list, tuple)) else [image])]
 
 
-def _check_counts(training: ResidentDataset) -> list[str]:
+def _check_counts(training: ResidentDataset, least: int) -> list[str]:
     counts = {"known normal": training.labels.count(0), "unlabelled": training.labels.count(None)}
-    return [f"training has {n} {kind} images, at least 2 are needed" for kind, n in counts.items() if n < 2]
+    return [f"training has {n} {kind} images, at least {least} are needed" for kind, n in counts.items() if n < least]
 
 
 def _check_names(training: ResidentDataset, test: ResidentDataset) -> list[str]:

@@ -245,7 +245,8 @@ def load_weights(network: nn.Module, path: str | os.PathLike[str], parts: Sequen
         raise CheckpointError("the checkpoint holds no state dict (names with tensors).")
     if RECORD_KEY in expected:
         network.check_record(weights, partly=bool(parts))  # type: ignore[operator]
-    unsaved = dict(network.named_buffers()).keys() - expected.keys()  # but TorchScript saves them
+    # not saved with the network, as those of a frozen encoder are not, but TorchScript saves them
+    unsaved = {*dict(network.named_buffers()), *dict(network.named_parameters())} - expected.keys()
     weights = {name: value for name, value in weights.items() if name not in unsaved}
     if parts:
         prefixes = tuple(f"{part}." for part in parts)

@@ -16,7 +16,7 @@ __all__ = ["FILE", "ProgressFile", "read_progress", "write_progress"]
 
 FILE = "progress.json"
 PARTS = {"train": "0", "asr": "@epochs"}  # of train.json -> epochs that come before
-TOTAL = "$@epochs + @refine_epochs"
+TOTAL = "$1 if @backbone == 'features' else @epochs + @refine_epochs"  # a pass over the images has no epochs
 
 
 class ProgressFile:

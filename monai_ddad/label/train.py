@@ -26,6 +26,7 @@ from monai_ddad.label.schemas import TrainParams
 from monai_ddad.label.versions import ModelVersions
 from monai_ddad.networks import MIN_GROUPS, FeatureScores, unlearnable
 from monai_ddad.networks.calibration import groups_to_flag
+from monai_ddad.training.hold_out import find_groups
 
 __all__ = ["AnomalyTrain"]
 
@@ -218,13 +219,20 @@ class AnomalyTrain(TrainTask):
         write_progress(workflow.parser, folder)
         workflow.initialize()
         held_out = workflow.parser.get_parsed_content("train#calibration")
-        if calibrated and not self._has_features(params) and not len(held_out):
+        features = self._has_features(params)
+        if calibrated and (_known(workflow) < MIN_GROUPS if features else not len(held_out)):
             raise DataError(
                 "the served model is calibrated, and of the known normals, equal pictures counted once, too few can be "
-                f"read to calibrate another one: it takes {ENOUGH}."
+                f"read to calibrate another one: it takes {MIN_GROUPS if features else ENOUGH}."
             )
         workflow.run()
         workflow.finalize()
+
+
+def _known(workflow: ConfigWorkflow) -> int:
+    """Count the known normals that a training has read, each patient and equal pictures once."""
+    images = workflow.parser.get_parsed_content("train#images")
+    return len({group for group, label in zip(find_groups(images), images.labels) if label == 0})
 
 
 def _content(path: str) -> str:

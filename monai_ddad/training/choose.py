@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -27,6 +27,7 @@ def make_trainer(
     modules: Sequence[str],
     train_handlers: Sequence[Any] = (),
     folder: str | None = None,
+    preparation: Mapping[str, Any] | None = None,
     add: bool = False,
     **settings: Any,
 ) -> EnsembleTrainer | FeatureTrainer:
@@ -35,7 +36,7 @@ def make_trainer(
     Args:
         device, max_epochs, dataset, modules, train_handlers: see :class:`EnsembleTrainer`.
         network: of autoencoders, or of features, for which there is one pass over the images.
-        folder, add: of stored features, see :class:`FeatureTrainer`.
+        folder, preparation, add: of stored features, see :class:`FeatureTrainer`.
         **settings: further ones of :class:`EnsembleTrainer`, without effect on features.
 
     Raises:
@@ -43,7 +44,9 @@ def make_trainer(
     """
     if isinstance(network, FeatureNet):
         handlers = [handler for handler in train_handlers if not isinstance(handler, OF_EPOCHS)]
-        return FeatureTrainer(device, network, dataset, folder, add, train=bool(modules), train_handlers=handlers)
+        return FeatureTrainer(
+            device, network, dataset, folder, preparation, add, train=bool(modules), train_handlers=handlers
+        )
     if add:
         raise ValueError("add has no effect on ensembles, which are trained on all images: leave it out.")
     return EnsembleTrainer(

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from monai_ddad.io.checkpoints import CheckpointError, load_file, save_file
@@ -22,6 +25,8 @@ __all__ = ["FeatureStore", "describe", "keys_of"]
 logger = logging.getLogger(__name__)
 
 Features = dict[str, torch.Tensor]
+KEY = 16  # bytes of an image's name
+FILE = re.compile("[0-9a-f]{16}_[0-9a-f]{16}[.]pt")
 BATCH = 16  # images that the encoder takes at once
 LIST = "fitted.pt"  # of the images of the last fit, beside their features
 LARGEST = torch.finfo(torch.float16).max
@@ -29,7 +34,7 @@ LARGEST = torch.finfo(torch.float16).max
 
 def keys_of(images: torch.Tensor) -> list[str]:
     """Return a name by content of each of (N, C, H, W) uint8 images."""
-    return [hashlib.sha256(image.numpy().tobytes()).hexdigest()[:32] for image in images]
+    return [hashlib.sha256(image.numpy().tobytes()).hexdigest()[: 2 * KEY] for image in images]
 
 
 @torch.inference_mode()
@@ -82,11 +87,13 @@ class FeatureStore:
     Args:
         folder: of the files; it is made when the first is written.
         network: whose features they are.
+        preparation: settings of the images' preparation by name, which what is added has to have as well.
     """
 
-    def __init__(self, folder: Path, network: FeatureNet) -> None:
+    def __init__(self, folder: Path, network: FeatureNet, preparation: Mapping[str, Any] | None = None) -> None:
         self.folder = folder
         self.network = network
+        self.preparation = json.dumps(preparation or {}, sort_keys=True)
         self._kind = hashlib.sha256(str(network.settings.used()).encode()).hexdigest()[:16]
         self._places: dict[str, tuple[Path, int]] = {}
         self.scan()
@@ -142,8 +149,12 @@ class FeatureStore:
             yield places, features
 
     def remember(self, fitted: dict[str, list[Any]]) -> None:
-        """Write down which images a fit was made of: lists of equal length, ``keys`` and what else is to be known."""
-        save_file({"kind": self._kind, **fitted}, self.folder / LIST)
+        """Write down which images a fit was made of, and what they are: lists of equal length."""
+        keys = np.frombuffer(bytes.fromhex("".join(fitted["keys"])), dtype=np.uint8).reshape(-1, KEY).copy()
+        volumes = [-1 if volume is None else volume for volume in fitted["volumes"]]
+        numbers = torch.tensor([list(map(int, fitted["known"])), fitted["groups"], volumes])
+        content = {"kind": self._kind, "preparation": self.preparation}
+        save_file({**content, "keys": torch.from_numpy(keys), "numbers": numbers}, self.folder / LIST)
 
     def recall(self) -> dict[str, list[Any]]:
         """Return what the last fit was made of.
@@ -154,24 +165,27 @@ class FeatureStore:
         file = self.folder / LIST
         if not file.is_file():
             raise DataError("there is no earlier fit to add to (features_dir): train without add first.")
+        lost = "the earlier fit's features are missing or damaged: train on all images without add."
         try:
             found = load_file(file)
-            kind, keys = found.pop("kind"), found["keys"]
-            same = kind == self._kind
-            whole = len({len(part) for part in found.values()}) == 1 and all(key in self for key in keys)
-        except (AttributeError, CheckpointError, KeyError, TypeError):
-            same, whole = True, False
+            same = (found["kind"], found["preparation"]) == (self._kind, self.preparation)
+            keys = [bytes(key.tolist()).hex() for key in found["keys"]]
+            known, groups, volumes = found["numbers"].tolist()
+        except (AttributeError, CheckpointError, KeyError, TypeError, ValueError):
+            raise DataError(lost) from None
         if not same:
-            raise DataError("the earlier fit is of another encoder, image_size or kind of images: repeat its settings.")
-        if not whole:
-            raise DataError("the earlier fit's features are missing or damaged: train on all images without add.")
-        return found
+            raise DataError("the earlier fit is of another encoder, image_size or preparation: repeat its settings.")
+        if len(keys) != len(known) or not all(key in self for key in keys):
+            raise DataError(lost)
+        places = [None if volume < 0 else volume for volume in volumes]
+        return {"keys": keys, "known": [bool(kind) for kind in known], "groups": groups, "volumes": places}
 
     def keep(self, keys: Iterable[str]) -> None:
         """Remove the files that hold none of these images, and those of other encoders and sizes."""
         kept = {self._places[key][0] for key in keys}
-        for file in set(self.folder.glob("*_*.pt")) - kept:
-            file.unlink(missing_ok=True)
+        for file in set(self.folder.iterdir()) - kept:
+            if FILE.fullmatch(file.name):
+                file.unlink(missing_ok=True)
 
 
 def _packed(field: torch.Tensor) -> torch.Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from monai.engines.utils import IterationEvents
 from monai.utils.enums import CommonKeys
 
 from monai_ddad.data.resident import ResidentDataset
+from monai_ddad.io.writing import remove_leftovers
 from monai_ddad.networks import FeatureNet
 from monai_ddad.placement import place, resolve_device, set_tf32
 from monai_ddad.ranks import broadcast, from_first
@@ -41,6 +42,7 @@ class FeatureTrainer(Trainer):
         network: whose distributions are fitted.
         dataset: known normal (label 0) and unlabelled (None) images.
         folder: of the stored features; None keeps them until the trainer is gone.
+        preparation: settings of the images' preparation by name; see :class:`.feature_store.FeatureStore`.
         add: add the images to those that the last fit of the folder was made of, whose files are not needed any more.
             One that comes again counts once, as what it is now; a group does not go beyond one call.
         batch_size: images of a file, a multiple of 16 to lose no time.
@@ -74,6 +76,7 @@ class FeatureTrainer(Trainer):
         network: FeatureNet,
         dataset: ResidentDataset,
         folder: str | os.PathLike[str] | None = None,
+        preparation: Mapping[str, Any] | None = None,
         add: bool = False,
         batch_size: int = 16,
         train: bool = True,
@@ -83,9 +86,12 @@ class FeatureTrainer(Trainer):
         self.network = place(network, resolve_device(device))
         self.dataset = dataset
         if folder is None:
+            if idist.get_world_size() > 1:
+                raise ValueError("several processes need a folder for features that all of them see.")
             self._temporary = tempfile.TemporaryDirectory()
             folder = self._temporary.name
         self.folder = Path(folder)
+        self.preparation = preparation
         self.add = add
         self.batch_size = batch_size
         self.features: TrainingFeatures | None = None
@@ -111,7 +117,7 @@ class FeatureTrainer(Trainer):
         self._started = time.perf_counter()
         if self.state.max_epochs:
             self._keys = keys_of(self.dataset.images)
-            self._store = FeatureStore(self.folder, self.network)
+            self._store = FeatureStore(self.folder, self.network, self.preparation)
             self._earlier = self._store.recall() if self.add else {}
             self._batches = self._missing()
             # as many in each process, of which some may be empty, and at least one, or the engine would not run
@@ -164,6 +170,7 @@ class FeatureTrainer(Trainer):
             fitted = self._joined()
             self._store.keep(fitted["keys"])
             self._store.remember(fitted)
+            remove_leftovers(self.folder)
             self.features = TrainingFeatures(self._store, **fitted)
             self.network.dual.fit(*(sums.fine for sums in self.features.totals))
         place(self.network, self.state.device)

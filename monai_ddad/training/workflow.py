@@ -21,7 +21,7 @@ from monai_ddad.io.checkpoints import save_file
 from monai_ddad.io.errors import DataError
 from monai_ddad.io.locks import lock_folder
 from monai_ddad.io.writing import remove_leftovers
-from monai_ddad.networks import DDADModel
+from monai_ddad.networks import DDADModel, FeatureNet
 from monai_ddad.networks.encoder import keep_weights
 from monai_ddad.ranks import from_first
 from monai_ddad.training.calibrate import calibrate, leave_out_unlearnable
@@ -109,6 +109,8 @@ class TrainingWorkflow:
             def lock() -> bool:
                 for folder in (self.models_dir, self.evaluator.output_dir):
                     held.enter_context(lock_folder(folder, "--output_dir"))
+                if isinstance(self.ensembles, FeatureTrainer):
+                    held.enter_context(lock_folder(self.ensembles.folder, "--features_dir"))
                 remove_leftovers(self.models_dir)
                 return True
 
@@ -142,7 +144,7 @@ class TrainingWorkflow:
             name: value.cpu().clone(memory_format=torch.contiguous_format)  # of members that share memory, too
             for name, value in self.network.state_dict().items()
         }
-        if self.encoder_file is not None:
+        if self.encoder_file is not None and isinstance(self.network.discrepancy, FeatureNet):
             keep_weights(self.encoder_file, self.models_dir)
         save_file(weights, self.models_dir / "model.pt")
         write_json(self.record(), self.models_dir / "run.json")
@@ -153,7 +155,10 @@ class TrainingWorkflow:
 
     def _look_ahead(self) -> None:
         """Say before anything is trained which scores cannot be learnt, and which one decides instead."""
-        if not (isinstance(self.ensembles, FeatureTrainer) and self.ensembles.add):  # which has more images than these
+        adding = isinstance(self.ensembles, FeatureTrainer) and self.ensembles.add
+        if adding and len(self.calibration):
+            raise DataError("where images are added, none can be set aside: set calibration_share to 0.")
+        if not adding:  # to more images than these
             leave_out_unlearnable(self.network, self.dataset)
             self._tell()
 

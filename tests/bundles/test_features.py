@@ -136,16 +136,16 @@ def test_an_encoder_of_a_file_stands_beside_its_model(tmp_path):
     run("ddad_brain", "train", dataset_dir=str(tmp_path / "phantom"), output_dir=str(tmp_path), **SMALL, **own)
     (tmp_path / "own.pth").unlink()
     models, images = tmp_path / "models", sorted((tmp_path / "phantom" / "images").glob("*.png"))[:3]
-    assert (models / "encoder.pth").is_file()
+    (weights,) = models.glob("encoder_*.pth")
     found = [one.result.p_value for one in Predictor(BUNDLES / "ddad_brain", models).find(images)]
     assert np.isfinite(found).all()
     run("ddad_brain", "train", "evaluate", dataset_dir=str(tmp_path / "phantom"), output_dir=str(tmp_path))
     settings = ["--bundle", str(BUNDLES / "ddad_brain"), "--models", str(models), "--num_workers", "0"]
     assert main(["score", str(images[0]), "--output", str(tmp_path / "scores.parquet"), *settings]) == 0
-    (models / "encoder.pth").write_bytes(b"damaged")
+    weights.write_bytes(b"damaged")
     with pytest.raises(RuntimeError) as damaged:
         Predictor(BUNDLES / "ddad_brain", models)
-    (models / "encoder.pth").unlink()
+    weights.unlink()
     with pytest.raises(RuntimeError) as missing:
         Predictor(BUNDLES / "ddad_brain", models)
     assert "other weights" in str(root_cause(damaged.value))

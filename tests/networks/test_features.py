@@ -260,5 +260,9 @@ def test_a_model_of_features_is_saved_without_its_encoder_and_loaded_with_it(pic
     with torch.no_grad():
         for first, second in zip(model.eval().decide(pictures), other.decide(pictures)):
             assert torch.equal(first, second)
+    torch.jit.script(other).save(str(tmp_path / "model.ts"))  # which holds the encoder, too
+    script = build_model(model.record.network)
+    load_weights(script, tmp_path / "model.ts")
+    assert all(torch.equal(value, script.state_dict()[name]) for name, value in model.state_dict().items())
     with pytest.raises(CheckpointError, match="other weights"):
         build_model(model.record.network, encoder_digest="0" * 64)

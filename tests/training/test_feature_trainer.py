@@ -121,6 +121,17 @@ def test_nothing_can_be_added_to_what_is_not_there(network, make_dataset, tmp_pa
         min(folder.glob("*_*.pt")).unlink()
     with pytest.raises(DataError, match=message):
         FeatureTrainer("cpu", network, data, folder, add=True).run()
+    if kind == "lost":
+        with pytest.raises(DataError, match="preparation"):
+            FeatureTrainer("cpu", network, data, folder, {"preprocess": "plain"}, add=True).run()
+
+
+def test_files_of_others_are_left_alone(network, make_dataset, tmp_path):
+    (tmp_path / "features").mkdir()
+    for name in ("checkpoint_ensemble.pt", "my_weights.pt"):
+        (tmp_path / "features" / name).write_bytes(b"mine")
+    FeatureTrainer("cpu", network, make_dataset(side=64), tmp_path / "features").run()
+    assert {"checkpoint_ensemble.pt", "my_weights.pt"} < {file.name for file in (tmp_path / "features").iterdir()}
 
 
 def test_without_training_the_network_stays_as_it_is(network, make_dataset):

@@ -281,7 +281,7 @@ def main() -> None:
         steps = {
             "splits": lambda: [whole(study, 0, alone), whole(study, 1, None)],
             "calibration": lambda: calibrations(study, pool),
-            "calibration, 5 % abnormal": lambda: calibrations(
+            "calibration, 20 abnormal images": lambda: calibrations(
                 study, draw(study.keys["unlabeled normal"], 380, 0) + draw(study.keys["unlabeled abnormal"], 20, 0)
             ),
             "pools": lambda: pools(study),

@@ -48,7 +48,7 @@ def flags(studies: list[dict[str, Any]]) -> str:
     """Return shares flagged at a promised rate of .05, by how p-values were made."""
     rows = []
     for study in studies:
-        for pool in [name for name in ("calibration", "calibration, 5 % abnormal") if name in study]:
+        for pool in [name for name in ("calibration", "calibration, 20 abnormal images") if name in study]:
             for way, label in WAYS.items():
                 found = study[pool][way]
                 draws = found if isinstance(found, list) else [found]
@@ -62,9 +62,10 @@ def flags(studies: list[dict[str, Any]]) -> str:
                     else:
                         text += f" ({min(draw[kind][0] for draw in draws):.3f} to {max(d[kind][0] for d in draws):.3f})"
                     cells.append(text)
-                pool_name = "its pool" if pool == "calibration" else "5 % abnormal"
-                rows.append([f"{NAMES[study['bundle']]}, {pool_name}", label, *cells])
-    return format_table(["images", "p-values by", "abnormal flagged", "normal flagged"], rows)
+                some = f"20 abnormal of {20 + min(380, study['images']['unlabeled normal'])}"
+                pool_name = "all" if pool == "calibration" else some
+                rows.append([NAMES[study["bundle"]], pool_name, label, *cells])
+    return format_table(["images", "pool", "p-values by", "abnormal flagged", "normal flagged"], rows)
 
 
 def pools(studies: list[dict[str, Any]]) -> str:

@@ -27,7 +27,8 @@ def files_of(bundle: str) -> list[str]:
     """What a bundle is made of, by the layout that MONAI asks for."""
     configs = ("train", "multi_gpu_train", "evaluate", "inference", "inference_trt", "metadata")
     top = [*(f"{name}.json" for name in configs), "logging.conf"]
-    return [*top, *(f"configs/{name}" for name in top), "docs/README.md", "LICENSE", "large_files.yml"]
+    docs = ["docs/README.md", "docs/data_license.txt", "LICENSE", "large_files.yml"]
+    return [*top, *(f"configs/{name}" for name in top), *docs, "shipped/model.pt", "shipped/run.json"]
 
 
 @pytest.fixture
@@ -206,7 +207,7 @@ def test_bundle_copies_what_the_repository_has_and_nothing_of_its_runs(bundle, t
         files = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
         assert files == set(files_of(bundle))
         assert all((folder / file).read_bytes() == (BUNDLES / bundle / file).read_bytes() for file in files)
-        assert "models" not in os.listdir(folder) and len(os.listdir(folder)) == 11
+        assert "models" not in os.listdir(folder) and len(os.listdir(folder)) == 12
     assert f"--config_file '{tmp_path}/runs/my own/train.json'" in caplog.text
 
 

@@ -342,7 +342,7 @@ def _export(options: argparse.Namespace) -> int:
         model = build_model(network_settings(options.models)).eval()
         load_weights(model, weights_file(Path(options.models)))
         export(model, options.output)
-    except (CheckpointError, ImportError) as error:
+    except (CheckpointError, ImportError, ValueError) as error:
         return _fail(str(error))
     return 0
 

@@ -36,7 +36,7 @@ OPERATOR = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
 class Encoder(nn.Module):
     """Network that was trained on other images and stays as it is.
 
-    Its weights are no part of a state dict: they are known by their hash.
+    Its weights are no part of a state dict: they are known by their hash. How pixels are normalised is a part.
 
     Args:
         name: of a network of timm that gives features (``timm.create_model(name, features_only=True)``).
@@ -98,8 +98,8 @@ class Encoder(nn.Module):
         self.network = _folded(self.network)
         usual = None if name == ENCODER else timm.get_pretrained_cfg(name)  # which says how pixels were normalised
         mean, deviation = (usual.mean, usual.std) if usual else (MEAN, DEVIATION)
-        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
-        self.register_buffer("deviation", torch.tensor(deviation).view(3, 1, 1), persistent=False)
+        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1))
+        self.register_buffer("deviation", torch.tensor(deviation).view(3, 1, 1))
         self.requires_grad_(False).eval()
         self.register_state_dict_post_hook(_leave_out)
         self.register_load_state_dict_pre_hook(_put_in)

@@ -6,7 +6,10 @@ import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 from torch.nn import functional as F
 
 from monai_ddad.networks import DDADModel, DualGaussian, FeatureNet, Moments
@@ -39,11 +42,12 @@ class TrainingFeatures:
         store: holds them.
         keys: of the images, in their order.
         known: (N,) which are known normals.
-        groups: (N,) number of the group, such as a patient, that each image is of.
+        groups: (N,) number of the group, such as a patient, that each image is of. Groups that share an image (equal
+            keys) are one.
         volumes: (N,) number of the volume that each is a slice of; None of a picture.
 
     Attributes:
-        fold: (N,) which fifth each image is in; groups stay together, known normals and others are dealt apart.
+        fold: (N,) which fifth each image is in; a group is in one, also where it has images of both kinds.
         numbers: groups of known normals, and of unlabelled images.
     """
 
@@ -58,14 +62,11 @@ class TrainingFeatures:
         self.store = store
         self.keys = list(keys)
         self.known = torch.tensor(known, dtype=torch.bool)
-        self.groups = list(groups)
+        self.groups = _joined(groups, self.keys)
         self.volumes = list(volumes)
-        self.fold = torch.zeros(len(self.keys), dtype=torch.long)
-        self.numbers = [0, 0]
-        for side, mask in enumerate((self.known, ~self.known)):
-            own = [group for group, of_side in zip(self.groups, mask.tolist()) if of_side]
-            if own:
-                self.fold[mask], self.numbers[side] = folds(own)
+        sides = [[group for group, is_known in zip(self.groups, known) if is_known is side] for side in (True, False)]
+        self.fold = folds([*sides[0], *self.groups])[0][len(sides[0]) :]  # evenly of known ones
+        self.numbers = [len(set(side)) for side in sides]
 
     def read(self) -> Iterator[tuple[torch.Tensor, Features]]:
         """Yield the places of images, and their features, in bounded memory."""
@@ -92,6 +93,13 @@ class TrainingFeatures:
         """The moments of all known normals and of all unlabelled images."""
         known, pool = (sum(parts[1:], parts[0]) for parts in self.sums)
         return known, pool
+
+
+def _joined(groups: Sequence[int], keys: Sequence[str]) -> list[int]:
+    """Return groups numbered anew, those that share a key as one."""
+    own, images = (np.unique(values, return_inverse=True)[1] for values in (list(groups), list(keys)))
+    edges = coo_array((np.ones(len(own)), (own, len(own) + images)), shape=(2 * len(own), 2 * len(own)))
+    return connected_components(edges, directed=False)[1][own].tolist()
 
 
 def _each(cells: torch.Tensor) -> list[Moments]:

@@ -43,11 +43,12 @@ def test_a_training_leaves_a_small_model_that_knows_its_encoder(trained):
     assert record.network["encoder_digest"].startswith("57934424")
     assert record.map_names == ["inter", "rec", "ratio"] and record.network["score"] == "ddad_plus"
     assert record.score_names == [*record.map_names, *FEATURE_SCORES]
-    assert file.stat().st_size < 5_000_000 and not any("encoder" in name for name in load_file(file))
+    assert file.stat().st_size < 5_000_000 and not any("encoder.network" in name for name in load_file(file))
     metrics = json.loads((folder / "eval" / "metrics.json").read_text())
     assert metrics["splits"]["all"]["scores"]["ddad_plus"]["auroc"] > 0.7
     assert metrics["decision"]["calibration_normals"] == 40
     page = (folder / "eval" / "report.html").read_text()
+    assert "False-positive rate aimed at" in page and "Promised false-positive rate" not in page
     assert all(text.replace("'", "&#39;") in page for text in FEATURE_SCORE_NAMES.values())
     assert not any(text in page for text in SCORE_NAMES.values())  # which explain those of ensembles
 

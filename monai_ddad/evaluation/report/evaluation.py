@@ -62,6 +62,7 @@ def write_report(run: str | os.PathLike[str], output: str | os.PathLike[str] | N
         rates=rates_tables(found, units),
         distances=distances_tables(units),
         calibration=_calibration_plots(found, units),
+        out_of_fold=found.out_of_fold,
         scores={name: text for name, text in explained.items() if name in found.table.scores},
         curves=_curves(units),
         histograms=_histograms(found, units),

@@ -94,6 +94,11 @@ class Run:
         """Name of the score that decides."""
         return self.metrics["score"]
 
+    @property
+    def out_of_fold(self) -> bool:
+        """Whether p-values come from normals of the training, each scored by a fit without its fifth of them."""
+        return self.decision is not None and self.training("data").get("calibration") == 0
+
     def training(self, part: str) -> dict[str, Any]:
         """Return a part of the training's record, empty where it was not recorded."""
         return self.metrics.get("training", {}).get(part, {})

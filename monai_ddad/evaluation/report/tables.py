@@ -70,7 +70,7 @@ def summarise(run: Run, units: Sequence[Unit]) -> list[tuple[str, str]]:
     for unit in units:
         name = f", {unit.name}" if len(units) > 1 else ""
         told += [(f"AUROC{name}", text) for text in _ranking(run, unit)]
-        told += [(f"{kind}{name}", text) for kind, text in _decisions(unit)]
+        told += [(f"{kind}{name}", text) for kind, text in _decisions(run, unit)]
     slices = slice_rows(run.table)
     if run.table.flagged is not None and slices.any():
         told.append(("Flagged slices", f"{int(run.table.flagged[slices].sum())} of {int(slices.sum())} slices"))
@@ -101,8 +101,8 @@ def _ranking(run: Run, unit: Unit) -> list[str]:
     return told
 
 
-def _decisions(unit: Unit) -> list[tuple[str, str]]:
-    """Tell what was promised and what was found."""
+def _decisions(run: Run, unit: Unit) -> list[tuple[str, str]]:
+    """Tell which false-positive rate was wanted and what was found."""
     if unit.decision is None or unit.table.flagged is None:
         why = f"no normal {unit.name} were set aside for calibration"
         return [("Decisions", f"none: {why}, so no false-positive rate is promised and nothing is flagged")]
@@ -110,9 +110,12 @@ def _decisions(unit: Unit) -> list[tuple[str, str]]:
     promise = f"{percent(alpha)} of normal {unit.name}, by comparison with {normals} calibration normals"
     if groups < normals:
         promise += f" of {groups} groups (patients, volumes)"
+    if run.out_of_fold:
+        promise += ", which the model was trained on, each scored by a fit without it"
     if 0 < alpha < unit.decision["smallest_alpha"]:
         promise += f"; with so few nothing can be flagged below {percent(unit.decision['smallest_alpha'])}"
-    told = [("Promised false-positive rate", promise)]
+    aim = "False-positive rate aimed at" if run.out_of_fold else "Promised false-positive rate"
+    told = [(aim, promise)]
     found, caught = unit.flagged(0), unit.flagged(1)
     if found:
         low, high = expected_rates(groups, found.total, alpha)

@@ -5,17 +5,20 @@
 Takes folders of runs in which ``baselines.py`` has left its results; several of one data set, such as with two seeds,
 are laid out side by side. Prints a Markdown table for each data set: AUROC with 95 % bootstrap intervals on all test
 images and on those without near copies in the training, and by how much ``ddad_plus`` is better with the p-value of a
-paired bootstrap test; and one of what the methods cost. With ``--write`` they go into ``docs/scores.md``. A folder
-without an evaluated model has the other methods alone.
+paired bootstrap test; and one of what the methods cost. With ``--write`` they go into ``docs/scores.md``, those of the
+preset ``features`` into ``docs/features.md``. A folder without an evaluated model has the other methods alone.
+``--beside`` names a run of another preset on the same test images for each of the others: its scores get rows, too.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import statistics
 import sys
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +85,21 @@ def read(run: Path) -> Results:
         own = {f"`{name}`": values for name, values in evaluation.table.scores.items()}
         training_s, preset = record["seconds"]["ensembles"], record["settings"]["preset"]
     return Results(baselines, own | others, labels, ~np.array(baselines["near_copy"]), training_s, preset)
+
+
+def put_beside(results: Results, run: Path) -> Results:
+    """Add the scores of a run of another preset on the same test images.
+
+    Raises:
+        ValueError: its test images are others.
+        DataError: it was not evaluated.
+    """
+    other = read_run(run)
+    if not np.array_equal(other.table.label, results.labels):
+        raise ValueError(f"{run} was evaluated on other images.")
+    preset = other.training("settings")["preset"]
+    further = {f"`{name}`, preset `{preset}`": values for name, values in other.table.scores.items()}
+    return dataclasses.replace(results, scores=results.scores | further)
 
 
 def cells(results: Results) -> dict[str, list[str]]:
@@ -153,17 +171,22 @@ def main() -> None:
     """Print or write the tables of all data sets."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder of a run, with baselines.json")
-    parser.add_argument("--write", action="store_true", help="put the tables into docs/scores.md")
+    parser.add_argument("--beside", nargs="+", type=Path, metavar="RUN", help="runs of another preset, one for each")
+    parser.add_argument("--write", action="store_true", help="put the tables into the documentation")
     options = parser.parse_args()
     by_images: dict[str, list[Results]] = {}
     try:
-        for results in map(read, options.runs):
-            by_images.setdefault(results.baselines["images"], []).append(results)
+        for results, beside in zip_longest(map(read, options.runs), options.beside or []):
+            by_images.setdefault(results.baselines["images"], []).append(
+                results if beside is None else put_beside(results, beside)
+            )
         tables = "\n".join(map(lay_out, by_images.values()))
     except (CheckpointError, DataError, ValueError) as error:
         sys.exit(f"{parser.prog}: {error}")
-    publish(tables, "scores.md", "compare", options.write)
-    publish(costs(list(by_images.values())), "scores.md", "methods", options.write)
+    of_features = all(results.preset == "features" for runs in by_images.values() for results in runs)
+    page = "features.md" if of_features else "scores.md"
+    publish(tables, page, "compare", options.write)
+    publish(costs(list(by_images.values())), page, "methods", options.write)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from measured import Method, Score, Settings
 from torch import nn
 
 from monai_ddad.io.checkpoints import load_file
-from monai_ddad.networks.encoder import ENCODER, fill_packaged
+from monai_ddad.networks.encoder import DEVIATION, ENCODER, MEAN, fill_packaged
 from monai_ddad.seeding import derive_seed
 
 __all__ = ["PATCHES", "set_weights"]
@@ -20,9 +20,9 @@ __all__ = ["PATCHES", "set_weights"]
 BACKBONE = "resnet18"
 STRIDES = ["blocks.2", "blocks.4"]  # of the features' encoder, 8 and 16, as DDAD takes them
 LAYERS = {"Padim": ["layer1", "layer2", "layer3"], "Patchcore": ["layer2", "layer3"]}
-KEPT = 0.01  # of PatchCore's patches, the smallest share of its paper
+KEPT, MOST = 0.01, 1500  # of PatchCore's patches, the smallest share of its paper, and how many at most
 STREAM = 1001  # of seeds
-MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, which the usual weights expect
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # mean and deviation, which a ResNet's weights expect
 MODULE = "anomalib.models.image.{}.torch_model"
 
 
@@ -30,14 +30,15 @@ def padim(known: torch.Tensor, pool: torch.Tensor, settings: Settings, encoder: 
     """Fit a Gaussian of features at each place; the score is the largest distance."""
     model = _embedded("Padim", known, settings, encoder)
     model.fit()
-    return _scorer(model)
+    return _scorer(model, encoder)
 
 
 def patchcore(known: torch.Tensor, pool: torch.Tensor, settings: Settings, encoder: bool = False) -> Score:
     """Keep features of patches; the score is the largest distance to the nearest, weighted by its neighbours."""
     model = _embedded("Patchcore", known, settings, encoder)
-    model.subsample_embedding(KEPT)
-    return _scorer(model)
+    patches = sum(len(part) for part in model.embedding_store)
+    model.subsample_embedding(min(KEPT, MOST / patches))
+    return _scorer(model, encoder)
 
 
 def set_weights(backbone: nn.Module, file: str | None) -> None:
@@ -91,23 +92,24 @@ def _embedded(name: str, known: torch.Tensor, settings: Settings, encoder: bool)
         set_weights(model.feature_extractor.feature_extractor, settings.backbone_weights)
     model.train()
     for images in known.split(64):
-        model(_colours(images))
+        model(_colours(images, encoder))
     return model
 
 
-def _scorer(model: nn.Module) -> Score:
+def _scorer(model: nn.Module, encoder: bool) -> Score:
     model.eval()
 
     @torch.inference_mode()
     def score(images: torch.Tensor) -> np.ndarray:
-        return model(_colours(images)).pred_score.flatten().numpy()
+        return model(_colours(images, encoder)).pred_score.flatten().numpy()
 
     return score
 
 
-def _colours(images: torch.Tensor) -> torch.Tensor:
-    """Turn (N, C, H, W) uint8 images into (N, 3, H, W) ones as ImageNet's are given to networks."""
-    mean, deviation = (torch.tensor(values)[:, None, None] for values in (MEAN, DEVIATION))
+def _colours(images: torch.Tensor, encoder: bool) -> torch.Tensor:
+    """Turn (N, C, H, W) uint8 images into (N, 3, H, W) ones as the network was trained with."""
+    chosen = (MEAN, DEVIATION) if encoder else IMAGENET
+    mean, deviation = (torch.tensor(values)[:, None, None] for values in chosen)
     return (images.expand(-1, 3, -1, -1) / 255 - mean) / deviation
 
 

@@ -74,6 +74,9 @@ def test_scores_are_compared_with_each_other_and_with_other_methods(trained, mon
     assert names[:3] == ["`inter`", "`intra`", "`rec`"] and "`ddad_plus`" in names
     assert names[-3:] == ["brightness", "pixel discriminant", "AE-U"]
     assert all(len(row) == 5 and row[1] == row[3] for row in scores)
+    beside = table("compare.py", monkeypatch, capsys, str(trained), "--beside", str(trained))[2:]
+    rows_by_name = {row[0]: row for row in beside}
+    assert rows_by_name["`inter`, preset `phantom`"][1:] == scores[0][1:3]
     assert [row[0] for row in costs] == ["DDAD", *names[-3:]] and all(row[1].endswith(" MiB") for row in costs)
     with (trained / "eval/scores.csv").open() as file:
         found = list(csv.DictReader(file))
@@ -248,7 +251,7 @@ def test_the_library_pyod_sees_the_principal_components(module):
     assert found["scores"] == pytest.approx(distances[:, -1].tolist(), rel=1e-4)
 
 
-@pytest.mark.parametrize("name", ["PaDiM", "PatchCore"])
+@pytest.mark.parametrize("name", ["PaDiM", "PatchCore", "PaDiM, same encoder", "PatchCore, same encoder"])
 def test_the_library_anomalib_finds_what_is_unlike_known_normals(name, module, monkeypatch):
     method, known = module("patches").PATCHES[f"anomalib {name}"], pictures(40)
     monkeypatch.setattr(module("patches"), "KEPT", 1.0)  # there are few patches here

@@ -25,6 +25,7 @@ from tqdm import tqdm
 
 from monai_ddad.data import ResidentDataset, audit
 from monai_ddad.data.datalist import GROUPS, read_split
+from monai_ddad.data.resident import keys_of
 from monai_ddad.evaluation.metrics import auroc, bootstrap_interval, flag_rate
 from monai_ddad.evaluation.tables import write_json
 from monai_ddad.networks import DDADModel, FeatureNet, FeatureScores
@@ -32,7 +33,7 @@ from monai_ddad.networks.calibration import p_values
 from monai_ddad.networks.plus import FOLDS
 from monai_ddad.networks.scores import image_scores
 from monai_ddad.training.feature_fit import TrainingFeatures, fit_features
-from monai_ddad.training.feature_store import FeatureStore, keys_of
+from monai_ddad.training.feature_store import FeatureStore
 
 RATES = (0.0, 0.01, 0.05, 0.2, 0.6)  # of abnormal images in the pool
 SIZES = (20, 60, 200)  # of the pool

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
-from monai_ddad.data.copies import NEAR_COPY, standardise
-from monai_ddad.data.resident import ResidentDataset
+from monai_ddad.data.copies import BLOCK, NEAR_COPY, standardise
+from monai_ddad.data.resident import ResidentDataset, keys_of
 from monai_ddad.io.errors import DataError
 
 __all__ = ["Audit", "audit", "check_scored"]
@@ -96,21 +96,22 @@ def audit(
     for name, data in sets.items():
         constant = [data.positions[i] for i, image in enumerate(data.images) if int(image.max()) == int(image.min())]
         result.warnings += _say_unreadable(name, data.errors, len(data.data))
-        result.warnings += _say_content(name, constant, [image.numpy().tobytes() for image in data.images])
+        result.warnings += _say_content(name, constant, keys_of(data.images))
     if training is not None and trained_on not in (None, training.sha256):
         result.warnings.append("These are not the training images of the model: copies of those go unnoticed.")
     if test is not None:
         counts = [test.labels.count(label) for label in (0, 1)]
         if any(counts) and not all(counts):
             result.warnings.append(f"{counts[0]} normal and {counts[1]} abnormal test images: no AUROC can be given.")
-        seen = [data.images for data in (training, calibration) if data is not None and len(data)]
-        _find_copies(result, torch.cat(seen) if seen else None, test, near_copy)
+        _find_copies(result, [data.images for data in (training, calibration) if data], test, near_copy)
     for warning in result.warnings:
         logger.warning(warning)
     return result
 
 
-def check_scored(items: int, errors: Mapping[int, str], constant: Sequence[int], digests: Sequence[bytes]) -> list[str]:
+def check_scored(
+    items: int, errors: Mapping[int, str], constant: Sequence[int], digests: Sequence[Hashable]
+) -> list[str]:
     """Check what was scored, where there is no training to compare it with.
 
     Args:
@@ -173,7 +174,7 @@ def _say_unreadable(name: str, errors: Mapping[int, str], number: int) -> list[s
     return [f"{len(errors)} of {number} {name} items cannot be read, and are left out."] if errors else []
 
 
-def _say_content(name: str, constant: Sequence[int], contents: Sequence[bytes]) -> list[str]:
+def _say_content(name: str, constant: Sequence[int], contents: Sequence[Hashable]) -> list[str]:
     warnings = []
     if constant:
         warnings.append(f"{len(constant)} {name} images are constant (positions {list(constant[:SHOWN])}).")
@@ -182,18 +183,15 @@ def _say_content(name: str, constant: Sequence[int], contents: Sequence[bytes]) 
     return warnings
 
 
-def _contents(images: torch.Tensor) -> set[bytes]:
-    return {image.numpy().tobytes() for image in images}
-
-
-def _find_copies(result: Audit, images: torch.Tensor | None, test: ResidentDataset, near_copy: float) -> None:
+def _find_copies(result: Audit, sets: Sequence[torch.Tensor], test: ResidentDataset, near_copy: float) -> None:
     result.duplicate = result.near_copy = [False] * len(test)
-    if images is None or len(test) == 0:
+    if not sets or len(test) == 0:
         return
-    seen = _contents(images)
-    result.duplicate = [image.numpy().tobytes() in seen for image in test.images]
+    seen = {key for images in sets for key in keys_of(images)}
+    result.duplicate = [key in seen for key in keys_of(test.images)]
     tests = standardise(test.images)
-    closest = [(tests @ standardise(part).T).amax(dim=1) for part in images.split(1024)]
+    parts = [part for images in sets for part in images.split(BLOCK)]
+    closest = [(tests @ standardise(part).T).amax(dim=1) for part in parts]
     near = torch.stack(closest).amax(dim=0) > near_copy
     result.near_copy = [duplicate or bool(close) for duplicate, close in zip(result.duplicate, near)]
     for found, what in ((result.duplicate, "the content of"), (result.near_copy, "a near copy of")):

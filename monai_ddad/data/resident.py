@@ -1,33 +1,44 @@
-"""Images decoded once and kept in memory as 8-bit tensors."""
+"""Images decoded once and kept as 8-bit tensors in a file that is mapped into memory."""
 
 from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import IO, Any
 
+import numpy as np
 import torch
 from monai.data import MetaTensor
 from monai.utils import convert_to_tensor
 from torch.utils.data import Dataset
 
 from monai_ddad.data.items import BatchItem, ItemTransform, beside_image, prepare, settle_label, slice_number
+from monai_ddad.io.errors import DataError
 from monai_ddad.io.files import LeftOut
 from monai_ddad.io.formats.quiet import quiet
 from monai_ddad.machine import available_cores
 from monai_ddad.transforms.eight_bit import eight_bits, normalise
 from monai_ddad.transforms.read import ImageReadError
 
-__all__ = ["ResidentDataset"]
-
+__all__ = ["KEY", "ResidentDataset", "keys_of"]
 
 NO_IMAGES = torch.zeros((0, 0, 0, 0), dtype=torch.uint8)
+KEY = 16  # bytes of an image's key
+
+
+def keys_of(images: torch.Tensor) -> list[str]:
+    """Return a name by content of each of (N, C, H, W) uint8 images."""
+    return [hashlib.sha256(memoryview(image.contiguous().numpy())).hexdigest()[: 2 * KEY] for image in images]
 
 
 class ResidentDataset(Dataset):
     """Dataset whose images are read and prepared once, in parallel, and kept as uint8.
+
+    They lie in a nameless temporary file, which the system keeps in memory as long as there is room (``TMPDIR`` says
+    where).
 
     One item of the list gives one image, or several if the transform splits it (a volume into slices). An item that
     cannot be read gives none and does not stop the others: it is kept in :attr:`errors`, which
@@ -70,13 +81,29 @@ class ResidentDataset(Dataset):
         self._whole = True
 
         with quiet, ThreadPoolExecutor(num_workers or available_cores()) as pool:  # once, as it takes longer than a PNG
-            prepared = list(pool.map(self._prepare, range(len(self.data))))
-        self.positions = [position for position, images in enumerate(prepared) for _ in images]
+            self._collect(pool.map(self._prepare, range(len(self.data))))
         self.labels: list[int | None] = [self.data[position].get("label") for position in self.positions]
-        images = [image for images in prepared for image in images]
-        self.slices: list[int | None] = [number for number, _, _ in images]
-        self.operations = [operations for _, operations, _ in images]
-        self.images = torch.stack([pixels for *_, pixels in images]) if images else NO_IMAGES
+
+    def _collect(self, prepared: Iterable[list[tuple[int | None, list[Any], torch.Tensor]]]) -> None:
+        """Keep the images of all items, in their order."""
+        self.positions: list[int] = []
+        self.slices: list[int | None] = []
+        self.operations: list[list[Any]] = []
+        self.images = NO_IMAGES
+        shape = None
+        with tempfile.TemporaryFile(buffering=0) as file:
+            for position, images in enumerate(prepared):
+                for number, operations, pixels in images:
+                    if shape not in (None, pixels.shape):
+                        raise ValueError(f"images are prepared to different shapes, {shape} and {pixels.shape}.")
+                    shape = pixels.shape
+                    self._write(file, pixels)
+                    self.positions.append(position)
+                    self.slices.append(number)
+                    self.operations.append(operations)
+            if shape is not None and shape.numel():
+                mapped = np.memmap(file, dtype=np.uint8, mode="c", shape=(len(self.positions), *shape))
+                self.images = torch.from_numpy(mapped)
 
     def _prepare(self, position: int) -> list[tuple[int | None, list[Any], torch.Tensor]]:
         """Read one item: slice numbers, operations and uint8 images, none if it cannot be read."""
@@ -93,6 +120,17 @@ class ResidentDataset(Dataset):
             )
             for image in prepared
         ]
+
+    def _write(self, file: IO[bytes], pixels: torch.Tensor) -> None:
+        content = memoryview(pixels.contiguous().numpy()).cast("B")
+        try:
+            while content:
+                content = content[file.write(content) :]
+        except OSError as error:
+            raise DataError(
+                f"the prepared images cannot be kept in a temporary file ({error.strerror}): name a folder with more "
+                "room by the environment variable TMPDIR."
+            ) from None
 
     def items(self) -> Items:
         """Return the whole items as a data set of their own, as an evaluator takes them.
@@ -123,7 +161,9 @@ class ResidentDataset(Dataset):
     @property
     def sha256(self) -> str:
         """Hash of the images and labels, in their order."""
-        return hashlib.sha256(self.images.numpy().tobytes() + str(self.labels).encode()).hexdigest()
+        found = hashlib.sha256(memoryview(self.images.contiguous().numpy()))
+        found.update(str(self.labels).encode())
+        return found.hexdigest()
 
     def __len__(self) -> int:
         return len(self.images)

@@ -6,10 +6,7 @@ import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 from torch.nn import functional as F
 
 from monai_ddad.networks import DDADModel, DualGaussian, FeatureNet, Moments
@@ -42,8 +39,7 @@ class TrainingFeatures:
         store: holds them.
         keys: of the images, in their order.
         known: (N,) which are known normals.
-        groups: (N,) number of the group, such as a patient, that each image is of. Groups that share an image (equal
-            keys) are one.
+        groups: (N,) number of the group, such as a patient, that each image is of.
         volumes: (N,) number of the volume that each is a slice of; None of a picture.
 
     Attributes:
@@ -62,7 +58,7 @@ class TrainingFeatures:
         self.store = store
         self.keys = list(keys)
         self.known = torch.tensor(known, dtype=torch.bool)
-        self.groups = _joined(groups, self.keys)
+        self.groups = list(groups)
         self.volumes = list(volumes)
         sides = [[group for group, is_known in zip(self.groups, known) if is_known is side] for side in (True, False)]
         self.fold = folds([*sides[0], *self.groups])[0][len(sides[0]) :]  # evenly of known ones
@@ -93,13 +89,6 @@ class TrainingFeatures:
         """The moments of all known normals and of all unlabelled images."""
         known, pool = (sum(parts[1:], parts[0]) for parts in self.sums)
         return known, pool
-
-
-def _joined(groups: Sequence[int], keys: Sequence[str]) -> list[int]:
-    """Return groups numbered anew, those that share a key as one."""
-    own, images = (np.unique(values, return_inverse=True)[1] for values in (list(groups), list(keys)))
-    edges = coo_array((np.ones(len(own)), (own, len(own) + images)), shape=(2 * len(own), 2 * len(own)))
-    return connected_components(edges, directed=False)[1][own].tolist()
 
 
 def _each(cells: torch.Tensor) -> list[Moments]:

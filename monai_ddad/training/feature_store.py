@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from monai_ddad.data.resident import KEY, keys_of
 from monai_ddad.io.checkpoints import CheckpointError, load_file, save_file
 from monai_ddad.io.errors import DataError
 from monai_ddad.io.writing import private_folder
@@ -20,21 +21,15 @@ from monai_ddad.networks import FeatureNet
 from monai_ddad.networks.protocol import protocol_features
 from monai_ddad.transforms.eight_bit import normalise
 
-__all__ = ["FeatureStore", "describe", "keys_of"]
+__all__ = ["FeatureStore", "describe"]
 
 logger = logging.getLogger(__name__)
 
 Features = dict[str, torch.Tensor]
-KEY = 16  # bytes of an image's name
 FILE = re.compile("[0-9a-f]{16}_[0-9a-f]{16}[.]pt")
 BATCH = 16  # images that the encoder takes at once
 LIST = "fitted.pt"  # of the images of the last fit, beside their features
 LARGEST = torch.finfo(torch.float16).max
-
-
-def keys_of(images: torch.Tensor) -> list[str]:
-    """Return a name by content of each of (N, C, H, W) uint8 images."""
-    return [hashlib.sha256(image.numpy().tobytes()).hexdigest()[: 2 * KEY] for image in images]
 
 
 @torch.inference_mode()

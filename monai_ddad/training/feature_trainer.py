@@ -16,13 +16,13 @@ from monai.engines import Trainer
 from monai.engines.utils import IterationEvents
 from monai.utils.enums import CommonKeys
 
-from monai_ddad.data.resident import ResidentDataset
+from monai_ddad.data.resident import ResidentDataset, keys_of
 from monai_ddad.io.writing import remove_leftovers
 from monai_ddad.networks import FeatureNet
 from monai_ddad.placement import place, resolve_device, set_tf32
 from monai_ddad.ranks import broadcast, from_first
 from monai_ddad.training.feature_fit import TrainingFeatures
-from monai_ddad.training.feature_store import FeatureStore, keys_of
+from monai_ddad.training.feature_store import FeatureStore
 from monai_ddad.training.hold_out import find_groups
 from monai_ddad.training.units import require_both_kinds
 from monai_ddad.transforms.eight_bit import normalise

@@ -8,7 +8,7 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from monai_ddad.data.resident import ResidentDataset
+from monai_ddad.data.resident import ResidentDataset, keys_of
 from monai_ddad.io.errors import DataError
 from monai_ddad.networks.calibration import groups_to_flag
 from monai_ddad.networks.plus import MIN_GROUPS
@@ -126,10 +126,10 @@ def find_groups(dataset: ResidentDataset) -> list[int]:
     """
     first: dict[object, int] = {}
     links = []
-    for index, (position, image) in enumerate(zip(dataset.positions, dataset.images)):
+    for index, (position, content) in enumerate(zip(dataset.positions, keys_of(dataset.images))):
         group = dataset.data[position].get("group")
         keys: list[tuple[str, object]] = [("item", position)]
-        keys += [("content", image.numpy().tobytes())] if dataset.slices[index] is None else []
+        keys += [("content", content)] if dataset.slices[index] is None else []
         keys += [] if group is None else [("group", group)]
         links += [(index, first.setdefault(key, index)) for key in keys]
     rows, columns = np.array(links, dtype=int).reshape(-1, 2).T

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import errno
+import io
+import tempfile
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from monai.data import MetaTensor
 
 from monai_ddad.data import ResidentDataset, normalise
+from monai_ddad.io.errors import DataError
 from monai_ddad.transforms import PlainResize, ReadImage
 
 
@@ -100,3 +106,30 @@ def test_the_datalist_given_is_left_as_it_is(write_image, read_square):
 def test_images_outside_the_networks_range_are_refused(value):
     with pytest.raises(ValueError, match=r"must give images in \[-1, 1\]"):
         ResidentDataset([{"image": torch.full((1, 8, 8), value)}], lambda item: item)
+
+
+def test_images_of_different_shapes_are_refused():
+    with pytest.raises(ValueError, match="different shapes"):
+        ResidentDataset([{"image": side} for side in (8, 16)], lambda item: {"image": torch.zeros(1, item["image"], 8)})
+
+
+def test_images_lie_in_a_file_and_a_full_disk_is_told(monkeypatch):
+    items = [{"image": value / 40} for value in range(40)]
+    dataset = ResidentDataset(items, lambda item: {"image": torch.full((1, 64, 64), item["image"])})
+    place = dataset.images.data_ptr()
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        first, last = (int(bound, 16) for bound in line.split()[0].split("-"))
+        if first <= place < last:
+            assert line.split()[4] != "0"  # number of the file
+            break
+    else:
+        raise AssertionError("the images are nowhere")
+    assert dataset.images[:, 0, 0, 0].unique().numel() == 40
+
+    class Full(io.RawIOBase):
+        def write(self, content):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", lambda **settings: Full())
+    with pytest.raises(DataError, match=r"No space left on device.*TMPDIR"):
+        ResidentDataset(items, lambda item: {"image": torch.zeros(1, 8, 8)})

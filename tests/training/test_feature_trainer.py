@@ -8,12 +8,13 @@ import torch
 from ignite.engine import Events
 
 from monai_ddad.data import ResidentDataset
+from monai_ddad.data.resident import keys_of
 from monai_ddad.io.errors import DataError
 from monai_ddad.networks import DDADModel, DualGaussian, FeatureNet, Moments
 from monai_ddad.networks.plus import folds
 from monai_ddad.training import FeatureTrainer, calibrate
 from monai_ddad.training.feature_fit import TrainingFeatures, fit_features
-from monai_ddad.training.feature_store import FeatureStore, describe, keys_of
+from monai_ddad.training.feature_store import FeatureStore, describe
 from monai_ddad.transforms.eight_bit import normalise
 
 

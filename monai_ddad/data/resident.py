@@ -31,7 +31,7 @@ KEY = 16  # bytes of an image's key
 
 def keys_of(images: torch.Tensor) -> list[str]:
     """Return a name by content of each of (N, C, H, W) uint8 images."""
-    return [hashlib.sha256(memoryview(image.contiguous().numpy())).hexdigest()[: 2 * KEY] for image in images]
+    return [hashlib.sha256(image.contiguous().numpy().data).hexdigest()[: 2 * KEY] for image in images]
 
 
 class ResidentDataset(Dataset):
@@ -161,7 +161,7 @@ class ResidentDataset(Dataset):
     @property
     def sha256(self) -> str:
         """Hash of the images and labels, in their order."""
-        found = hashlib.sha256(memoryview(self.images.contiguous().numpy()))
+        found = hashlib.sha256(self.images.contiguous().numpy().data)
         found.update(str(self.labels).encode())
         return found.hexdigest()
 

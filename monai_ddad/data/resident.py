@@ -122,7 +122,7 @@ class ResidentDataset(Dataset):
         ]
 
     def _write(self, file: IO[bytes], pixels: torch.Tensor) -> None:
-        content = memoryview(pixels.contiguous().numpy()).cast("B")
+        content = pixels.contiguous().numpy().data.cast("B")
         try:
             while content:
                 content = content[file.write(content) :]

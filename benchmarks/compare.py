@@ -87,16 +87,18 @@ def read(run: Path) -> Results:
     return Results(baselines, own | others, labels, ~np.array(baselines["near_copy"]), training_s, preset)
 
 
-def put_beside(results: Results, run: Path) -> Results:
-    """Add the scores of a run of another preset on the same test images.
+def put_beside(results: Results, run: Path, beside: Path) -> Results:
+    """Add to the results of a run the scores of one of another preset on the same test images.
 
     Raises:
-        ValueError: its test images are others.
+        ValueError: it scored other positions of the list of images, or their labels are others.
         DataError: it was not evaluated.
     """
-    other = read_run(run)
-    if not np.array_equal(other.table.label, results.labels):
-        raise ValueError(f"{run} was evaluated on other images.")
+    other = read_run(beside)
+    tables = read_run(run).table, other.table
+    places, others = ([table.cell("position", row) for row in range(len(table))] for table in tables)
+    if places != others or not np.array_equal(other.table.label, results.labels):
+        raise ValueError(f"{beside} was evaluated on other images than {run}.")
     preset = other.training("settings")["preset"]
     further = {f"`{name}`, preset `{preset}`": values for name, values in other.table.scores.items()}
     return dataclasses.replace(results, scores=results.scores | further)
@@ -136,8 +138,9 @@ def lay_out(runs: list[Results]) -> str:
     kept = last.labels[last.alone]
     about = (
         f"`{last.baselines['bundle']}`, {(last.labels == 0).sum()} normal and {(last.labels == 1).sum()} abnormal test "
-        f"images, {(kept == 0).sum()} and {(kept == 1).sum()} without near copies; "
-        f"{last.baselines['settings']['epochs']} epochs" + (f", preset `{last.preset}`" if last.preset else "")
+        f"images, {(kept == 0).sum()} and {(kept == 1).sum()} without near copies"
+        + ("" if last.preset == "features" else f"; {last.baselines['settings']['epochs']} epochs")
+        + (f", preset `{last.preset}`" if last.preset else "")
     )
     return f"{about}:\n\n{format_table(header, rows)}"
 
@@ -174,12 +177,13 @@ def main() -> None:
     parser.add_argument("--beside", nargs="+", type=Path, metavar="RUN", help="runs of another preset, one for each")
     parser.add_argument("--write", action="store_true", help="put the tables into the documentation")
     options = parser.parse_args()
+    if options.beside and len(options.beside) != len(options.runs):
+        parser.error("--beside takes one run for each of the others")
     by_images: dict[str, list[Results]] = {}
     try:
-        for results, beside in zip_longest(map(read, options.runs), options.beside or []):
-            by_images.setdefault(results.baselines["images"], []).append(
-                results if beside is None else put_beside(results, beside)
-            )
+        for run, beside in zip_longest(options.runs, options.beside or []):
+            results = read(run) if beside is None else put_beside(read(run), run, beside)
+            by_images.setdefault(results.baselines["images"], []).append(results)
         tables = "\n".join(map(lay_out, by_images.values()))
     except (CheckpointError, DataError, ValueError) as error:
         sys.exit(f"{parser.prog}: {error}")

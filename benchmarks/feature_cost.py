@@ -4,7 +4,7 @@
 
 A fit is timed twice on a data set's training images as they are prepared: with nothing stored, and once all features
 are. Images are scored by ONNX Runtime on one thread, 16 at a time. Memory is that of fits to generated pictures, each
-in a process of its own: what it holds that lies in no file.
+in a process of its own: what it holds between batches that lies in no file.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ import hashlib
 import tempfile
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,6 +27,7 @@ __all__ = ["KEY", "ResidentDataset", "keys_of"]
 
 NO_IMAGES = torch.zeros((0, 0, 0, 0), dtype=torch.uint8)
 KEY = 16  # bytes of an image's key
+AHEAD = 256  # items that are prepared before they are written
 
 
 def keys_of(images: torch.Tensor) -> list[str]:
@@ -81,29 +82,45 @@ class ResidentDataset(Dataset):
         self._whole = True
 
         with quiet, ThreadPoolExecutor(num_workers or available_cores()) as pool:  # once, as it takes longer than a PNG
-            self._collect(pool.map(self._prepare, range(len(self.data))))
+            self._collect(
+                images
+                for start in range(0, len(self.data), AHEAD)
+                for images in pool.map(self._prepare, range(start, min(start + AHEAD, len(self.data))))
+            )
         self.labels: list[int | None] = [self.data[position].get("label") for position in self.positions]
 
     def _collect(self, prepared: Iterable[list[tuple[int | None, list[Any], torch.Tensor]]]) -> None:
-        """Keep the images of all items, in their order."""
+        """Keep the images of all items, in their order.
+
+        Raises:
+            DataError: there is no room for them.
+            ValueError: they are of different shapes.
+        """
         self.positions: list[int] = []
         self.slices: list[int | None] = []
         self.operations: list[list[Any]] = []
         self.images = NO_IMAGES
         shape = None
-        with tempfile.TemporaryFile(buffering=0) as file:
-            for position, images in enumerate(prepared):
-                for number, operations, pixels in images:
-                    if shape not in (None, pixels.shape):
-                        raise ValueError(f"images are prepared to different shapes, {shape} and {pixels.shape}.")
-                    shape = pixels.shape
-                    self._write(file, pixels)
-                    self.positions.append(position)
-                    self.slices.append(number)
-                    self.operations.append(operations)
-            if shape is not None and shape.numel():
-                mapped = np.memmap(file, dtype=np.uint8, mode="c", shape=(len(self.positions), *shape))
-                self.images = torch.from_numpy(mapped)
+        try:
+            with tempfile.TemporaryFile() as file:
+                for position, images in enumerate(prepared):
+                    for number, operations, pixels in images:
+                        if shape not in (None, pixels.shape):
+                            raise ValueError(f"images are prepared to different shapes, {shape} and {pixels.shape}.")
+                        shape = pixels.shape
+                        file.write(pixels.contiguous().numpy().data)
+                        self.positions.append(position)
+                        self.slices.append(number)
+                        self.operations.append(operations)
+                if shape is not None and shape.numel():
+                    file.flush()
+                    mapped = np.memmap(file, dtype=np.uint8, mode="r+", shape=(len(self.positions), *shape))
+                    self.images = torch.from_numpy(mapped)
+        except OSError as error:
+            raise DataError(
+                f"the prepared images cannot be kept in a temporary file ({error.strerror}): name a folder with more "
+                "room by the environment variable TMPDIR."
+            ) from None
 
     def _prepare(self, position: int) -> list[tuple[int | None, list[Any], torch.Tensor]]:
         """Read one item: slice numbers, operations and uint8 images, none if it cannot be read."""
@@ -120,17 +137,6 @@ class ResidentDataset(Dataset):
             )
             for image in prepared
         ]
-
-    def _write(self, file: IO[bytes], pixels: torch.Tensor) -> None:
-        content = pixels.contiguous().numpy().data.cast("B")
-        try:
-            while content:
-                content = content[file.write(content) :]
-        except OSError as error:
-            raise DataError(
-                f"the prepared images cannot be kept in a temporary file ({error.strerror}): name a folder with more "
-                "room by the environment variable TMPDIR."
-            ) from None
 
     def items(self) -> Items:
         """Return the whole items as a data set of their own, as an evaluator takes them.

@@ -126,10 +126,10 @@ def find_groups(dataset: ResidentDataset) -> list[int]:
     """
     first: dict[object, int] = {}
     links = []
-    for index, (position, content) in enumerate(zip(dataset.positions, keys_of(dataset.images))):
+    for index, position in enumerate(dataset.positions):
         group = dataset.data[position].get("group")
         keys: list[tuple[str, object]] = [("item", position)]
-        keys += [("content", content)] if dataset.slices[index] is None else []
+        keys += [("content", keys_of(dataset.images[index : index + 1])[0])] if dataset.slices[index] is None else []
         keys += [] if group is None else [("group", group)]
         links += [(index, first.setdefault(key, index)) for key in keys]
     rows, columns = np.array(links, dtype=int).reshape(-1, 2).T

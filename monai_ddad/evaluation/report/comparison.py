@@ -144,7 +144,7 @@ def _decisions_table(runs: list[Run], pairs: list[tuple[Unit, Unit]]) -> Table |
                     *("" if share is None else rate(share.value, share.interval) for share in shares),
                 ]
             )
-    head = ["Run", "Score", "Flagged", "Promised rate", "Realised false-positive rate", "Sensitivity"]
+    head = ["Run", "Score", "Flagged", "Wanted rate", "Realised false-positive rate", "Sensitivity"]
     return Table("Decisions, with exact 95\u00a0% binomial intervals", head, rows) if rows else None
 
 

@@ -165,25 +165,25 @@ def plot_histogram(values: np.ndarray, labels: np.ndarray, name: str, title: str
 
 @rc_context(STYLE)
 def plot_calibration(p_values: np.ndarray, groups: int, alpha: float, title: str) -> Plot:
-    """Draw realised against promised false-positive rates, with the range that chance allows.
+    """Draw realised against wanted false-positive rates, with the range that chance allows.
 
     Args:
         p_values: (N,) in [0, 1], of normal test images.
         groups: of the calibration images.
-        alpha: the promised rate at which images are flagged.
+        alpha: the wanted rate at which images are flagged.
         title: of the plot.
     """
     alphas = np.linspace(0, 1, ALPHAS + 1)
-    rates = np.array([flag_rate(p_values, promised).value for promised in alphas])
-    low, high = np.array([expected_rates(groups, len(p_values), promised) for promised in alphas]).T
-    figure, axes = _square("promised false-positive rate", "realised false-positive rate")
+    rates = np.array([flag_rate(p_values, wanted).value for wanted in alphas])
+    low, high = np.array([expected_rates(groups, len(p_values), wanted) for wanted in alphas]).T
+    figure, axes = _square("wanted false-positive rate", "realised false-positive rate")
     axes.fill_between(alphas, low, high, color=NORMAL, alpha=0.2, linewidth=0, label="by chance (95 %)")
     axes.plot(alphas, rates, color=NORMAL, label="realised")
-    axes.plot([0, 1], [0, 1], color=FAINT, linewidth=1, linestyle="--", label="as promised")
+    axes.plot([0, 1], [0, 1], color=FAINT, linewidth=1, linestyle="--", label="as wanted")
     axes.axvline(alpha, color=INK, linewidth=1, linestyle=":", label=f"decisions ({alpha:.3g})")
     inside = float(((low <= rates) & (rates <= high)).mean())
     said = f"on {len(p_values)} normal images the realised rate is in the range by chance at {inside:.0%} of the rates"
-    return _finish(figure, axes, title, f"Realised against promised false-positive rate: {said}.")
+    return _finish(figure, axes, title, f"Realised against wanted false-positive rate: {said}.")
 
 
 def _lines() -> Iterator[dict[str, Any]]:

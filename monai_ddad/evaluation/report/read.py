@@ -97,7 +97,8 @@ class Run:
     @property
     def out_of_fold(self) -> bool:
         """Whether p-values come from normals of the training, each scored by a fit without its fifth of them."""
-        return self.decision is not None and self.training("data").get("calibration") == 0
+        unknown = 0 if self.metrics.get("backbone") == "features" else None  # without a record of the training
+        return self.decision is not None and self.training("data").get("calibration", unknown) == 0
 
     def training(self, part: str) -> dict[str, Any]:
         """Return a part of the training's record, empty where it was not recorded."""

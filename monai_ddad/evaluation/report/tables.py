@@ -175,8 +175,8 @@ def pixels_table(run: Run) -> Table | None:
 
 
 def rates_tables(run: Run, units: Sequence[Unit]) -> list[Table]:
-    """Return promised and realised false-positive rates, a table a split; of all images with all scores."""
-    head = ["Score", "Promised rate", "Realised false-positive rate", "By chance", "Sensitivity"]
+    """Return wanted and realised false-positive rates, a table a split; of all images with all scores."""
+    head = ["Score", "Wanted rate", "Realised false-positive rate", "By chance", "Sensitivity"]
     tables = []
     for unit in units:
         groups = unit.decision["calibration_groups"] if unit.decision else 0
@@ -198,10 +198,10 @@ def _point(point: dict[str, Any], groups: int, normals: int) -> list[str]:
 
 
 def distances_tables(units: Sequence[Unit]) -> list[Table]:
-    """Return how far the realised rates are from the promised ones, a table for pictures and one for volumes."""
+    """Return how far the realised rates are from the wanted ones, a table for pictures and one for volumes."""
     tables = [
         Table(
-            f"Mean distance of realised from promised rates, {unit.name}",
+            f"Mean distance of realised from wanted rates, {unit.name}",
             ["Score", "Distance"],
             [
                 [name, f"{found['calibration_error']:.3f}"]

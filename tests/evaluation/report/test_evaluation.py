@@ -89,7 +89,7 @@ def test_the_tables_hold_every_figure_of_the_evaluation(written_run, report):
         low, high = (f"{100 * bound:.1f}".removesuffix(".0") for bound in expected_rates(39, 40, point["alpha"]))
         assert row[3] == f"{low} % to {high} %"
         assert row[4].startswith(f"{100 * point['sensitivity']:.1f}".removesuffix(".0") + " % (")
-    distances = dict(tables["Mean distance of realised from promised rates, images"][1:])
+    distances = dict(tables["Mean distance of realised from wanted rates, images"][1:])
     assert distances["rec"] == f"{metrics['splits']['all']['operating_points']['rec']['calibration_error']:.3f}"
     pixels = tables["Anomaly maps against masks of lesions, pixel by pixel; the threshold is chosen on the same masks"]
     assert pixels == [

@@ -60,9 +60,7 @@ class TrainingFeatures:
         self.known = torch.tensor(known, dtype=torch.bool)
         self.groups = list(groups)
         self.volumes = list(volumes)
-        sides = [
-            [group for group, is_known in zip(self.groups, known) if bool(is_known) is side] for side in (True, False)
-        ]
+        sides = [[group for group, kind in zip(self.groups, known) if bool(kind) is side] for side in (True, False)]
         self.fold = folds([*sides[0], *self.groups])[0][len(sides[0]) :]  # evenly of known ones
         self.numbers = [len(set(side)) for side in sides]
 

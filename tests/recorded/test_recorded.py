@@ -8,9 +8,8 @@ import pytest
 from tests.recorded.record import SETS, found, recorded
 
 CLOSE = 1e-5
-ROUNDED = {
-    "pu_map": 1e-4
-}  # a difference of sums of some hundreds, in float32, which processors round in their own ways
+# a difference of large sums in float32, which processors round in their own ways
+ROUNDED = {"pu_map": 1e-4}
 
 
 def numbers(table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -24,7 +24,8 @@ NEIGHBOURS = 5
 BANK = 1000  # known normals that neighbours are looked for among, at most
 PENALTY = 1e-3  # C of the logistic regression
 FAR = 1e4  # where no normal is
-FLOOR = 0.5  # least weight of what the pool teaches
+FLOOR = 0.25  # least weight of what the pool teaches
+SURE = 2  # standard errors that are taken off the excess of the pool
 
 
 class FeatureScores(nn.Module):
@@ -38,9 +39,10 @@ class FeatureScores(nn.Module):
       mean and the mean of its highest 5 %;
     - ``pu_pooled``: balanced logistic regression of known normals against the pool, on the pooled features;
     - ``neighbours``: one-class, the log of the mean distance to the 5 nearest known normals in the last stride's means;
-    - ``ddad_plus``: ``neighbours`` + (.5 + 1.5 w) (the two ratios, the two of cells, twice ``pu_pooled``) / 6, each in
-      standard deviations from its mean over known normals that were left out of what scores them. The weight w, from 0
-      to 1, is by how many of these deviations the pool exceeds the known normals in the sum of the latter.
+    - ``ddad_plus``: ``neighbours`` + (.25 + 1.75 w) (the two ratios, the two of cells, twice ``pu_pooled``) / 6, each
+      in standard deviations from its mean over known normals that were left out of what scores them. The weight w, from
+      0 to 1, is by how many of these deviations the pool exceeds the known normals in the sum of the latter, less two
+      standard errors of this difference.
 
     Args:
         size: numbers of a cell (F).
@@ -163,13 +165,15 @@ class FeatureScores(nn.Module):
 
         Args:
             known: (N, 6) :meth:`parts` of known normals, by what was learnt without them.
-            pool: (N', 6) of unlabelled images, likewise; none leaves the weight at its least.
+            pool: (N', 6) of unlabelled images, likewise; none leaves the weight at 0.
         """
         self.means.copy_(known.mean(dim=0))
         self.deviations.copy_(known.std(dim=0).clamp(min=1e-6))
         learnt, pooled = (self._learnt((values - self.means) / self.deviations) for values in (known, pool))
-        excess = (pooled.mean() - learnt.mean()) / learnt.std().clamp(min=1e-6) if len(pool) else torch.zeros(())
-        self.weight.copy_(excess.clamp(0, 1))
+        if len(pool):
+            error = (learnt.var() / len(learnt) + pooled.var() / len(pooled)).sqrt()
+            excess = (pooled.mean() - learnt.mean() - SURE * error) / learnt.std().clamp(min=1e-6)
+            self.weight.copy_(excess.clamp(0, 1))
 
 
 def _centred(known: Moments, pool: Moments) -> Moments:

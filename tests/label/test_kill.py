@@ -95,7 +95,9 @@ def test_trainings_killed_at_random_moments_leave_nothing_and_end_as_one_undistu
         for process in alive:
             process.kill()
         assert gone and not alive
-        if number % 2 == 0:
+        if number % 2:
+            server.wait_for("/train/")  # until the server has noticed
+        else:
             server = serve(versions)
         if not whole and not (versions / "0001").exists():
             train(server)

@@ -1,39 +1,26 @@
-"""What the bundles' configs call besides networks, data and engines."""
+"""What the bundles' configs ask for: presets, what a model says of itself, and what may stand in a config."""
 
 from __future__ import annotations
 
-import difflib
 import inspect
-import itertools
 import logging
 import os
 import re
-import sys
-import traceback
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
-import ignite.distributed as idist
 import monai.bundle
 import torch
 
 from monai_ddad.io.checkpoints import CheckpointError, load_file
-from monai_ddad.io.errors import DataError, root_cause
-from monai_ddad.io.locks import require_free
 from monai_ddad.io.record import ModelRecord, check_form, parse_json
-from monai_ddad.io.writing import private_folder
-from monai_ddad.machine import PATIENCE
 from monai_ddad.networks import DDADModel, FeatureSettings, Settings
 from monai_ddad.networks.encoder import find_weights
-from monai_ddad.packaged import is_installed
-from monai_ddad.processes import end_with_process
+from monai_ddad.program import is_served
 
 logger = logging.getLogger(__name__)
 
-FRAMES = 4  # shown of an error from elsewhere
 EXPRESSION = re.compile(r"^\s*[$@%]|[@%](#|::)")  # text that MONAI's ConfigParser does not take as it is
 KEY = re.compile(r"^[_$@%+~]|#|::")
 MOST_VALUES = 10**5
@@ -76,105 +63,16 @@ RUN = {
 
 __all__ = [
     "bundle_name",
-    "check_command_line",
     "choose_preset",
     "choose_square",
     "default_preset",
-    "find_root",
-    "is_served",
     "model_record",
     "network_settings",
     "preparation_settings",
     "refuse_expressions",
-    "report_errors_plainly",
-    "require_free_folders",
-    "require_one_process",
     "run_record",
-    "start_processes",
     "weights_file",
 ]
-
-
-def find_root(name: str) -> str:
-    """Find the folder of the bundle whose config is running.
-
-    Looks at the ``--config_file`` of the command line, then at ``sys.path`` (where MONAI puts the bundle that runs),
-    then at the current folder and at ``bundles/<name>`` in it.
-
-    Args:
-        name: the bundle's name.
-
-    Returns:
-        the folder that holds ``configs/metadata.json``; the current folder if none is found by another program than
-        ``python -m monai.bundle``, which then has to set ``bundle_root`` or ``output_dir`` itself.
-
-    Raises:
-        ValueError: ``python -m monai.bundle`` runs a config that is in no bundle, or the bundle is part of the
-            installed package: nothing is to be written to the current folder unasked, and to the package never.
-
-    Example:
-        >>> import os
-        >>> os.path.isdir(find_root("ddad_brain"))
-        True
-    """
-    parents = [file.parent for file in _config_files()]
-    candidates = [folder.parent if folder.name == "configs" else folder for folder in parents]
-    candidates += [Path(folder) for folder in sys.path if folder] + [Path(), Path("bundles") / name]
-    for path in candidates:
-        if not (path / "configs" / "metadata.json").is_file():
-            continue
-        if is_installed(path):
-            raise ValueError(
-                "this bundle is part of the installed package: copy it with monai-ddad bundle, or say with "
-                "--output_dir where outputs go."
-            )
-        return str(path)
-    if _is_command():
-        raise ValueError("the config is not in a bundle's folder: say with --output_dir where outputs go.")
-    return "."
-
-
-def _config_files() -> list[Path]:
-    """Return the files of the command line's ``--config_file``."""
-    words = [word.replace("--config-file", "--config_file") for word in sys.argv]
-    configs = [value for key, value in itertools.pairwise(words) if key == "--config_file"]
-    configs += [word.partition("=")[2] for word in words if word.startswith("--config_file=")]
-    return [Path(file.strip(" []()'\"")) for config in configs for file in config.split(",")]
-
-
-def _is_command() -> bool:
-    """Tell whether this is ``python -m monai.bundle``."""
-    return Path(sys.argv[0]).parts[-3:] == ("monai", "bundle", "__main__.py")
-
-
-def check_command_line(without_effect: Sequence[str] = (), of_ensembles: Sequence[str] = ()) -> None:
-    """Refuse settings of ``python -m monai.bundle run`` that the config does not have, which MONAI takes in silence.
-
-    Commands whose config is not named by ``--config_file``, or that take more from an ``--args_file``, are not checked.
-
-    Args:
-        without_effect: settings that the plain preparation of images does not use.
-        of_ensembles: settings that a network of features does not use.
-
-    Raises:
-        ValueError: an unknown setting, with the closest known one, or one without effect.
-    """
-    files = _config_files()
-    if not _is_command() or not files or any(word.startswith(("--args_file", "--args-file")) for word in sys.argv):
-        return
-    known = {key for file in files for key in monai.bundle.ConfigParser.load_config_file(file)}
-    known |= {"bundle_root", "experiment_name", "run_name"}  # the last two are for tracking
-    for command in (monai.bundle.run, monai.bundle.run_workflow, monai.bundle.ConfigWorkflow):
-        known |= set(inspect.signature(command).parameters)
-    for word in sys.argv:
-        name = re.split("=|#|::", word)[0].removeprefix("--").replace("-", "_")
-        if word.startswith("--") and name in without_effect:
-            raise ValueError(f"{name} has no effect on plain images: add --preprocess modality.")
-        if word.startswith("--") and name in of_ensembles:
-            raise ValueError(f"{name} has no effect on features of an encoder: it is a setting of the ensembles.")
-        if word.startswith("--") and name and name not in known:
-            close = difflib.get_close_matches(name, sorted(known), n=1)
-            raise ValueError(f"there is no setting {name}" + (f": did you mean {close[0]}?" if close else "."))
 
 
 def refuse_expressions(value: Any, name: str) -> Any:
@@ -360,11 +258,6 @@ def run_record(models_dir: str | os.PathLike[str]) -> dict[str, Any]:
     return record
 
 
-def is_served() -> bool:
-    """Tell whether MONAI Label runs the bundle."""
-    return "monailabel" in sys.modules
-
-
 def default_preset(dataset_dir: Any, models_dir: str) -> str:
     """Return the preset where none is given.
 
@@ -411,80 +304,3 @@ def choose_preset(presets: dict[str, dict[str, Any]], preset: str, models_dir: s
         raise ValueError(f"preset must be one of {', '.join(presets)}, got {preset!r}.")
     chosen = presets[preset]
     return presets.get(chosen.get("like", ""), {}) | chosen
-
-
-def require_one_process() -> None:
-    """Refuse several processes that know nothing of each other.
-
-    Raises:
-        ValueError: ``torchrun`` has started them.
-    """
-    number = int(os.environ.get("WORLD_SIZE", "1"))
-    if number > 1:
-        raise ValueError(
-            f"torchrun has started {number} processes, which would all train the same: add the bundle's "
-            "multi_gpu_train.json to --config_file."
-        )
-
-
-def require_free_folders(folders: Sequence[str]) -> None:
-    """Refuse at the start, before images are read, what would be refused when the run comes to write.
-
-    Args:
-        folders: to write to; those that do not exist are made, for the user alone.
-
-    Raises:
-        FolderInUseError: another process writes to one.
-    """
-    for folder in folders if idist.get_rank() == 0 else ():
-        require_free(folder, "--output_dir")
-        private_folder(folder)
-
-
-def start_processes() -> None:
-    """Let the processes that ``torchrun`` has started find each other; one alone has nothing to find.
-
-    With GPUs there is one for each process of a machine. Only the first process logs more than errors.
-
-    Raises:
-        ValueError: a machine has more processes than GPUs.
-    """
-    if "WORLD_SIZE" not in os.environ:
-        return
-    end_with_process(os.getppid())  # torchrun, which may be killed
-    if torch.cuda.is_available():
-        local, gpus = int(os.environ["LOCAL_WORLD_SIZE"]), torch.cuda.device_count()
-        if local > gpus:
-            raise ValueError(f"{local} processes are started on a machine with {gpus} GPUs: --nproc_per_node={gpus}.")
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    idist.initialize("nccl" if torch.cuda.is_available() else "gloo", timeout=PATIENCE)
-    if idist.get_rank() > 0:
-        logging.disable(logging.WARNING)
-
-
-def report_errors_plainly() -> None:
-    """Let ``python -m monai.bundle``, or MONAI Label's process, end with one clear message of what is wrong.
-
-    MONAI wraps an error in one of its own for each level of the config, and Python prints them all. Of errors from
-    elsewhere the innermost one is shown. Other programs that run the bundle are left alone.
-    """
-    if _is_command() or Path(sys.argv[0]).parts[-4:] == ("monailabel", "interfaces", "utils", "app.py"):
-        sys.excepthook = _report
-        # MONAI's StatsHandler, by this name in the configs, logs the same error with its traceback at every level
-        logging.getLogger("train").addFilter(lambda record: not record.exc_info)
-
-
-def _report(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    cause = root_cause(error)
-    frames = traceback.extract_tb(cause.__traceback__)
-    ours = bool(frames) and Path(frames[-1].filename).is_relative_to(Path(__file__).parent)
-    if isinstance(cause, KeyboardInterrupt):
-        logger.error("Stopped. Give the same command again to go on.")
-    elif isinstance(cause, (DataError, CheckpointError, FloatingPointError)) or (
-        ours and isinstance(cause, (ValueError, RuntimeError))
-    ):
-        logger.error(str(cause))
-    elif isinstance(cause, OSError) and cause.strerror:
-        logger.error(f"A file cannot be read or written: {cause.strerror}. What was saved before is intact.")
-    else:
-        traceback.print_exception(type(cause), cause, cause.__traceback__, limit=-FRAMES, chain=False)

@@ -14,9 +14,9 @@ from zipfile import ZipFile
 import pytest
 
 from monai_ddad import packaged
-from monai_ddad.bundle import find_root
 from monai_ddad.data.phantom import write_phantom_dataset
 from monai_ddad.packaged import bundle_files
+from monai_ddad.program import find_root
 from tests.small_models import BUNDLES, KINDS
 
 REPOSITORY = Path(__file__).resolve().parents[1]

@@ -26,7 +26,7 @@ from monai_ddad.deploy.kinds import DEFAULT_KINDS, KINDS
 from monai_ddad.deploy.studies import Instance, ScoredImage, Unusable, group_instances, list_pictures, read_folder
 from monai_ddad.io.files import LeftOut
 from monai_ddad.io.formats.quiet import quiet
-from monai_ddad.io.writing import atomic_file
+from monai_ddad.io.writing import atomic_file, write_picture
 
 __all__ = [
     "AnomalyOperator",
@@ -317,8 +317,7 @@ class DicomWriterOperator(Operator):
     def _write(self, finding: ImageFinding) -> Written:
         stem = f"{finding.image.positions[0]:06d}"
         if not finding.image.datasets:
-            with atomic_file(self.output_folder / f"{stem}_overlay.png") as file:
-                draw_overlay(finding, self.model).save(file, format="PNG")
+            write_picture(self.output_folder / f"{stem}_overlay.png", draw_overlay(finding, self.model))
             return Written(finding.image, finding.result, [f"{stem}_overlay.png"], {})
         names, failed = [], {}
         for kind in self.objects:

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from monai_ddad.decision.overlay import overlay_heat_map
-from monai_ddad.io.writing import atomic_file
+from monai_ddad.io.writing import write_picture
 
 __all__ = ["GALLERY", "Extremes", "choose_rows", "write_gallery"]
 
@@ -98,5 +98,5 @@ def write_gallery(images: torch.Tensor, percentiles: np.ndarray, rows: Sequence[
         pair = {"image": picture, "overlay": overlay_heat_map(picture, heat)}
         scale = -(-LEAST_SIDE // picture.height)
         for name, shown in pair.items():
-            with atomic_file(folder / f"{row:06d}_{name}.png") as file:
-                shown.resize((scale * shown.width, scale * shown.height), Image.Resampling.BILINEAR).save(file, "PNG")
+            shown = shown.resize((scale * shown.width, scale * shown.height), Image.Resampling.BILINEAR)
+            write_picture(folder / f"{row:06d}_{name}.png", shown)

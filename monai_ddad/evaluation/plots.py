@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from monai_ddad.io.writing import atomic_file
+from monai_ddad.io.writing import PNG_LEVEL, atomic_file
 
 __all__ = ["plot_gallery"]
 
@@ -56,7 +56,7 @@ def plot_gallery(
         axes.set(xticks=[], yticks=[])
         axes.spines[:].set_visible(False)
     with atomic_file(path) as file:
-        figure.savefig(file, format="png", dpi=120)
+        figure.savefig(file, format="png", dpi=120, pil_kwargs={"compress_level": PNG_LEVEL})
 
 
 def _side_by_side(pictures: np.ndarray, gap_value: float) -> np.ndarray:

@@ -14,7 +14,7 @@ from monai.engines.utils import IterationEvents
 from monai_ddad.decision.finding import Finding
 from monai_ddad.decision.overlay import add_colour_bar, overlay_heat_map
 from monai_ddad.evaluation.results import Results
-from monai_ddad.io.writing import atomic_file
+from monai_ddad.io.writing import atomic_file, write_picture
 from monai_ddad.machine import available_cores
 from monai_ddad.networks import DDADModel
 
@@ -87,8 +87,7 @@ class SaveMaps:
         heat = found.heat_map(self.map_name)
         part = "" if heat.slice is None else f"_slice{heat.slice:03d}"
         overlay = overlay_heat_map(heat.image(), found.percentiles(heat.picture_values, self.map_name))
-        with atomic_file(folder / "overlays" / f"{found.position:06d}{part}.png") as file:
-            add_colour_bar(overlay).save(file, format="PNG")
+        write_picture(folder / "overlays" / f"{found.position:06d}{part}.png", add_colour_bar(overlay))
         name = f"{found.position:06d}_{self.map_name}"
         if heat.affine is not None or self.map_format == "nifti":
             with atomic_file(folder / "maps" / f"{name}.nii.gz") as file:

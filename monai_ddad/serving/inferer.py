@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from monai.inferers import Inferer
 
-from monai_ddad.bundle import is_served
 from monai_ddad.data.items import BatchItem
 from monai_ddad.decision.finding import Finding, Judge, Unreadable, score_in_parts
 from monai_ddad.networks import DDADModel
+from monai_ddad.program import is_served
 
 __all__ = ["DecidingInferer"]
 

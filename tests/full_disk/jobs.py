@@ -17,7 +17,7 @@ from monai.bundle import ConfigWorkflow
 from PIL import Image
 
 from monai_ddad import __main__ as cli
-from monai_ddad import bundle
+from monai_ddad import program
 from monai_ddad.data.phantom import write_phantom_dataset
 from tests.full_disk.on_full_disk import disturb, main
 from tests.small_models import BUNDLES, SMALL
@@ -32,7 +32,7 @@ def workflow(*configs: str, **settings: Any) -> str:
     """Run configs of a bundle; return what the command line would say where it fails."""
     said = io.StringIO()
     handler = logging.StreamHandler(said)
-    bundle.logger.addHandler(handler)
+    program.logger.addHandler(handler)
     try:
         with contextlib.redirect_stderr(said):
             made = ConfigWorkflow(
@@ -46,11 +46,11 @@ def workflow(*configs: str, **settings: Any) -> str:
                 made.run()
             except Exception as error:
                 said.truncate(0)  # what MONAI and Ignite log on the way
-                bundle._report(type(error), error, error.__traceback__)
+                program._report(type(error), error, error.__traceback__)
                 return said.getvalue() or "nothing"
         return ""
     finally:
-        bundle.logger.removeHandler(handler)
+        program.logger.removeHandler(handler)
 
 
 def command(*arguments: str) -> str:

@@ -8,7 +8,7 @@ PYTEST = OMP_NUM_THREADS=1 $(1)/bin/python -m pytest --numprocesses 2 --dist loa
 WITHOUT_IGNORES = -o addopts="--import-mode=importlib --doctest-modules -ra --strict-markers"
 PIP_INSTALL = $(PIP) --constraint .ci/constraints.txt
 
-.PHONY: demo test test-label test-deploy test-compare lint clean
+.PHONY: demo test test-fast test-label test-deploy test-compare lint clean
 
 # once with the paper's networks and once with features of an encoder, and both in one report
 DEMO = OMP_WAIT_POLICY=PASSIVE .venv/bin/python -W ignore
@@ -22,6 +22,14 @@ test: .venv-test/installed lint
 	$(MAKE) test-label
 	$(MAKE) test-deploy
 	$(MAKE) test-compare
+
+# unit tests alone, in less than a minute: no server, no child processes, no export, no hostile files
+test-fast: .venv-test/installed
+	$(call PYTEST,.venv-test) -m "not slow and not real_data and not gpu" \
+	-k "not (onnx or runtime or torchscript or phantom or checkpoints or locks or header or hostile)" \
+	monai_ddad tests/networks tests/decision tests/io tests/transforms tests/data tests/evaluation/metrics \
+	tests/training/test_hold_out.py tests/training/test_members.py tests/training/test_user_handlers.py \
+	tests/test_architecture.py tests/test_seeding.py tests/test_placement.py
 
 # MONAI Label needs other versions than the rest, so its tests run in an environment of their own
 test-label: .venv-label/installed

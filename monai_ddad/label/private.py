@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 
-__all__ = ["keep_private"]
+__all__ = ["keep_private", "keep_temporary_files_in"]
 
 OTHERS = 0o077  # permissions of the group and of all others
 
@@ -20,3 +21,12 @@ def keep_private(logs: Path) -> None:
     for path in (logs, *logs.glob("*")):
         if path.exists():
             path.chmod(path.stat().st_mode & ~OTHERS)
+
+
+def keep_temporary_files_in(folder: Path) -> None:
+    """Let this process put its temporary files, such as images that are sent to it, in a folder.
+
+    Args:
+        folder: one that goes with the process, or with the next one where it is killed.
+    """
+    tempfile.tempdir = str(folder)

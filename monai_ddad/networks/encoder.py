@@ -84,18 +84,19 @@ class Encoder(nn.Module):
         timm = _import_timm()
         if name not in timm.list_models():
             raise ValueError(f"timm {timm.__version__} has no network {name!r}: timm.list_models() names them.")
+        with torch.device("meta"):  # which takes no memory, however large a network is named
+            chosen = _choose(name, _create(timm, name, side), strides)
+            planned = _create(timm, name, side, out_indices=chosen)
+        found = {} if file is None else _fitting(planned, file, name, timm)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0 if seed is None else seed)
-            network = _create(timm, name, side)
-        chosen = _choose(name, network, strides)
-        self.network = _create(timm, name, side, out_indices=chosen)
+            if file is None:
+                found = _create(timm, name, side).state_dict()
+            network = _create(timm, name, side, out_indices=chosen)
+        network.load_state_dict(found, strict=False)
         self.name = name
-        self.channels: list[int] = self.network.feature_info.channels()
-        if file is None:
-            self.network.load_state_dict(network.state_dict(), strict=False)
-        else:
-            _fill(self.network, file, name, timm)
-        self.network = _folded(self.network)
+        self.channels: list[int] = network.feature_info.channels()
+        self.network = _folded(network)
         usual = None if name == ENCODER else timm.get_pretrained_cfg(name)  # which says how pixels were normalised
         mean, deviation = (usual.mean, usual.std) if usual else (MEAN, DEVIATION)
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1))
@@ -152,7 +153,7 @@ def keep_weights(file: str | os.PathLike[str], folder: str | os.PathLike[str]) -
 
 def fill_packaged(network: nn.Module) -> None:
     """Give a network of features of timm, of the kind :data:`ENCODER`, the weights that come in a package."""
-    _fill(network, _packaged(ENCODER), ENCODER, _import_timm())
+    network.load_state_dict(_fitting(network, _packaged(ENCODER), ENCODER, _import_timm()), strict=False)
 
 
 def _create(timm: ModuleType, name: str, side: int, **settings: Any) -> Any:
@@ -224,11 +225,22 @@ def _read(file: Path) -> dict[str, torch.Tensor]:
     return content
 
 
-def _fill(network: nn.Module, file: Path, name: str, timm: ModuleType) -> None:
-    """Give a network of features the weights of the whole network that it is a part of."""
+def _fitting(network: nn.Module, file: Path, name: str, timm: ModuleType) -> dict[str, torch.Tensor]:
+    """Return a network's weights by its own names, from a file of the whole network that it is a part of.
+
+    Args:
+        network: of features, whose weights need not be there (``torch.device("meta")``).
+        file: the weights.
+        name: of the network.
+        timm: the module.
+
+    Raises:
+        CheckpointError: the file is of another network, damaged, or holds NaN.
+    """
     weights = {key: value for key, value in _read(file).items() if not key.endswith("num_batches_tracked")}
     if _hash(file) == PACKAGED:  # whose names are not timm's, but their order is
-        whole = timm.create_model(name, pretrained=False).state_dict()
+        with torch.device("meta"):
+            whole = timm.create_model(name, pretrained=False).state_dict()
         weights = dict(zip((key for key in whole if not key.endswith("num_batches_tracked")), weights.values()))
     found = {key.replace(".", "_"): value for key, value in weights.items()}  # timm may name a part's layers so
     found |= {f"model_{key}": value for key, value in found.items()}  # or so
@@ -238,6 +250,7 @@ def _fill(network: nn.Module, file: Path, name: str, timm: ModuleType) -> None:
         grid: tuple[int, int] = network.get_submodule("model.patch_embed").grid_size  # type: ignore[assignment]
         prefix = own.shape[1] - grid[0] * grid[1]
         found["model_pos_embed"] = timm.layers.resample_abs_pos_embed(places, list(grid), num_prefix_tokens=prefix)
+    fitting = {}
     for key, value in network.state_dict().items():
         if key.endswith("num_batches_tracked"):
             continue
@@ -246,7 +259,8 @@ def _fill(network: nn.Module, file: Path, name: str, timm: ModuleType) -> None:
             raise CheckpointError(f"the encoder's weights are of another network than {name}: {key} does not fit.")
         if not weight.isfinite().all():
             raise CheckpointError(f"the encoder's weight {key} holds NaN or infinite values.")
-        value.copy_(weight)
+        fitting[key] = weight
+    return fitting
 
 
 def _folded(network: nn.Module) -> nn.Module:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -154,22 +155,25 @@ def fit_features(model: DDADModel, features: TrainingFeatures, cells: int = 400_
             sides = pooled[features.known & kept], pooled[~features.known & kept][: None if taught else 0]
             heads[fold].learn(left.coarse, others.coarse if taught else nothing, *sides)
 
+    # in double precision, so that the number of threads does not change the rounding
+    scorers = [(copy.deepcopy(dual).double(), copy.deepcopy(one).double()) for dual, one in zip(duals, heads)]
     every = max(1, round(int(features.known.sum()) * net.grids[0] ** 2 / cells))
     thinned = features.known & (features.known.cumsum(dim=0) % every == 0)
     means = torch.zeros(len(features.keys), len(net.map_names))
     parts = torch.zeros(len(features.keys), len(head.names) - 1)
     shown = []
     for places, part in features.read():
-        fine, coarse = net.cells(part["first"].float(), part["second"].float())
+        fine, coarse = net.cells(part["first"].double(), part["second"].double())
         for fold in features.fold[places].unique().tolist():
             rows = features.fold[places] == fold
-            field = part["field"][rows, None].float() if "field" in part else None
-            maps = duals[fold].maps(fine[rows])
-            means[places[rows]] = image_scores(net.enlarged(maps, field), field)
-            parts[places[rows]] = heads[fold].parts(coarse[rows], part["pooled"][rows])
+            dual, one = scorers[fold]
+            field = part["field"][rows, None].double() if "field" in part else None
+            maps = dual.maps(fine[rows])
+            means[places[rows]] = image_scores(net.enlarged(maps, field), field).float()
+            parts[places[rows]] = one.parts(coarse[rows], part["pooled"][rows].double()).float()
             inside = torch.ones_like(maps[:, :1]) if field is None else F.adaptive_avg_pool2d(field, maps.shape[-1])
             counted = (inside[:, 0] >= 0.5) & thinned[places[rows], None, None]
-            shown.append(maps.transpose(0, 1)[:, counted])
+            shown.append(maps.float().transpose(0, 1)[:, counted])
     if learnt:
         pool_parts = parts[~features.known] if taught else parts[:0]
         head.settle(parts[features.known], pool_parts)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,6 +34,7 @@ def loaded(root: Path, bundle: str, run: Path, studies: str = "", **conf: str) -
         patch.setattr(settings, "MONAI_LABEL_STUDIES", studies or str(root / "studies"))
         patch.setattr(settings, "MONAI_LABEL_SESSION_PATH", str(root / "sessions"))
         patch.setattr(settings, "MONAI_LABEL_APP_CONF", conf)
+        patch.setattr(tempfile, "tempdir", tempfile.gettempdir())  # which the app sets
         from monailabel.app import app
 
         clear_cache()

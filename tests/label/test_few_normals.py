@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,9 @@ def test_replies_of_another_server_stay_and_those_of_a_killed_one_are_removed(tm
         assert file.is_relative_to(tmp_path / "app/results") and file.parent.stat().st_mode & 0o077 == 0
         assert client.post("/infer/ddad_brain?image=0").status_code == 200
         assert list(file.parent.iterdir()) == [file]
+        sent = Path(tempfile.mkdtemp(), "image.png")  # as a request has it while it is answered
+        sent.touch()
+        assert sent.is_relative_to(file.parent)
         killed = tmp_path / "app/results/.results.0123abcd.tmp"
         shutil.copytree(file.parents[1], killed)
         second = type(app)(app.app_dir, app.studies, settings.MONAI_LABEL_APP_CONF)

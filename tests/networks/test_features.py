@@ -132,6 +132,21 @@ def test_a_file_that_is_no_good_is_refused(encoder, tmp_path, kind, message):
         Encoder(weights=file)
 
 
+def test_a_network_that_its_file_does_not_fill_is_never_built(tmp_path, monkeypatch):
+    save_file({"pos_embed": torch.zeros(1)}, tmp_path / "weights.pth")
+    built, create = [], timm.create_model
+
+    def watch(*args, **settings):
+        network = create(*args, **settings)
+        built.append(next(network.parameters()).device.type)
+        return network
+
+    monkeypatch.setattr(timm, "create_model", watch)
+    with pytest.raises(CheckpointError, match="of another network"):
+        Encoder("vit_7b_patch16_dinov3", tmp_path / "weights.pth", side=512)  # of 27 GB
+    assert built and set(built) == {"meta"}
+
+
 def test_without_timm_or_the_weights_the_error_says_what_to_install(monkeypatch):
     find = "monai_ddad.networks.encoder.importlib.util.find_spec"
     monkeypatch.setattr(find, lambda name: None)

@@ -26,7 +26,7 @@ from monai_ddad.label.dicomweb import DicomWebStore
 from monai_ddad.label.guards import guard_server, verify_signatures
 from monai_ddad.label.infer import LABEL, AnomalyInfer
 from monai_ddad.label.origins import read_hosts, read_origins
-from monai_ddad.label.private import keep_private
+from monai_ddad.label.private import keep_private, keep_temporary_files_in
 from monai_ddad.label.schemas import TrainParams
 from monai_ddad.label.served import ServedModel
 from monai_ddad.label.strategies import Arbitrary, Ranking, most_suspicious, most_uncertain
@@ -75,6 +75,7 @@ class DDADApp(MONAILabelApp):
         keep_private(Path(app_dir, "logs"))
         self._staging = Staging(Path(app_dir, "results"))  # removed with the process, or by the next one
         self.results = self._staging.path  # each until it has been sent
+        keep_temporary_files_in(self.results)
         verify_signatures()
         self.model = bundle.name
         self.versions = ModelVersions(bundle, models, versions)

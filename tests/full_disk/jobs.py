@@ -19,6 +19,7 @@ from PIL import Image
 from monai_ddad import __main__ as cli
 from monai_ddad import program
 from monai_ddad.data.phantom import write_phantom_dataset
+from monai_ddad.io.checkpoints import load_file
 from tests.full_disk.on_full_disk import disturb, main
 from tests.small_models import BUNDLES, SMALL
 
@@ -91,12 +92,34 @@ def train(folder: Path, points: int | None) -> Found:
     before = trained(folder / "before")
 
     def run(work: Path) -> str:
-        return workflow("train.json", **settings(work) | {"epochs": 2})
+        return with_a_whole_model(work, workflow("train.json", **settings(work) | {"epochs": 2}))
 
-    def may_change(name: str) -> bool:  # the model is complete before it is evaluated
-        return bool(STATE.fullmatch(name.removeprefix("run/"))) or name.startswith("run/models/")
+    return disturb(before, run, folder, of_a_training, points)
 
-    return disturb(before, run, folder, may_change, points)
+
+def of_a_training(name: str) -> bool:
+    """Tell whether a training may have changed a file when it fails: a model is complete before it is evaluated."""
+    return bool(STATE.fullmatch(name.removeprefix("run/"))) or name.startswith("run/models/")
+
+
+def with_a_whole_model(work: Path, said: str) -> str:
+    """Return what a training has said, having read the model that is there: the old or the new one, but whole."""
+    load_file(work / "run/models/model.pt")
+    return said
+
+
+def features(folder: Path, points: int | None) -> Found:
+    before = folder / "before"
+    write_phantom_dataset(before / "data", kind="chest", normal=24, unlabeled=24, test=4, side=64)
+
+    def run(work: Path) -> str:
+        given = {"dataset_dir": str(work / "data"), "output_dir": str(work / "run"), "num_workers": 1}
+        given |= {"preset": "features", "image_size": 64, "encoder_digest": "random weights, seed 0"}
+        return with_a_whole_model(work, workflow("train.json", **given))
+
+    assert not run(before)
+    shutil.rmtree(before / "run/models/features")  # there is something left to do
+    return disturb(before, run, folder, of_a_training, points)
 
 
 def evaluate(folder: Path, points: int | None) -> Found:
@@ -261,7 +284,7 @@ def version(folder: Path, points: int | None) -> Found:
 JOBS: dict[str, Callable[[Path, int | None], Found]] = {
     job.__name__: job
     for job in (
-        *(train, evaluate, inference, score, report, comparison, audit, datalist, prepare, deploy),
+        *(train, features, evaluate, inference, score, report, comparison, audit, datalist, prepare, deploy),
         *(label, image, version),
     )
 }

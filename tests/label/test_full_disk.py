@@ -20,4 +20,4 @@ def test_a_full_disk_leaves_labels_images_and_their_list_as_they_were(tmp_path):
 @needs_compiler
 def test_a_full_disk_ends_a_training_and_leaves_the_model(tmp_path):
     found = on_full_disk(tmp_path, 4, "version")["version"]
-    assert found["wrong"] == [] and found["tested"] == 4 and found["failed"] >= 2
+    assert found["wrong"] == [] and found["tested"] >= 4 and found["failed"] >= 2

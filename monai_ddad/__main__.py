@@ -241,8 +241,12 @@ def _bundle(options: argparse.Namespace) -> int:
         copy_bundle(options.name, options.folder)
     except FileExistsError as error:
         return _fail(str(error))
-    train = shlex.quote(str(Path(options.folder) / "train.json"))
-    logging.getLogger(__name__).info(f"To train it: python -m monai.bundle run --config_file {train}")
+    train, inference, shipped = (
+        shlex.quote(str(Path(options.folder) / name)) for name in ("train.json", "inference.json", "shipped")
+    )
+    run, said = "python -m monai.bundle run --config_file", logging.getLogger(__name__)
+    said.info(f"To score images by the model in it: {run} {inference} --models_dir {shipped} --dataset_dir FOLDER")
+    said.info(f"To train one of your own: {run} {train} --dataset_dir FOLDER")
     return 0
 
 

@@ -18,7 +18,8 @@ from monai_ddad.io.locks import FolderInUseError, lock_folder
 from monai_ddad.serving.archive import score_archive
 from tests.processes import start
 
-REFUSED = r"process (\d+) on this host has been writing here for \d+ s: wait for it, stop it, or give another --output"
+BUSY = r"process (\d+) on this host has been writing here for \d+ s"
+REFUSED = BUSY + r": wait for it, stop it, or give another --(output|features)"
 OTHER = "is of a run with other"  # settings: it began after the first one's end
 BRAIN = "bundles/ddad_brain"
 
@@ -93,6 +94,21 @@ def test_of_two_trainings_one_is_refused_and_the_other_is_as_if_alone(workflow, 
     found, expected = weights(tmp_path / "run"), weights(tmp_path / "alone")
     assert found.keys() == expected.keys() and all(torch.equal(found[name], expected[name]) for name in expected)
     assert not list((tmp_path / "run").rglob(".*"))
+
+
+def test_of_two_trainings_on_one_folder_of_features_one_is_refused_and_the_other_is_as_if_alone(workflow, tmp_path):
+    given = {"preset": "features", "image_size": 64, "encoder_digest": "random weights, seed 0"}
+
+    def train(name: str, features: str) -> Callable[[], None]:
+        return workflow("train", tmp_path / name, **given, features_dir=str(tmp_path / features))
+
+    said = at_once(tmp_path / "at_once", *[train(f"run{number}", "shared") for number in range(2)])
+    assert sum(not one for one in said) >= 1
+    start(train("alone", "own")).join(300)
+    expected = weights(tmp_path / "alone")
+    for number in [number for number, one in enumerate(said) if not one]:
+        found = weights(tmp_path / f"run{number}")
+        assert found.keys() == expected.keys() and all(torch.equal(found[name], expected[name]) for name in expected)
 
 
 def test_of_two_evaluations_and_of_two_inferences_one_is_refused_or_both_are_right(workflow, tmp_path):

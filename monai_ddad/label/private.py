@@ -23,10 +23,10 @@ def keep_private(logs: Path) -> None:
             path.chmod(path.stat().st_mode & ~OTHERS)
 
 
-def keep_temporary_files_in(folder: Path) -> None:
+def keep_temporary_files_in(folder: Path | None) -> None:
     """Let this process put its temporary files, such as images that are sent to it, in a folder.
 
     Args:
-        folder: one that goes with the process, or with the next one where it is killed.
+        folder: one that goes with the process, or with the next one where it is killed; None takes the system's.
     """
-    tempfile.tempdir = str(folder)
+    tempfile.tempdir = None if folder is None else str(folder)

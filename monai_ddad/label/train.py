@@ -21,6 +21,7 @@ from monai_ddad.io.files import file_hash
 from monai_ddad.io.locks import FolderInUseError, require_free
 from monai_ddad.io.writing import atomic_file
 from monai_ddad.label.datastores import normal_images
+from monai_ddad.label.private import keep_temporary_files_in
 from monai_ddad.label.progress import FILE, read_progress, write_progress
 from monai_ddad.label.schemas import TrainParams
 from monai_ddad.label.versions import ModelVersions
@@ -155,6 +156,7 @@ class AnomalyTrain(TrainTask):
         """
         params = TrainParams.check(request)
         normal, unlabeled = self.check(datastore, params)
+        keep_temporary_files_in(None)  # those of a training have no name, so that nothing stays of them
         try:
             with self.versions.start() as folder:
                 images = [

@@ -160,18 +160,20 @@ class FeatureScores(nn.Module):
 
     @torch.jit.unused
     @torch.no_grad()
-    def settle(self, known: torch.Tensor, pool: torch.Tensor) -> None:
+    def settle(self, known: torch.Tensor, pool: torch.Tensor, groups: Sequence[int]) -> None:
         """Take the units of ``ddad_plus`` and the weight of what the pool has taught.
 
         Args:
             known: (N, 6) :meth:`parts` of known normals, by what was learnt without them.
-            pool: (N', 6) of unlabelled images, likewise; none leaves the weight at 0.
+            pool: (N', 6) of unlabelled images, likewise; none has no weight.
+            groups: how many groups, such as patients, either are of.
         """
         self.means.copy_(known.mean(dim=0))
         self.deviations.copy_(known.std(dim=0).clamp(min=1e-6))
         learnt, pooled = (self._learnt((values - self.means) / self.deviations) for values in (known, pool))
-        if len(pool):
-            error = (learnt.var() / len(learnt) + pooled.var() / len(pooled)).sqrt()
+        self.weight.zero_()
+        if len(pool):  # images of one group may be alike, so that they count as one
+            error = (learnt.var() / groups[0] + pooled.var() / groups[1]).sqrt()
             excess = (pooled.mean() - learnt.mean() - SURE * error) / learnt.std().clamp(min=1e-6)
             self.weight.copy_(excess.clamp(0, 1))
 

@@ -167,15 +167,15 @@ def fit_features(model: DDADModel, features: TrainingFeatures, cells: int = 400_
         for fold in features.fold[places].unique().tolist():
             rows = features.fold[places] == fold
             dual, one = scorers[fold]
-            field = part["field"][rows, None].double() if "field" in part else None
+            field = part["field"][rows, None].float() if "field" in part else None
             maps = dual.maps(fine[rows])
-            means[places[rows]] = image_scores(net.enlarged(maps, field), field).float()
+            means[places[rows]] = image_scores(net.enlarged(maps.float(), field).double(), field).float()
             parts[places[rows]] = one.parts(coarse[rows], part["pooled"][rows].double()).float()
             inside = torch.ones_like(maps[:, :1]) if field is None else F.adaptive_avg_pool2d(field, maps.shape[-1])
             counted = (inside[:, 0] >= 0.5) & thinned[places[rows], None, None]
             shown.append(maps.float().transpose(0, 1)[:, counted])
     if learnt:
         pool_parts = parts[~features.known] if taught else parts[:0]
-        head.settle(parts[features.known], pool_parts)
+        head.settle(parts[features.known], pool_parts, features.numbers)
     scores = torch.cat([means, parts, head.plus(parts)[:, None]], dim=1)
     return OutOfFold(scores, torch.cat(shown, dim=1)[None, :, None])

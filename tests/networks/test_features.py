@@ -197,7 +197,8 @@ def teach(scores: FeatureScores, known: torch.Tensor, pool: torch.Tensor) -> Non
     halves = [(known[::2], pool[::2]), (known[1::2], pool[1::2])]
     cells = [[Moments.of(part[:, :96].reshape(-1, 6)) for part in half] for half in halves]
     scores.learn(*cells[0], *(part[:, 96:] for part in halves[0]))
-    scores.settle(*(scores.parts(part[:, :96].view(-1, 16, 6), part[:, 96:]) for part in halves[1]))
+    parts = [scores.parts(part[:, :96].view(-1, 16, 6), part[:, 96:]) for part in halves[1]]
+    scores.settle(*parts, list(map(len, parts)))
 
 
 def test_each_score_tells_new_abnormal_images_where_the_pool_holds_such(scores):

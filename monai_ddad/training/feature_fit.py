@@ -167,9 +167,9 @@ def fit_features(model: DDADModel, features: TrainingFeatures, cells: int = 400_
         for fold in features.fold[places].unique().tolist():
             rows = features.fold[places] == fold
             dual, one = scorers[fold]
-            field = part["field"][rows, None].float() if "field" in part else None
+            field = part["field"][rows, None].double() if "field" in part else None
             maps = dual.maps(fine[rows])
-            means[places[rows]] = image_scores(net.enlarged(maps.float(), field).double(), field).float()
+            means[places[rows]] = image_scores(net.enlarged(maps, field), field).float()
             parts[places[rows]] = one.parts(coarse[rows], part["pooled"][rows].double()).float()
             inside = torch.ones_like(maps[:, :1]) if field is None else F.adaptive_avg_pool2d(field, maps.shape[-1])
             counted = (inside[:, 0] >= 0.5) & thinned[places[rows], None, None]

@@ -219,6 +219,16 @@ def test_what_chance_may_make_of_a_normal_pool_has_no_weight(scores):
     assert weights.count(0) >= 17
 
 
+def test_images_of_one_patient_count_once_in_the_weight_of_a_pool(scores):
+    known = torch.randn(80, 6, generator=torch.Generator().manual_seed(0))
+    pool = known + 0.4 * known.std(dim=0)
+    weights = []
+    for groups in ([80, 80], [20, 20], [20, 2]):
+        scores.settle(known, pool, groups)
+        weights.append(float(scores.weight))
+    assert weights[0] > weights[1] > 0 == weights[2]
+
+
 def test_without_a_pool_the_one_class_part_is_left(scores):
     teach(scores, features_of(80, 0, 1), features_of(0, 3, 2))
     found = scores(torch.cat([features_of(50, 0, 4), features_of(50, 3, 5)]))

@@ -19,7 +19,6 @@ from monai_ddad.transforms.eight_bit import normalise
 __all__ = ["calibrate", "leave_out_unlearnable"]
 
 PIXELS = 2**21  # of a batch, at most
-DESCRIBED = ("brightness", "layout", "detail")  # for the check of the input
 FLOOR = 0.05  # least standard deviation of a pixel of a z-map, of the map's average one
 
 
@@ -79,10 +78,9 @@ def _fit_to_features(network: DDADModel, features: TrainingFeatures, held_out: b
     """Teach a model of features; calibrate it where no images are held out."""
     found = fit_features(network, features)
     _leave_out(network, *features.numbers)
-    network.leave_out(network.left_out | _dead(found.scores[:, network.head.columns.cpu()], network.score_names))
-    order, *described = zip(*((places, *(part[name] for name in DESCRIBED)) for places, part in features.read()))
-    rows = torch.cat(order).argsort()
-    network.protocol.fit_features([torch.cat(group)[rows] for group in described])
+    looked_at = found.scores[found.mapped][:, network.head.columns.cpu()]
+    network.leave_out(network.left_out | _dead(looked_at, network.score_names))
+    network.protocol.fit_features([features.small[name] for name in ("brightness", "layout", "detail")])
     network.calibration.fit_maps(found.maps)
     known = [] if held_out or features.numbers[0] < 2 else features.known.nonzero()[:, 0].tolist()
     scores = found.scores[known][:, network.head.columns.cpu()]

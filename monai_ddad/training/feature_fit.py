@@ -18,6 +18,9 @@ from monai_ddad.training.feature_store import Features, FeatureStore
 
 __all__ = ["OutOfFold", "TrainingFeatures", "fit_features"]
 
+SMALL = ("pooled", "brightness", "layout", "detail")
+LOOKED_AT = 200  # unlabelled images that maps are made of, at most
+
 
 @dataclass
 class Sums:
@@ -69,21 +72,36 @@ class TrainingFeatures:
         """Yield the places of images, and their features, in bounded memory."""
         yield from self.store.read(self.keys)
 
-    @functools.cached_property
-    @torch.no_grad()
+    @property
     def sums(self) -> list[list[Sums]]:
         """The moments of known normals and of unlabelled images, of each fold."""
+        return self._summary[0]
+
+    @property
+    def small(self) -> Features:
+        """What each image has few numbers of, (N, ...) by name."""
+        return self._summary[1]
+
+    @functools.cached_property
+    @torch.no_grad()
+    def _summary(self) -> tuple[list[list[Sums]], Features]:
         network = self.store.network.cpu()
         none = Sums(Moments.none(network.size), Moments.none(network.size))
         found = [[none] * FOLDS for _ in range(2)]
+        rows: dict[str, list[torch.Tensor]] = {name: [] for name in ("places", *SMALL)}
         for places, features in self.read():
+            for name, values in {"places": places, **features}.items():
+                if name in rows:
+                    rows[name].append(values)
             cells = network.cells(features["first"].float(), features["second"].float())
             parts = [_each(part.flatten(1, -2)) for part in cells]
             for row, place in enumerate(places.tolist()):
                 sums = found[not self.known[place]]
                 fold = int(self.fold[place])
                 sums[fold] = sums[fold] + Sums(*(moments[row] for moments in parts))
-        return found
+        joined = {name: torch.cat(values) for name, values in rows.items()}
+        order = joined.pop("places").argsort()
+        return found, {name: values[order] for name, values in joined.items()}
 
     @property
     def totals(self) -> tuple[Sums, Sums]:
@@ -105,10 +123,13 @@ class OutOfFold:
 
     Attributes:
         scores: (N, S) all scores of :attr:`ScoreHead.every`, in the order of the images.
+        mapped: (N,) of which images maps were made: of known normals, and of some unlabelled ones, evenly from the
+            list; the scores that are means of maps are 0 for the others.
         maps: (1, M, 1, C) values of the maps of known normals.
     """
 
     scores: torch.Tensor
+    mapped: torch.Tensor
     maps: torch.Tensor
 
 
@@ -135,9 +156,7 @@ def fit_features(model: DDADModel, features: TrainingFeatures, cells: int = 400_
     head.cpu().load_state_dict(net.make_head().state_dict())
     learnt, taught = (number >= MIN_GROUPS for number in features.numbers)
     known, pool = features.totals
-    pooled = torch.zeros(len(features.keys), len(head.pooled_mean))
-    for places, part in features.read():
-        pooled[places] = part["pooled"]
+    pooled = features.small["pooled"]
     nothing = Moments.none(net.size)
     if learnt:
         sides = pooled[features.known], pooled[~features.known][: None if taught else 0]
@@ -159,6 +178,8 @@ def fit_features(model: DDADModel, features: TrainingFeatures, cells: int = 400_
     scorers = [(copy.deepcopy(dual).double(), copy.deepcopy(one).double()) for dual, one in zip(duals, heads)]
     every = max(1, round(int(features.known.sum()) * net.grids[0] ** 2 / cells))
     thinned = features.known & (features.known.cumsum(dim=0) % every == 0)
+    step = -(-int((~features.known).sum()) // LOOKED_AT) or 1
+    mapped = features.known | ((~features.known).cumsum(dim=0) % step == 0)
     means = torch.zeros(len(features.keys), len(net.map_names))
     parts = torch.zeros(len(features.keys), len(head.names) - 1)
     shown = []
@@ -167,10 +188,11 @@ def fit_features(model: DDADModel, features: TrainingFeatures, cells: int = 400_
         for fold in features.fold[places].unique().tolist():
             rows = features.fold[places] == fold
             dual, one = scorers[fold]
+            parts[places[rows]] = one.parts(coarse[rows], part["pooled"][rows].double()).float()
+            rows &= mapped[places]
             field = part["field"][rows, None].double() if "field" in part else None
             maps = dual.maps(fine[rows])
             means[places[rows]] = image_scores(net.enlarged(maps, field), field).float()
-            parts[places[rows]] = one.parts(coarse[rows], part["pooled"][rows].double()).float()
             inside = torch.ones_like(maps[:, :1]) if field is None else F.adaptive_avg_pool2d(field, maps.shape[-1])
             counted = (inside[:, 0] >= 0.5) & thinned[places[rows], None, None]
             shown.append(maps.float().transpose(0, 1)[:, counted])
@@ -178,4 +200,4 @@ def fit_features(model: DDADModel, features: TrainingFeatures, cells: int = 400_
         pool_parts = parts[~features.known] if taught else parts[:0]
         head.settle(parts[features.known], pool_parts, features.numbers)
     scores = torch.cat([means, parts, head.plus(parts)[:, None]], dim=1)
-    return OutOfFold(scores, torch.cat(shown, dim=1)[None, :, None])
+    return OutOfFold(scores, mapped, torch.cat(shown, dim=1)[None, :, None])

@@ -94,9 +94,9 @@ class FeatureStore:
         self.scan()
 
     def scan(self) -> None:
-        """Look at the files anew."""
-        self._places = {}
-        for file in sorted(self.folder.glob(f"{self._kind}_*.pt")):
+        """Look for files that are new."""
+        seen = {file for file, _ in self._places.values()}
+        for file in sorted(set(self.folder.glob(f"{self._kind}_*.pt")) - seen):
             try:
                 keys = load_file(file)["keys"]
             except (CheckpointError, KeyError, TypeError):

@@ -107,7 +107,7 @@ class Study:
         for places, part in self.store.read(keys):
             fine, coarse = net.cells(part["first"].float(), part["second"].float())
             field = part["field"][:, None].float() if "field" in part else None
-            means = image_scores(net.enlarged(net.dual.maps(fine), field), field)
+            means = image_scores(net.enlarged(net.judge(fine), field), field)
             found[places] = head(means, torch.cat([coarse.flatten(1), part["pooled"]], dim=1))
         return found
 

@@ -86,7 +86,7 @@ def compare(bundle: Path, run: Path, data: Path, epochs: int) -> list[list[float
         read_trained(bundle, run, data),
         Predictor(bundle, run / "models", torch.device("cpu")).network.discrepancy,
     )
-    if network.asr is None:
+    if not isinstance(network, DDADNet) or network.asr is None:
         raise ValueError(f"{run} has no ASR-Net.")
     labels = np.array(prepared.labels)
     maps, areas = input_maps(network, prepared.known), []

@@ -69,6 +69,7 @@ FEATURES = _object(
         "in_channels": {"enum": [1, 3]},
         "image_size": _whole(32, 1024),
         "masked": {"type": "boolean"},
+        "refine": {"enum": ["inter", "none"]},
     }
 )
 DECIDING = _object(

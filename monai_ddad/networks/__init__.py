@@ -11,7 +11,7 @@ from monai_ddad.networks.gaussian import DualGaussian, Gaussian, Moments
 from monai_ddad.networks.memory import MemAE, Memory
 from monai_ddad.networks.model import DDADModel, Decided, Deciding, ScoreHead, build_model
 from monai_ddad.networks.plus import MIN_GROUPS, PLUS_NAMES, PlusScores, unlearnable
-from monai_ddad.networks.refine import ASRNet
+from monai_ddad.networks.refine import ASRNet, CellASRNet
 from monai_ddad.networks.settings import REFINE_INPUTS, FeatureSettings, Settings
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "PLUS_NAMES",
     "REFINE_INPUTS",
     "ASRNet",
+    "CellASRNet",
     "DDADModel",
     "DDADNet",
     "Decided",

@@ -1,5 +1,6 @@
 """FeatureNet: the dual-distribution discrepancy in the features of a frozen encoder."""
 
+import copy
 import os
 from typing import Any
 
@@ -10,7 +11,8 @@ from torch.nn import functional as F
 from monai_ddad.networks.ddad import Discrepancies
 from monai_ddad.networks.encoder import Encoder
 from monai_ddad.networks.feature_scores import FeatureScores
-from monai_ddad.networks.gaussian import DualGaussian
+from monai_ddad.networks.gaussian import DualGaussian, Moments
+from monai_ddad.networks.refine import CellASRNet
 from monai_ddad.networks.scores import field_of_view
 from monai_ddad.networks.settings import FeatureSettings
 
@@ -29,8 +31,10 @@ class FeatureNet(nn.Module):
 
     Attributes:
         map_names: ``inter``, q of the NDM less q of the UDM, which is twice the log-likelihood ratio up to a constant;
-            ``rec``, q of the NDM; ``ratio``, the logarithm of one over the other.
+            ``rec``, q of the NDM; ``ratio``, the logarithm of one over the other. Before them, if asked for,
+            ``r_inter``: ``inter`` refined.
         dual: the two distributions.
+        asr: what refines ``inter``; None if nothing does.
         fitted: whether they were fitted or loaded.
 
     Raises:
@@ -62,7 +66,7 @@ class FeatureNet(nn.Module):
         self.dual = DualGaussian(self.size)
         self.masked = chosen.masked
         self.fitted = False
-        self.asr = None
+        self.asr = None if chosen.refine == "none" else CellASRNet(self.size)
 
     def _measure(self) -> list[int]:
         """Return the sides of the three grids of features; refuse an encoder whose features are no such grids."""
@@ -97,8 +101,20 @@ class FeatureNet(nn.Module):
 
     @torch.jit.unused
     def without_refinement(self) -> "FeatureNet":
-        """Return the network itself, which has no refinement."""
+        """Return the network itself, whose other maps are what they are without the refined one."""
         return self
+
+    @torch.jit.unused
+    def fit(self, known: Moments, pool: Moments) -> None:
+        """Fit the distributions to the moments of the cells of known normals and of unlabelled images."""
+        self.dual.fit(known, pool)
+        if self.asr is not None:
+            self.asr.standardise(known)
+
+    @torch.jit.unused
+    def with_dual(self, dual: DualGaussian) -> "FeatureNet":
+        """Return a copy of the network with other distributions and without an encoder, for stored features."""
+        return copy.deepcopy(self, {id(self.encoder): nn.Identity(), id(self.dual): copy.deepcopy(dual)})
 
     @torch.jit.unused
     def make_head(self) -> FeatureScores:
@@ -138,9 +154,24 @@ class FeatureNet(nn.Module):
         coarse = torch.cat([smooth, around], dim=1).flatten(2).transpose(1, 2)
         return fine, coarse
 
-    def enlarged(self, maps: torch.Tensor, field: torch.Tensor | None) -> torch.Tensor:
-        """Interpolate (B, M, g, g) maps to the images, 0 outside their (B, 1, H, W) field: (B, M, H, W)."""
-        maps = F.interpolate(maps, size=[self.image_size, self.image_size], mode="bilinear")
+    def judge(self, fine: torch.Tensor) -> torch.Tensor:
+        """Compute what maps are made of, of (B, g, g, F) cells: (B, J, g, g), see :meth:`refined`."""
+        normal, unknown = self.dual(fine)
+        ratio = (normal + 1e-6).log() - (unknown + 1e-6).log()
+        maps = torch.stack([normal - unknown, normal, ratio], dim=1)
+        if self.asr is None:
+            return maps
+        return torch.cat([maps, self.asr(fine, normal, unknown).unsqueeze(1)], dim=1)
+
+    def refined(self, judged: torch.Tensor) -> torch.Tensor:
+        """Turn (B, J, h, w) inter, rec, ratio and, if any, logits of the refinement to the (B, M, h, w) maps."""
+        if self.asr is None:
+            return judged
+        return torch.cat([self.asr.refine(judged[:, :1], judged[:, 3:]), judged[:, :3]], dim=1)
+
+    def enlarged(self, judged: torch.Tensor, field: torch.Tensor | None) -> torch.Tensor:
+        """Interpolate what :meth:`judge` returns to the images, and make the maps, 0 outside the (B, 1, H, W) field."""
+        maps = self.refined(F.interpolate(judged, size=[self.image_size, self.image_size], mode="bilinear"))
         return maps if field is None else maps * field
 
     def forward(self, image: torch.Tensor) -> Discrepancies:
@@ -150,12 +181,12 @@ class FeatureNet(nn.Module):
             image: (B, C, H, W) float in [-1, 1], H = W = ``image_size``.
 
         Returns:
-            maps: (B, 3, H, W), divided by the number of features; ``inter`` and ``ratio`` may be negative.
+            maps: (B, M, H, W), divided by the number of features; all but ``rec`` may be negative.
             features: (B, G * F + P), see :class:`FeatureScores`.
         """
         first, second, pooled = self.encode(image)
         fine, coarse = self.cells(first, second)
-        maps = self.enlarged(self.dual.maps(fine), self.field(image))
+        maps = self.enlarged(self.judge(fine), self.field(image))
         return Discrepancies(maps, torch.cat([coarse.flatten(1), pooled], dim=1))
 
 

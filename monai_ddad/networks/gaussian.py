@@ -144,12 +144,6 @@ class DualGaussian(nn.Module):
         size = vectors.shape[-1]
         return self.ndm(vectors) / size, self.udm(vectors) / size
 
-    def maps(self, cells: torch.Tensor) -> torch.Tensor:
-        """Compute inter, rec and ratio of (B, g, g, F) cells, see :class:`.feature_net.FeatureNet`: (B, 3, g, g)."""
-        normal, unknown = self.forward(cells)
-        ratio = (normal + 1e-6).log() - (unknown + 1e-6).log()
-        return torch.stack([normal - unknown, normal, ratio], dim=1)
-
     @torch.jit.unused
     @torch.no_grad()
     def fit(self, known: Moments, pool: Moments) -> None:

@@ -103,7 +103,8 @@ class DDADModel(nn.Module):
         calibration: what normal images score.
         protocol: what all training images look like.
         score: name of the score that decides.
-        shown_map: name of the map that shows where: the score's own, and ``"inter"`` of a score that has none.
+        shown_map: name of the map that shows where: the score's own, and ``"r_inter"`` or, where there is none,
+            ``"inter"`` of a score that has none.
         record_text: the :class:`~monai_ddad.io.record.ModelRecord` of the weights that were loaded or trained, which
             TorchScript keeps.
 
@@ -177,7 +178,8 @@ class DDADModel(nn.Module):
         if found is None:
             raise ValueError("no score tells the images apart: are all images of the training the same?")
         self.score = found
-        self.shown_map = found if found in self.map_names else "inter"
+        shown = "r_inter" if "r_inter" in self.map_names else "inter"
+        self.shown_map = found if found in self.map_names else shown
 
     @torch.jit.unused
     def leave_out(self, reasons: Mapping[str, str]) -> None:

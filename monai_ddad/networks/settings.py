@@ -119,13 +119,14 @@ class FeatureSettings:
         image_size: side of the square image in pixels, a multiple of 32.
         masked: leave pixels out of maps that are exactly -1 in all channels, as :class:`Settings` has it; cells are
             described with their surroundings.
+        refine: ``"inter"`` to refine that map by a :class:`~monai_ddad.networks.CellASRNet`, or ``"none"``.
 
     Raises:
         ValueError: a value that no model may have.
 
     Example:
-        >>> FeatureSettings(image_size=320).map_names
-        ['inter', 'rec', 'ratio']
+        >>> FeatureSettings(image_size=320, refine="inter").map_names
+        ['r_inter', 'inter', 'rec', 'ratio']
     """
 
     backbone: Literal["features"] = "features"
@@ -134,6 +135,7 @@ class FeatureSettings:
     in_channels: int = 1
     image_size: int = 224
     masked: bool = False
+    refine: Literal["inter", "none"] = "none"
 
     def __post_init__(self) -> None:
         check_form(asdict(self), FEATURES, "the settings")
@@ -145,7 +147,7 @@ class FeatureSettings:
     @property
     def map_names(self) -> list[str]:
         """Names of all maps, in their order."""
-        return ["inter", "rec", "ratio"]
+        return [*([] if self.refine == "none" else ["r_inter"]), "inter", "rec", "ratio"]
 
     def of(self, digest: str) -> "FeatureSettings":
         """Return the settings with the hash of the weights that are used."""

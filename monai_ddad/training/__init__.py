@@ -2,8 +2,9 @@
 
 from monai_ddad.training.calibrate import calibrate
 from monai_ddad.training.checkpoint import ResumeCheckpoint
-from monai_ddad.training.choose import make_trainer
+from monai_ddad.training.choose import make_refine_trainer, make_trainer
 from monai_ddad.training.ensemble_trainer import EnsembleTrainer
+from monai_ddad.training.feature_refine import FeatureRefineTrainer
 from monai_ddad.training.feature_trainer import FeatureTrainer
 from monai_ddad.training.hold_out import hold_out
 from monai_ddad.training.non_finite import StopOnNonFinite
@@ -14,6 +15,7 @@ from monai_ddad.training.workflow import TrainingWorkflow
 
 __all__ = [
     "EnsembleTrainer",
+    "FeatureRefineTrainer",
     "FeatureTrainer",
     "EpochProgress",
     "RefineTrainer",
@@ -23,5 +25,6 @@ __all__ = [
     "TrainingWorkflow",
     "calibrate",
     "hold_out",
+    "make_refine_trainer",
     "make_trainer",
 ]

@@ -88,20 +88,18 @@ class TrainingFeatures:
         network = self.store.network.cpu()
         none = Sums(Moments.none(network.size), Moments.none(network.size))
         found = [[none] * FOLDS for _ in range(2)]
-        rows: dict[str, list[torch.Tensor]] = {name: [] for name in ("places", *SMALL)}
+        small: Features = {}
         for places, features in self.read():
-            for name, values in {"places": places, **features}.items():
-                if name in rows:
-                    rows[name].append(values)
+            for name in SMALL:
+                values = features[name]
+                small.setdefault(name, values.new_empty(len(self.keys), *values.shape[1:]))[places] = values
             cells = network.cells(features["first"].float(), features["second"].float())
             parts = [_each(part.flatten(1, -2)) for part in cells]
             for row, place in enumerate(places.tolist()):
                 sums = found[not self.known[place]]
                 fold = int(self.fold[place])
                 sums[fold] = sums[fold] + Sums(*(moments[row] for moments in parts))
-        joined = {name: torch.cat(values) for name, values in rows.items()}
-        order = joined.pop("places").argsort()
-        return found, {name: values[order] for name, values in joined.items()}
+        return found, small
 
     @property
     def totals(self) -> tuple[Sums, Sums]:
@@ -175,7 +173,7 @@ def fit_features(model: DDADModel, features: TrainingFeatures, cells: int = 400_
             heads[fold].learn(left.coarse, others.coarse if taught else nothing, *sides)
 
     # in double precision, so that the number of threads does not change the rounding
-    scorers = [(copy.deepcopy(dual).double(), copy.deepcopy(one).double()) for dual, one in zip(duals, heads)]
+    scorers = [(net.with_dual(dual).double(), copy.deepcopy(one).double()) for dual, one in zip(duals, heads)]
     every = max(1, round(int(features.known.sum()) * net.grids[0] ** 2 / cells))
     thinned = features.known & (features.known.cumsum(dim=0) % every == 0)
     step = -(-int((~features.known).sum()) // LOOKED_AT) or 1
@@ -187,12 +185,13 @@ def fit_features(model: DDADModel, features: TrainingFeatures, cells: int = 400_
         fine, coarse = net.cells(part["first"].double(), part["second"].double())
         for fold in features.fold[places].unique().tolist():
             rows = features.fold[places] == fold
-            dual, one = scorers[fold]
+            own, one = scorers[fold]
             parts[places[rows]] = one.parts(coarse[rows], part["pooled"][rows].double()).float()
             rows &= mapped[places]
             field = part["field"][rows, None].double() if "field" in part else None
-            maps = dual.maps(fine[rows])
-            means[places[rows]] = image_scores(net.enlarged(maps, field), field).float()
+            judged = own.judge(fine[rows])
+            means[places[rows]] = image_scores(net.enlarged(judged, field), field).float()
+            maps = net.refined(judged)
             inside = torch.ones_like(maps[:, :1]) if field is None else F.adaptive_avg_pool2d(field, maps.shape[-1])
             counted = (inside[:, 0] >= 0.5) & thinned[places[rows], None, None]
             shown.append(maps.float().transpose(0, 1)[:, counted])

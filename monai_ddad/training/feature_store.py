@@ -83,13 +83,17 @@ class FeatureStore:
         folder: of the files; it is made when the first is written.
         network: whose features they are.
         preparation: settings of the images' preparation by name, which what is added has to have as well.
+        altered: what was done to the images before, in words; empty where nothing.
     """
 
-    def __init__(self, folder: Path, network: FeatureNet, preparation: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self, folder: Path, network: FeatureNet, preparation: Mapping[str, Any] | None = None, altered: str = ""
+    ) -> None:
         self.folder = folder
         self.network = network
         self.preparation = json.dumps(preparation or {}, sort_keys=True)
-        self._kind = hashlib.sha256(str(network.settings.used()).encode()).hexdigest()[:16]
+        seen = {name: value for name, value in network.settings.used().items() if name != "refine"}
+        self._kind = hashlib.sha256(f"{seen}{altered}".encode()).hexdigest()[:16]
         self._places: dict[str, tuple[Path, int]] = {}
         self.scan()
 
@@ -113,9 +117,13 @@ class FeatureStore:
         features = describe(self.network, images)
         if "field" in features:
             features["field"] = _packed(features["field"])
+        self.put(keys, features)
+
+    def put(self, keys: Sequence[str], features: Features) -> None:
+        """Keep features of images in a file, by name (B, ...)."""
         file = self.folder / f"{self._kind}_{hashlib.sha256(''.join(keys).encode()).hexdigest()[:16]}.pt"
         private_folder(self.folder)
-        save_file({"keys": keys, **features}, file)
+        save_file({"keys": list(keys), **features}, file)
         self._places |= {key: (file, row) for row, key in enumerate(keys)}
 
     def read(self, keys: Sequence[str]) -> Iterator[tuple[torch.Tensor, Features]]:

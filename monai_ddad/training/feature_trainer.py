@@ -172,9 +172,11 @@ class FeatureTrainer(Trainer):
             self._store.remember(fitted)
             remove_leftovers(self.folder)
             self.features = TrainingFeatures(self._store, **fitted)
-            self.network.dual.fit(*(sums.fine for sums in self.features.totals))
+            self.network.fit(*(sums.fine for sums in self.features.totals))
         place(self.network, self.state.device)
         broadcast(self.network.dual.buffers(), rank=0)
+        if self.network.asr is not None:
+            broadcast(self.network.asr.buffers(), rank=0)
         self.network.mark_loaded()
         self.epochs = {"ndm": 1, "udm": 1}
         self.seconds += time.perf_counter() - self._started

@@ -26,6 +26,7 @@ from monai_ddad.networks.encoder import keep_weights
 from monai_ddad.ranks import from_first
 from monai_ddad.training.calibrate import calibrate, leave_out_unlearnable
 from monai_ddad.training.ensemble_trainer import EnsembleTrainer
+from monai_ddad.training.feature_refine import FeatureRefineTrainer
 from monai_ddad.training.feature_trainer import FeatureTrainer
 from monai_ddad.training.refine_trainer import RefineTrainer
 
@@ -46,7 +47,7 @@ class TrainingWorkflow:
     Args:
         network: the model.
         ensembles: trainer of NDM and UDM; its ``trained`` says which of them this run trains.
-        refine: trainer of ASR-Net.
+        refine: trainer of the refinement.
         evaluator: evaluates the model at the end.
         dataset: the training images.
         calibration: known normals set aside, by which the scores are calibrated; may be empty.
@@ -69,7 +70,7 @@ class TrainingWorkflow:
         self,
         network: DDADModel,
         ensembles: EnsembleTrainer | FeatureTrainer,
-        refine: RefineTrainer,
+        refine: RefineTrainer | FeatureRefineTrainer,
         evaluator: FolderEvaluator,
         dataset: ResidentDataset,
         calibration: ResidentDataset,

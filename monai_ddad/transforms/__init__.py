@@ -1,5 +1,6 @@
 """MONAI transforms of DDAD."""
 
+from monai_ddad.transforms.anomalies import RandAnomalies, RandBlob, RandLocal, RandMovedPatch, RandTexture, RandWarp
 from monai_ddad.transforms.brain_mri import AxialSlices, AxialSlicesd, BrainSlice, BrainSliced, slices_to_volume
 from monai_ddad.transforms.chest_xray import ChestFilm, ChestFilmd
 from monai_ddad.transforms.eight_bit import EightBit, EightBitd, normalise
@@ -54,7 +55,13 @@ __all__ = [
     "PlainResizeD",
     "PlainResizeDict",
     "PlainResized",
+    "RandAnomalies",
     "RandBlendPatch",
+    "RandBlob",
+    "RandLocal",
+    "RandMovedPatch",
+    "RandTexture",
+    "RandWarp",
     "ReadImage",
     "ReadImageD",
     "ReadImageDict",

@@ -146,7 +146,7 @@ class DDADModel(nn.Module):
             raise ValueError(f"score must be one of {', '.join(self.score_names)}, got {score!r}.")
         first = PLUS_NAMES[-1] if PLUS_NAMES[-1] in self.head.every else self.head.every[0]
         self.wanted_score = wanted_score or score or first
-        self._decide_by(score or self.wanted_score)
+        self.decide_by(score or self.wanted_score)
         self.record_text = ""
         self._record(calibration_images, calibration_volumes)  # which checks them
         self.protocol = ProtocolCheck(discrepancy.in_channels)
@@ -171,7 +171,8 @@ class DDADModel(nn.Module):
         """Whether weights were loaded or trained."""
         return self.discrepancy.loaded
 
-    def _decide_by(self, score: str) -> None:
+    @torch.jit.unused
+    def decide_by(self, score: str) -> None:
         """Let a score decide, or in its place the first of those that can."""
         order = (score, *INSTEAD, *self.score_names)
         found = next((name for name in order if name in self.score_names), None)
@@ -203,7 +204,7 @@ class DDADModel(nn.Module):
         """
         self.left_out = dict(reasons)
         self.head.leave_out(self.left_out)
-        self._decide_by(self.wanted_score)
+        self.decide_by(self.wanted_score)
         device = self.calibration.alpha.device
         self.calibration = Calibration(len(self.score_names), len(self.map_names)).to(device)
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterator, Sequence
 
 import torch
 
 from monai_ddad.data.resident import ResidentDataset
+from monai_ddad.decision.decisions import doubt_refinement
 from monai_ddad.networks import DDADModel, DDADNet, PlusScores
 from monai_ddad.networks.calibration import TIE
 from monai_ddad.networks.scores import image_scores
@@ -17,6 +19,8 @@ from monai_ddad.training.hold_out import find_groups
 from monai_ddad.transforms.eight_bit import normalise
 
 __all__ = ["calibrate", "leave_out_unlearnable"]
+
+logger = logging.getLogger(__name__)
 
 PIXELS = 2**21  # of a batch, at most
 FLOOR = 0.05  # least standard deviation of a pixel of a z-map, of the map's average one
@@ -35,6 +39,8 @@ def calibrate(
 
     Scores beyond the paper learn from the images of the training, so that the calibration images are as new to them as
     any other.
+
+    A refined score that runs against the discrepancy on the unlabelled images does not decide.
 
     A score that so few images cannot teach, or that is the same for all of them or not finite, is left out of the
     model, see :meth:`monai_ddad.networks.DDADModel.leave_out`.
@@ -80,6 +86,7 @@ def _fit_to_features(network: DDADModel, features: TrainingFeatures, held_out: b
     _leave_out(network, *features.numbers)
     looked_at = found.scores[found.mapped][:, network.head.columns.cpu()]
     network.leave_out(network.left_out | _dead(looked_at, network.score_names))
+    _doubt(network, found.scores[found.mapped & ~features.known])
     network.protocol.fit_features([features.small[name] for name in ("brightness", "layout", "detail")])
     network.calibration.fit_maps(found.maps)
     known = [] if held_out or features.numbers[0] < 2 else features.known.nonzero()[:, 0].tolist()
@@ -109,6 +116,7 @@ def _fit_to_images(network: DDADModel, training: ResidentDataset, held_out: Resi
     parts = zip(means.split(64), features.split(64))
     tried = [network.head(*(values.to(device) for values in part)).cpu() for part in parts]
     network.leave_out(network.left_out | _dead(torch.cat(tried), network.score_names))
+    _doubt(network, means[[index for index, label in enumerate(training.labels) if label != 0]])
     network.protocol.fit(normalise(training.images))
     shown = _thinned(held_out, images) if len(held_out) else known
     network.calibration.fit_maps(_maps(network, shown), net.field(normalise(shown.images)))
@@ -142,6 +150,20 @@ def _dead(scores: torch.Tensor, names: Sequence[str]) -> dict[str, str]:
         elif values.max() - values.min() <= TIE * values.abs().max():
             reasons[name] = "it is the same for all images of the training"
     return reasons
+
+
+def _doubt(network: DDADModel, means: torch.Tensor) -> None:
+    """Let the discrepancy decide where the refined score runs against it on unlabelled images: (N, M) means of maps."""
+    refined = network.map_names[0]
+    if network.discrepancy.asr is None or refined not in network.score_names or len(means) < 2:
+        return
+    values = means[:, network.map_names.index("inter")]
+    doubt = doubt_refinement(means[:, 0].numpy(), values.numpy(), decides=False)
+    if doubt:
+        logger.warning(f"Of the unlabelled images of the training: {doubt}")
+    if doubt and network.score == refined and "inter" in network.score_names:
+        logger.warning(f"inter decides instead of {refined}.")
+        network.decide_by("inter")
 
 
 def _thinned(dataset: ResidentDataset, images: int) -> ResidentDataset:

@@ -13,10 +13,12 @@ from monai.engines.utils import IterationEvents
 from monai.utils.enums import CommonKeys
 from torch import nn
 from torch.nn import functional as F
+from tqdm.auto import tqdm
 
 from monai_ddad.data.resident import keys_of
 from monai_ddad.io.checkpoints import weights_digest
 from monai_ddad.io.errors import DataError
+from monai_ddad.io.writing import remove_leftovers
 from monai_ddad.networks import CellASRNet, FeatureNet
 from monai_ddad.placement import resolve_device
 from monai_ddad.ranks import broadcast
@@ -30,7 +32,7 @@ from monai_ddad.transforms.eight_bit import eight_bits, normalise
 __all__ = ["FeatureRefineTrainer"]
 
 STREAM = 2  # as of ASR-Net
-PICTURES = 600  # that anomalies are drawn into, at most, if no known normal is drawn into twice; else at least
+PICTURES = 300  # that anomalies are drawn into, at most, if no known normal is drawn into twice; else at least
 CELLS = 256  # of a picture, at most, among them those that are altered
 TOGETHER = 16  # pictures of a file
 
@@ -151,7 +153,8 @@ class FeatureRefineTrainer(ResumableTrainer):
         dataset = self.ensembles.dataset
         places = {key: place for place, key in enumerate(keys_of(dataset.images))}
         missing = [key for key in self._pictures if key not in store and key.split("-")[0] in places]
-        for start in range(0, len(missing), TOGETHER):
+        remove_leftovers(folder)
+        for start in tqdm(range(0, len(missing), TOGETHER), desc="Synthetic anomalies", unit="batch", disable=None):
             keys = missing[start : start + TOGETHER]
             images = dataset.images[[places[key.split("-")[0]] for key in keys]]
             store.put(keys, self._altered(images, keys))

@@ -14,7 +14,13 @@ from ignite.engine import Events
 
 from monai_ddad.networks import DDADNet, FeatureNet
 from monai_ddad.ranks import assign
-from monai_ddad.training import EnsembleTrainer, FeatureTrainer, RefineTrainer, ResumeCheckpoint
+from monai_ddad.training import (
+    EnsembleTrainer,
+    FeatureRefineTrainer,
+    FeatureTrainer,
+    RefineTrainer,
+    ResumeCheckpoint,
+)
 from tests.processes import start_ranks
 
 ADAM = partial(torch.optim.Adam, lr=1e-3, betas=(0.5, 0.999), fused=True)
@@ -151,3 +157,21 @@ def test_features_are_summed_over_all_processes(make_dataset, processes, number,
     for found in processes(number, lambda: fit("many")):
         for name, value in expected.items():
             torch.testing.assert_close(found[name], value, rtol=1e-6, atol=1e-6)
+
+
+def test_a_refinement_of_features_is_that_of_one_process_in_each_of_several(make_dataset, processes, tmp_path):
+    data = make_dataset(side=64)
+
+    def refine(folder: str) -> dict[str, torch.Tensor]:
+        network = FeatureNet(seed=0, image_size=64, refine="inter")
+        fitted = FeatureTrainer("cpu", network, data, tmp_path / folder)
+        fitted.run()
+        trainer = FeatureRefineTrainer("cpu", 2, network, fitted, ADAM, 4096)
+        trainer.run()
+        assert trainer.epochs == {"asr": 2} and trainer.state.metrics["asr_loss"] > 0
+        return network.asr.state_dict()
+
+    expected = refine("one")
+    for found in processes(2, lambda: refine("many")):
+        for name, value in expected.items():
+            torch.testing.assert_close(found[name], value, rtol=1e-5, atol=1e-6)

@@ -32,7 +32,7 @@ from monai_ddad.transforms.eight_bit import eight_bits, normalise
 __all__ = ["FeatureRefineTrainer"]
 
 STREAM = 2  # as of ASR-Net
-PICTURES = 300  # that anomalies are drawn into, at most, if no known normal is drawn into twice; else at least
+PICTURES = 600  # that anomalies are drawn into, at most, if no known normal is drawn into twice; else at least
 CELLS = 256  # of a picture, at most, among them those that are altered
 TOGETHER = 16  # pictures of a file
 

@@ -41,7 +41,7 @@ def test_a_training_leaves_a_small_model_that_knows_its_encoder(trained):
     file = folder / "models" / "model.pt"
     record = model_record(folder / "models", bundle)
     assert record.network["encoder_digest"].startswith("57934424")
-    assert record.map_names == ["inter", "rec", "ratio"] and record.network["score"] == "ddad_plus"
+    assert record.map_names == ["r_inter", "inter", "rec", "ratio"] and record.network["score"] == "ddad_plus"
     assert record.score_names == [*record.map_names, *FEATURE_SCORES]
     assert file.stat().st_size < 5_000_000 and not any("encoder.network" in name for name in load_file(file))
     metrics = json.loads((folder / "eval" / "metrics.json").read_text())

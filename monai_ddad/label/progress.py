@@ -15,8 +15,9 @@ from monai_ddad.label.versions import unfinished
 __all__ = ["FILE", "ProgressFile", "read_progress", "write_progress"]
 
 FILE = "progress.json"
-PARTS = {"train": "0", "asr": "@epochs"}  # of train.json -> epochs that come before
-TOTAL = "$1 if @backbone == 'features' else @epochs + @refine_epochs"  # a pass over the images has no epochs
+FIRST = "1 if @backbone == 'features' else @epochs"  # a pass over the images is one
+PARTS = {"train": "0", "asr": FIRST}  # of train.json -> epochs that come before
+TOTAL = f"$({FIRST}) + (0 if @refine == 'none' else @refine_epochs)"
 
 
 class ProgressFile:

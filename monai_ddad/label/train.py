@@ -198,7 +198,7 @@ class AnomalyTrain(TrainTask):
         features = self._has_features(params)
         settings |= {} if features else {"calibration_share": CALIBRATION}
         lengths = {"epochs", "refine_epochs"}  # numbers: a text of a request could be an expression of the config
-        settings |= TrainParams().model_dump(include=lengths) | self.settings
+        settings |= ({} if features else TrainParams().model_dump(include=lengths)) | self.settings
         settings |= params.model_dump(include=lengths, exclude_unset=True)
         _, models = self.versions.current
         if params.pretrained and self.versions.trained:

@@ -52,6 +52,7 @@ SCORE_NAMES = {
     "in standard deviations from known normals",
 }
 FEATURE_SCORE_NAMES = {
+    "r_inter": "inter, less of it where the features of a place do not look altered",
     "inter": "how much less the known normals explain the features of a place than they and the unlabelled images do",
     "rec": "how far the features of each place are from those of known normals",
     "ratio": "the ratio of what inter is the difference of, as a logarithm",

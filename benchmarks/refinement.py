@@ -124,7 +124,7 @@ class Refined:
             "cpu", epochs, net, cast(FeatureTrainer, self.fitted), adam, seed=seed, anomaly=anomaly
         )
         if look is not None:
-            trainer.add_event_handler(Events.EPOCH_COMPLETED(every=2), look)
+            trainer.add_event_handler(Events.EPOCH_COMPLETED(every=2), lambda engine: look())
         trainer.run()
 
     @torch.no_grad()
@@ -184,19 +184,17 @@ def ablation(refined: Refined) -> list[dict[str, Any]]:
         ("label: 1 wherever something changed", {"anomaly": Marked()}),
     ]
     rows = []
-    refine = CellASRNet.refine
     for name, settings in tried:
         refined.train(**settings)
         rows.append(_figures(name, refined))
     refined.train()
+    asr = refined.study.net.asr
+    assert asr is not None
     for share in SHARES:
-        CellASRNet.refine = staticmethod(  # type: ignore[method-assign]
-            lambda discrepancy, logits, share=share: discrepancy * (share + (1 - share) * logits.sigmoid())
-        )
+        asr.least = share
         rows.append(_figures(f"what stays: {share:g}", refined))
-    CellASRNet.refine = staticmethod(lambda discrepancy, logits: logits.sigmoid())  # type: ignore[method-assign]
+    asr.refine = lambda discrepancy, logits: logits.sigmoid()  # type: ignore[method-assign]
     rows.append(_figures("the probability alone", refined))
-    CellASRNet.refine = refine  # type: ignore[method-assign]
     return rows
 
 

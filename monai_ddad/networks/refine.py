@@ -1,7 +1,5 @@
 """Networks that refine discrepancy maps: ASR-Net of the paper, and one for the features of cells."""
 
-from __future__ import annotations
-
 import torch
 from torch import nn
 
@@ -77,6 +75,7 @@ class CellASRNet(nn.Module):
         super().__init__()
         self.register_buffer("mean", torch.zeros(size))
         self.register_buffer("scale", torch.ones(size))
+        self.least = LEAST
         self.model = nn.Sequential(nn.Linear(size + 3, width), nn.ReLU(), nn.Linear(width, 1))
 
     def inputs(self, cells: torch.Tensor, normal: torch.Tensor, unknown: torch.Tensor) -> torch.Tensor:
@@ -97,15 +96,14 @@ class CellASRNet(nn.Module):
         """Compute the logits (...) that cells are altered, of what :meth:`inputs` takes."""
         return self.model(self.inputs(cells, normal, unknown))[..., 0]
 
-    @staticmethod
-    def refine(discrepancy: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
+    def refine(self, discrepancy: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
         """Multiply a discrepancy by the probability that something is altered, and by .03 at least.
 
         Example:
-            >>> CellASRNet.refine(torch.ones(3), torch.tensor([-9.0, 0.0, 9.0]))
+            >>> CellASRNet(3).refine(torch.ones(3), torch.tensor([-9.0, 0.0, 9.0]))
             tensor([0.0301, 0.5150, 0.9999])
         """
-        return discrepancy * (LEAST + (1 - LEAST) * logits.sigmoid())
+        return discrepancy * (self.least + (1 - self.least) * logits.sigmoid())
 
     @torch.jit.unused
     @torch.no_grad()

@@ -154,7 +154,7 @@ def test_a_refined_score_that_runs_against_the_discrepancy_does_not_decide(
     network = make()
     fitted = FeatureTrainer("cpu", network, data)
     fitted.run()
-    monkeypatch.setattr(CellASRNet, "refine", staticmethod(lambda discrepancy, logits: sign * discrepancy))
+    monkeypatch.setattr(CellASRNet, "refine", lambda self, discrepancy, logits: sign * discrepancy)
     model = DDADModel(network, score="r_inter")
     calibrate(model, data, data.subset([]), features=fitted.features)
     assert (model.score, model.wanted_score) == (score, "r_inter")

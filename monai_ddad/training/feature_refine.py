@@ -21,7 +21,7 @@ from monai_ddad.io.errors import DataError
 from monai_ddad.io.writing import remove_leftovers
 from monai_ddad.networks import CellASRNet, FeatureNet
 from monai_ddad.placement import resolve_device
-from monai_ddad.ranks import broadcast
+from monai_ddad.ranks import broadcast, from_first
 from monai_ddad.seeding import derive_seed, epoch_order
 from monai_ddad.training.feature_store import Features, FeatureStore, describe
 from monai_ddad.training.feature_trainer import FeatureTrainer
@@ -121,17 +121,20 @@ class FeatureRefineTrainer(ResumableTrainer):
         if self._asr is not None and asr is not None:
             units = {name: value.cpu() for name, value in asr.named_buffers()}
             self._asr.load_state_dict(self._asr.state_dict() | units)
-            self._pictures = self._choose()
-            steps = torch.zeros(1, dtype=torch.long)
-            if self.state.max_epochs and idist.get_rank() == 0:
-                self._learn_from()
-                steps += len(epoch_order(len(self._targets), self.batch_size, seed=0))
-            broadcast([steps], rank=0)
-            self.data_loader = range(int(steps))
-            self.state.epoch_length = int(steps)
+            self._pictures, steps = from_first(self._prepare)
+            self.data_loader = range(steps)
+            self.state.epoch_length = steps
             super().run()
             broadcast([*asr.parameters(), *asr.buffers()], rank=0)
         self.network.eval()
+
+    def _prepare(self) -> tuple[list[str], int]:
+        """Return the keys of the pictures, and the steps of an epoch, having read what is learnt from."""
+        pictures = self._choose()
+        if not self.state.max_epochs:
+            return pictures, 0
+        pictures = self._learn_from(pictures)
+        return pictures, len(epoch_order(len(self._targets), self.batch_size, seed=0))
 
     def _choose(self) -> list[str]:
         """Return the keys of the pictures that anomalies are drawn into: ``<key of the image>-<number of the draw>``.
@@ -140,32 +143,31 @@ class FeatureRefineTrainer(ResumableTrainer):
         that are added later need only their own.
         """
         features = self.ensembles.features
-        if features is None:  # only the first process has them
-            return []
+        assert features is not None
         normals = sorted({key for key, known in zip(features.keys, features.known.tolist()) if known})[:PICTURES]
         return [f"{key}-{draw}" for draw in range(-(-PICTURES // len(normals))) for key in normals]
 
-    def _learn_from(self) -> None:
-        """Draw and store what is missing, and read what is learnt from."""
+    def _learn_from(self, pictures: list[str]) -> list[str]:
+        """Draw and store what is missing, and read what is learnt from; return the keys of what there is."""
         what = f"anomalies {self.anomaly.settings}, seed {self.seed}"
         folder, preparation = self.ensembles.folder / "altered", self.ensembles.preparation
         store = FeatureStore(folder, self.network, preparation, what)
         dataset = self.ensembles.dataset
         places = {key: place for place, key in enumerate(keys_of(dataset.images))}
-        missing = [key for key in self._pictures if key not in store and key.split("-")[0] in places]
+        missing = [key for key in pictures if key not in store and key.split("-")[0] in places]
         remove_leftovers(folder)
         for start in tqdm(range(0, len(missing), TOGETHER), desc="Synthetic anomalies", unit="batch", disable=None):
             keys = missing[start : start + TOGETHER]
             images = dataset.images[[places[key.split("-")[0]] for key in keys]]
             store.put(keys, self._altered(images, keys))
-        self._pictures = [key for key in self._pictures if key in store]
-        if not self._pictures:
+        pictures = [key for key in pictures if key in store]
+        if not pictures:
             raise DataError("there are no known normals to draw anomalies into: train on all images without add.")
-        store.keep(self._pictures)
+        store.keep(pictures)
         found: Features = {}
-        for rows, part in store.read(self._pictures):
+        for rows, part in store.read(pictures):
             for name, values in part.items():
-                found.setdefault(name, values.new_empty(len(self._pictures), *values.shape[1:]))[rows] = values
+                found.setdefault(name, values.new_empty(len(pictures), *values.shape[1:]))[rows] = values
         cells = found["cells"].flatten(0, 1)
         self._targets, self._weights = found["targets"].flatten().double(), found["weights"].flatten().double()
         dual, asr = copy.deepcopy(self.network.dual).cpu().double(), self._asr
@@ -173,6 +175,7 @@ class FeatureRefineTrainer(ResumableTrainer):
         self._inputs = torch.cat(
             [asr.inputs(part.double(), *dual(part.double())).float() for part in cells.split(2**14)]
         )
+        return pictures
 
     def _altered(self, images: torch.Tensor, keys: Sequence[str]) -> Features:
         """Draw anomalies into (B, C, H, W) uint8 images, and describe some cells: (B, n, F), (B, n) and (B, n)."""

@@ -162,16 +162,18 @@ def test_features_are_summed_over_all_processes(make_dataset, processes, number,
 def test_a_refinement_of_features_is_that_of_one_process_in_each_of_several(make_dataset, processes, tmp_path):
     data = make_dataset(side=64)
 
-    def refine(folder: str) -> dict[str, torch.Tensor]:
+    def refine(folder: str, epochs: int) -> dict[str, torch.Tensor]:
         network = FeatureNet(seed=0, image_size=64, refine="inter")
         fitted = FeatureTrainer("cpu", network, data, tmp_path / folder)
         fitted.run()
-        trainer = FeatureRefineTrainer("cpu", 2, network, fitted, ADAM, 4096)
+        handlers = [ResumeCheckpoint(str(tmp_path / f"{folder}.pt"))]
+        trainer = FeatureRefineTrainer("cpu", epochs, network, fitted, ADAM, 4096, train_handlers=handlers)
         trainer.run()
-        assert trainer.epochs == {"asr": 2} and trainer.state.metrics["asr_loss"] > 0
+        assert trainer.epochs == {"asr": epochs} and trainer.state.metrics["asr_loss"] > 0
         return network.asr.state_dict()
 
-    expected = refine("one")
-    for found in processes(2, lambda: refine("many")):
+    expected = refine("one", 4)
+    processes(2, lambda: refine("many", 2))
+    for found in processes(2, lambda: refine("many", 4)):
         for name, value in expected.items():
             torch.testing.assert_close(found[name], value, rtol=1e-5, atol=1e-6)
